@@ -1,0 +1,41 @@
+//! The vocabulary of sealing: registered proofs, sector sizes, tree shapes, ids, commitments,
+//! the names of the files in a sector's cache directory and the published digests.
+//!
+//! Every other crate speaks in these words. Nothing here reads a file, a clock or the
+//! environment.
+#![forbid(unsafe_code)]
+
+mod bytes32;
+mod cache_files;
+mod digests;
+mod porep;
+mod proof;
+mod size;
+mod stage;
+
+pub use bytes32::{Commitment, HexError, PorepId, ProverId, ReplicaId, Seed, Ticket};
+pub use cache_files::{
+    P_AUX, T_AUX, TREE_D, is_remains_of_sealing, layer_file, layer_id, part_name, tree_c_file,
+    tree_r_last_file,
+};
+pub use digests::{
+    GrothFile, ParentsDigest, groth_file_digest, parents_cache_digest, published_groth_files,
+    published_parents_caches,
+};
+pub use porep::{ApiVersion, Feature, NODE_SIZE, Porep, TreeShape};
+pub use proof::{RegisteredProof, UnknownProof};
+pub use size::{SectorSize, SizeError};
+pub use stage::{Stage, UnknownStage};
+
+/// The sector number within one storage provider.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
+#[serde(transparent)]
+pub struct SectorId(pub u64);
+
+impl std::fmt::Display for SectorId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
