@@ -1,0 +1,183 @@
+//! Error codes of answers and exit codes of processes.
+
+use std::fmt;
+
+/// Why a task was not done. The code stands in brackets at the start of `err_msg`, so that
+/// people and programs that only know the text can still tell the kinds apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// The request is not a task of this stage: broken JSON, unknown or wrong-typed field.
+    BadRequest,
+    /// The request is well formed, but what it names does not fit together: a commitment that
+    /// does not match, a file of the wrong size, a layer of another sector.
+    BadInput,
+    /// A file or directory could not be read or written.
+    Io,
+    /// Not enough space on a file system.
+    NoSpace,
+    /// Groth16 parameters are missing, damaged or not allowed.
+    Parameters,
+    /// A thing this executor does not do, named in the message.
+    Unsupported,
+    /// The result failed its own check, which points at memory, processor or disk.
+    SelfCheck,
+    /// The task was cancelled, because the process was told to end.
+    Cancelled,
+    /// The executor process died while it had the task.
+    ExecutorDied,
+    /// No executor can take the task now.
+    Unavailable,
+    /// A defect in the executor.
+    Internal,
+}
+
+impl ErrorCode {
+    /// All codes.
+    pub const ALL: [Self; 11] = [
+        Self::BadRequest,
+        Self::BadInput,
+        Self::Io,
+        Self::NoSpace,
+        Self::Parameters,
+        Self::Unsupported,
+        Self::SelfCheck,
+        Self::Cancelled,
+        Self::ExecutorDied,
+        Self::Unavailable,
+        Self::Internal,
+    ];
+
+    /// The code as it stands in messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad-request",
+            Self::BadInput => "bad-input",
+            Self::Io => "io",
+            Self::NoSpace => "no-space",
+            Self::Parameters => "parameters",
+            Self::Unsupported => "unsupported",
+            Self::SelfCheck => "self-check",
+            Self::Cancelled => "cancelled",
+            Self::ExecutorDied => "executor-died",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Whether the same request may succeed when it is sent again without anybody having changed
+    /// anything in between.
+    pub const fn retryable(self) -> bool {
+        match self {
+            Self::BadRequest | Self::BadInput | Self::Parameters | Self::Unsupported => false,
+            Self::Io
+            | Self::NoSpace
+            | Self::SelfCheck
+            | Self::Cancelled
+            | Self::ExecutorDied
+            | Self::Unavailable
+            | Self::Internal => true,
+        }
+    }
+
+    /// The code at the start of an `err_msg`, if it has one.
+    pub fn of_message(message: &str) -> Option<Self> {
+        let code = message.strip_prefix('[')?.split(']').next()?;
+        Self::ALL.into_iter().find(|known| known.name() == code)
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A task's failure: a code, and a text that names the thing, the value and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskError {
+    /// What kind of failure.
+    pub code: ErrorCode,
+    /// What exactly, for people.
+    pub message: String,
+}
+
+impl TaskError {
+    /// A failure with a plain message.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// A failure told by `error` and everything that caused it.
+    pub fn from_error(code: ErrorCode, error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self { code, message }
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for TaskError {}
+
+/// What the processes of this project exit with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Everything asked for was done.
+    Success = 0,
+    /// A one-shot task or a check failed.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The configuration or the environment is wrong.
+    Config = 3,
+    /// What the start needs is not there: a device, a cpu, a parameter file, a binary.
+    Start = 4,
+    /// The parent went away while tasks were running.
+    ParentGone = 5,
+    /// A task panicked; the other tasks were ended in order.
+    Panicked = 70,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_read_back_from_messages() {
+        for code in ErrorCode::ALL {
+            let error = TaskError::new(code, "what [went] wrong");
+            assert_eq!(ErrorCode::of_message(&error.to_string()), Some(code));
+        }
+        for foreign in ["", "plain text", "[no-such-code] x", "[io"] {
+            let known = ErrorCode::of_message(foreign);
+            assert!(known.is_none() || foreign == "[io", "{foreign:?} gave {known:?}");
+        }
+    }
+
+    #[test]
+    fn causes_are_told_once_each() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read the layer")]
+        struct Outer(#[source] std::io::Error);
+        let error = Outer(std::io::Error::other("disk on fire"));
+        let task_error = TaskError::from_error(ErrorCode::Io, &error);
+        assert_eq!(task_error.to_string(), "[io] cannot read the layer: disk on fire");
+    }
+}

@@ -1,0 +1,20 @@
+//! The line-delimited JSON messages between venus-worker, supervisor and executors.
+//!
+//! `docs/protocol.md` is normative; this crate is its only implementation. It knows text and
+//! types, no files, no processes and nothing of how a task is done.
+#![forbid(unsafe_code)]
+
+mod codes;
+mod line;
+mod message;
+mod tasks;
+
+pub use codes::{ErrorCode, ExitCode, TaskError};
+pub use line::{Line, LineReader};
+pub use message::{
+    BadLine, READY_SUFFIX, RawRequest, RawResponse, Response, ready_line, salvage_id, to_line,
+};
+pub use tasks::{
+    C1Output, C2Output, C2Task, LabelStores, Labels, Pc1Output, Pc1Task, Pc2Output, Pc2Task,
+    PieceInfo, StoreConfig,
+};
