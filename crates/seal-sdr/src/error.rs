@@ -1,0 +1,40 @@
+//! What can go wrong.
+
+use std::path::PathBuf;
+
+use seal_host::{FileError, SpaceError};
+
+/// Why labels or a parents cache could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SdrError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file system is too full.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    /// The parents cache that was just made is not the published one.
+    #[error(
+        "the parents cache made for {} has the SHA-256 digest {found} instead of {wanted}; \
+         memory or processor of this machine are not reliable",
+        path.display()
+    )]
+    WrongParents {
+        /// Where the cache was to be.
+        path: PathBuf,
+        /// Published digest.
+        wanted: String,
+        /// Digest of what was made.
+        found: String,
+    },
+    /// The memory for the labels cannot be had.
+    #[error("cannot get {bytes} bytes of memory for two layers of labels")]
+    Memory {
+        /// How much was asked for.
+        bytes: u64,
+    },
+    /// The work was no longer wanted.
+    #[error("cancelled")]
+    Cancelled,
+}

@@ -1,0 +1,58 @@
+//! SDR labelling: the graph, its parents cache and the layers.
+//!
+//! From a replica id and a graph this crate makes the layers of a sector. It knows nothing of
+//! the sector's data, of trees or of requests.
+#![forbid(unsafe_code)]
+
+mod error;
+mod feistel;
+mod graph;
+mod labels;
+mod parents;
+mod replica_id;
+mod stamp;
+
+pub use error::SdrError;
+pub use graph::{EXPANDER_DEGREE, Graph, PARENTS};
+pub use labels::{Labelling, label_layers};
+pub use parents::{ParentsCache, cache_directory};
+pub use replica_id::replica_id;
+
+/// How a long piece of work tells where it is and learns that it is no longer wanted.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// Called with what is being done, how much is done and how much there is (in nodes).
+    pub progress: &'a (dyn Fn(Part, u64, u64) + Sync),
+    /// Whether to stop; asked often.
+    pub cancelled: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl std::fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The parents of every node are computed.
+    MakeParents,
+    /// The parents cache is compared with its digest.
+    CheckParents,
+    /// The labels of a layer are computed.
+    Layer(u32),
+    /// The labels of a layer are written.
+    StoreLayer(u32),
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::MakeParents => f.write_str("parents cache"),
+            Self::CheckParents => f.write_str("check of the parents cache"),
+            Self::Layer(layer) => write!(f, "layer {layer}"),
+            Self::StoreLayer(layer) => write!(f, "store layer {layer}"),
+        }
+    }
+}

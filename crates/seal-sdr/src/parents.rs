@@ -1,0 +1,326 @@
+//! The parents cache: the 14 parents of every node in order, as little-endian u32.
+//!
+//! Computing parents costs more than labelling, and all sectors of a registered proof share
+//! them, so they are kept in a file under the name that other software uses too.
+//!
+//! A cache is never trusted by its length alone: one wrong parent spoils every sector made with
+//! it. A published digest decides where there is one; where there is none, sampled nodes are
+//! compared with the graph. Either is done once and remembered by a stamp.
+
+use std::fs::{self, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use seal_host::{FileError, PartFile, ReadMap, require_free};
+use seal_types::parents_cache_digest;
+use sha2::{Digest, Sha256};
+
+use crate::stamp::Stamp;
+use crate::{Graph, PARENTS, Part, SdrError, Watch};
+
+/// Bytes of a node's parents in the file.
+const ENTRY: usize = PARENTS * 4;
+/// Nodes whose parents are computed or hashed between two looks at the watch.
+const BLOCK_NODES: usize = 1 << 18;
+/// Nodes compared with the graph where no digest is published.
+const SAMPLES: u64 = 4096;
+
+/// A checked parents cache, mapped into memory.
+#[derive(Debug)]
+pub struct ParentsCache {
+    map: ReadMap,
+}
+
+/// The directory of parents caches under `environment`, as `filecoin-proofs` finds it:
+/// `FIL_PROOFS_PARENT_CACHE`, or `filecoin-parents` appended to `FIL_PROOFS_CACHE_DIR` (as text,
+/// so that the variable should end in a slash) or to `/var/tmp/`.
+pub fn cache_directory(environment: impl Fn(&str) -> Option<String>) -> PathBuf {
+    environment("FIL_PROOFS_PARENT_CACHE").map_or_else(
+        || {
+            let root = environment("FIL_PROOFS_CACHE_DIR").unwrap_or_else(|| "/var/tmp/".into());
+            PathBuf::from(root + "filecoin-parents")
+        },
+        PathBuf::from,
+    )
+}
+
+impl ParentsCache {
+    /// Opens the cache of `graph` in `directory`, or makes it if it is not there or not right.
+    pub fn open(graph: &Graph, directory: &Path, watch: Watch<'_>) -> Result<Self, SdrError> {
+        fs::create_dir_all(directory).map_err(FileError::of("create", directory))?;
+        let path = directory.join(graph.cache_name() + ".cache");
+        if let Some(cache) = Self::open_existing(graph, &path, watch)? {
+            return Ok(cache);
+        }
+        Self::make(graph, &path, watch)?;
+        // Read back what other processes will read.
+        Self::open_existing(graph, &path, watch)?.ok_or_else(|| SdrError::WrongParents {
+            wanted: "the graph's parents".to_owned(),
+            found: "other parents".to_owned(),
+            path,
+        })
+    }
+
+    /// The parents of `node`.
+    #[inline]
+    pub fn parents(&self, node: usize) -> [u32; PARENTS] {
+        let entry = &self.map[node * ENTRY..(node + 1) * ENTRY];
+        let mut parents = [0; PARENTS];
+        for (parent, bytes) in parents.iter_mut().zip(entry.as_chunks::<4>().0) {
+            *parent = u32::from_le_bytes(*bytes);
+        }
+        parents
+    }
+
+    /// The cache at `path` if it is there and right; what is wrong with it is logged.
+    fn open_existing(
+        graph: &Graph,
+        path: &Path,
+        watch: Watch<'_>,
+    ) -> Result<Option<Self>, SdrError> {
+        let file = match fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(FileError::of("open", path)(error).into()),
+        };
+        wait_until_made(&file, path, watch)?;
+
+        let wanted = graph.nodes() * ENTRY as u64;
+        let map = ReadMap::of_file(&file, path)?;
+        if map.len() as u64 != wanted {
+            tracing::warn!(
+                path = %path.display(), length = map.len(), wanted,
+                "the parents cache has the wrong length and is made again"
+            );
+            return Ok(None);
+        }
+        let published = parents_cache_digest(&graph.cache_name()).map(|digest| digest.sha256);
+        if let Some(stamp) = Stamp::read(path) {
+            let current = Stamp::of(&file, path, stamp.sha256.clone())?;
+            if current == stamp && published.is_none_or(|digest| digest == stamp.sha256) {
+                return Ok(Some(Self { map }));
+            }
+        }
+
+        tracing::info!(path = %path.display(), "checking the parents cache once");
+        let cache = Self { map };
+        let found = cache.digest(watch)?;
+        let right = match published {
+            Some(digest) => digest == found,
+            None => cache.samples_agree(graph),
+        };
+        if !right {
+            tracing::warn!(
+                path = %path.display(), sha256 = found, published,
+                "the parents cache is not that of its graph and is made again"
+            );
+            return Ok(None);
+        }
+        // The check holds without its stamp too, which a read-only directory cannot take.
+        if let Err(error) = Stamp::of(&file, path, found)?.write(path) {
+            tracing::warn!(%error, "cannot note that the parents cache was checked");
+        }
+        Ok(Some(cache))
+    }
+
+    fn digest(&self, watch: Watch<'_>) -> Result<String, SdrError> {
+        let total = (self.map.len() / ENTRY) as u64;
+        let mut digest = Sha256::new();
+        for (block, bytes) in (1_u64..).zip(self.map.chunks(BLOCK_NODES * ENTRY)) {
+            if (watch.cancelled)() {
+                return Err(SdrError::Cancelled);
+            }
+            digest.update(bytes);
+            (watch.progress)(Part::CheckParents, total.min(block * BLOCK_NODES as u64), total);
+        }
+        Ok(hex::encode(digest.finalize()))
+    }
+
+    /// Compares nodes spread over the whole graph, first and last among them, with the graph.
+    /// Small graphs are compared whole.
+    fn samples_agree(&self, graph: &Graph) -> bool {
+        let last = graph.nodes() - 1;
+        let samples = SAMPLES.min(last);
+        // An odd offset within each stretch, so that no power-of-two pattern is met again.
+        (0..=samples).into_par_iter().all(|i| {
+            let stretch = last / samples;
+            let offset = if i == samples { 0 } else { i.wrapping_mul(2_654_435_761) % stretch };
+            let node = if i == samples { last } else { i * stretch + offset };
+            let node = u32::try_from(node).expect("below 2^32");
+            self.parents(node as usize) == graph.parents(node)
+        })
+    }
+
+    fn make(graph: &Graph, path: &Path, watch: Watch<'_>) -> Result<(), SdrError> {
+        let directory = path.parent().unwrap_or(Path::new("."));
+        require_free(directory, graph.nodes() * ENTRY as u64)?;
+        tracing::info!(path = %path.display(), "making the parents cache");
+        let mut part = PartFile::create(path)?;
+        let mut digest = Sha256::new();
+        let mut block = vec![0; BLOCK_NODES.min(graph.nodes() as usize) * ENTRY];
+        let nodes = u32::try_from(graph.nodes()).expect("below 2^32");
+        for first in (0..nodes).step_by(BLOCK_NODES) {
+            if (watch.cancelled)() {
+                return Err(SdrError::Cancelled);
+            }
+            let count = BLOCK_NODES.min((nodes - first) as usize);
+            let bytes = &mut block[..count * ENTRY];
+            bytes.par_chunks_mut(ENTRY).zip(first..nodes).for_each(|(entry, node)| {
+                for (bytes, parent) in
+                    entry.as_chunks_mut::<4>().0.iter_mut().zip(graph.parents(node))
+                {
+                    *bytes = parent.to_le_bytes();
+                }
+            });
+            digest.update(&*bytes);
+            part.write_all(bytes)?;
+            let done = u64::from(first) + count as u64;
+            (watch.progress)(Part::MakeParents, done, graph.nodes());
+        }
+        let found = hex::encode(digest.finalize());
+        if let Some(published) = parents_cache_digest(&graph.cache_name()) {
+            if published.sha256 != found {
+                let wanted = published.sha256.to_owned();
+                return Err(SdrError::WrongParents { path: path.to_path_buf(), wanted, found });
+            }
+        }
+        part.finish()?;
+        Ok(())
+    }
+}
+
+/// Waits while another process makes the cache: `filecoin-proofs` gives the file its name first
+/// and holds an exclusive lock until it is complete. Only a shared lock is ever taken here, and
+/// only for a moment.
+fn wait_until_made(file: &fs::File, path: &Path, watch: Watch<'_>) -> Result<(), SdrError> {
+    let mut told = None;
+    loop {
+        match file.try_lock_shared() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => {
+                // A file system without locks: nothing to learn from them there.
+                tracing::debug!(path = %path.display(), %error, "no lock on the parents cache");
+                return Ok(());
+            }
+        }
+        if (watch.cancelled)() {
+            return Err(SdrError::Cancelled);
+        }
+        if told.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(60)) {
+            tracing::info!(path = %path.display(), "waiting: another process makes the parents cache");
+            told = Some(Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    file.unlock().map_err(FileError::of("unlock", path))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seal_types::RegisteredProof;
+
+    const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
+
+    fn graph(name: &str) -> Graph {
+        Graph::new(&name.parse::<RegisteredProof>().expect("a registered proof").porep())
+    }
+
+    fn cache_path(graph: &Graph, dir: &Path) -> PathBuf {
+        dir.join(graph.cache_name() + ".cache")
+    }
+
+    #[test]
+    fn published_digests_are_reproduced() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for name in
+            ["StackedDrg2KiBV1", "StackedDrg2KiBV1_1", "StackedDrg8MiBV1", "StackedDrg8MiBV1_1"]
+        {
+            // `open` fails when the digest is not the published one.
+            let graph = graph(name);
+            ParentsCache::open(&graph, dir.path(), QUIET).expect(name);
+            let stamp = Stamp::read(&cache_path(&graph, dir.path())).expect("stamped");
+            let published = parents_cache_digest(&graph.cache_name()).expect("published");
+            assert_eq!(stamp.sha256, published.sha256);
+        }
+    }
+
+    #[test]
+    fn a_damaged_cache_is_made_again_whatever_its_length() {
+        for name in ["StackedDrg2KiBV1_1", "StackedDrg2KiBV1_1_Feat_SyntheticPoRep"] {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let graph = graph(name);
+            let path = cache_path(&graph, dir.path());
+            ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
+            let good = fs::read(&path).expect("readable");
+
+            let mut flipped = good.clone();
+            flipped[37 * ENTRY + 5] ^= 1;
+            for bad in [&good[..good.len() - 4], &flipped, &[]] {
+                fs::write(&path, bad).expect("writable");
+                ParentsCache::open(&graph, dir.path(), QUIET).expect("made again");
+                assert_eq!(fs::read(&path).expect("readable"), good, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stamp_is_worth_nothing_for_another_file() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let graph = graph("StackedDrg2KiBV1");
+        let path = cache_path(&graph, dir.path());
+        ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
+        let first = Stamp::read(&path).expect("stamped");
+        let copy = fs::read(&path).expect("readable");
+        fs::remove_file(&path).expect("writable");
+        fs::write(&path, copy).expect("writable");
+        ParentsCache::open(&graph, dir.path(), QUIET).expect("checked again");
+        let second = Stamp::read(&path).expect("stamped");
+        assert_ne!(first, second);
+        assert_eq!(first.sha256, second.sha256);
+    }
+
+    #[test]
+    fn waits_while_another_process_makes_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let graph = graph("StackedDrg2KiBV1");
+        let path = cache_path(&graph, dir.path());
+        ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
+        let maker = fs::File::open(&path).expect("readable");
+        maker.lock().expect("lockable");
+        // The lock stays, so only the cancellation can end the wait.
+        let asked = std::sync::atomic::AtomicU32::new(0);
+        let give_up = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 1;
+        let watch = Watch { cancelled: &give_up, ..QUIET };
+        let error = ParentsCache::open(&graph, dir.path(), watch).unwrap_err();
+        assert!(matches!(error, SdrError::Cancelled), "{error}");
+        maker.unlock().expect("unlockable");
+        ParentsCache::open(&graph, dir.path(), QUIET).expect("made");
+    }
+
+    #[test]
+    fn a_cancelled_making_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let watch = Watch { cancelled: &|| true, ..QUIET };
+        let error = ParentsCache::open(&graph("StackedDrg8MiBV1"), dir.path(), watch).unwrap_err();
+        assert!(matches!(error, SdrError::Cancelled), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn the_directory_is_found_as_other_software_finds_it() {
+        let with = |set: &[(&str, &str)]| {
+            cache_directory(|name| {
+                set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(with(&[]), Path::new("/var/tmp/filecoin-parents"));
+        assert_eq!(with(&[("FIL_PROOFS_CACHE_DIR", "/d/")]), Path::new("/d/filecoin-parents"));
+        let both = [("FIL_PROOFS_PARENT_CACHE", "/p"), ("FIL_PROOFS_CACHE_DIR", "/d/")];
+        assert_eq!(with(&both), Path::new("/p"));
+    }
+}

@@ -1,0 +1,55 @@
+//! Stamps: what remembers that a parents cache was checked, so that 60 GB are hashed once and not
+//! at every start.
+//!
+//! A stamp lies beside the cache as `.<name>.seal-exec.json` and is worth something only as long
+//! as the file's inode, length and modification time are those it names.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use seal_host::{FileError, PartFile};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    inode: u64,
+    length: u64,
+    modified_s: i64,
+    modified_ns: i64,
+    /// SHA-256 over the file, in hex.
+    pub(crate) sha256: String,
+}
+
+impl Stamp {
+    /// A stamp for `cache`, whose content has the digest `sha256`.
+    pub(crate) fn of(cache: &File, path: &Path, sha256: String) -> Result<Self, FileError> {
+        let meta = cache.metadata().map_err(FileError::of("query", path))?;
+        Ok(Self {
+            inode: meta.ino(),
+            length: meta.len(),
+            modified_s: meta.mtime(),
+            modified_ns: meta.mtime_nsec(),
+            sha256,
+        })
+    }
+
+    /// The stamp of the cache at `path`, if there is one that can be read.
+    pub(crate) fn read(path: &Path) -> Option<Self> {
+        let text = fs::read(stamp_path(path)).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Writes the stamp of the cache at `path`.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), FileError> {
+        let mut part = PartFile::create(&stamp_path(path))?;
+        let text = serde_json::to_vec_pretty(self).expect("numbers and text");
+        part.write_all(&text)?;
+        part.finish()
+    }
+}
+
+fn stamp_path(cache: &Path) -> PathBuf {
+    let name = cache.file_name().unwrap_or_default().to_string_lossy();
+    cache.with_file_name(format!(".{name}.seal-exec.json"))
+}

@@ -1,0 +1,191 @@
+//! Choice of the kernel at run time.
+
+use crate::portable;
+#[cfg(target_arch = "x86_64")]
+use crate::shani;
+
+/// The eight words of a SHA-256 state.
+pub type State = [u32; 8];
+
+/// The state before the first block.
+pub const INITIAL_STATE: State = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
+
+/// The second block of a 64-byte message: padding and the length of 512 bits.
+const PADDING_OF_64: [u8; 64] = {
+    let mut block = [0; 64];
+    block[0] = 0x80;
+    block[62] = 0x02;
+    block
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Isa {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    ShaNi(shani::Proof),
+}
+
+/// The chosen kernel. Holding one is proof that this processor can run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel(Isa);
+
+/// A kernel was asked for that this processor or this build does not have.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KernelError {
+    /// What was asked for.
+    pub name: String,
+}
+
+impl std::fmt::Display for KernelError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name } = self;
+        write!(f, "the SHA-256 kernel {name:?} is not available here; there are: ")?;
+        let names: Vec<_> = Kernel::available().map(Kernel::name).collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+impl Kernel {
+    /// The fastest kernel of this processor.
+    pub fn detect() -> Self {
+        Self::shani().unwrap_or(Self::portable())
+    }
+
+    /// The kernel called `name`: `portable` or `shani`.
+    pub fn by_name(name: &str) -> Result<Self, KernelError> {
+        Self::available()
+            .find(|kernel| kernel.name() == name)
+            .ok_or_else(|| KernelError { name: name.to_owned() })
+    }
+
+    /// All kernels this processor can run.
+    pub fn available() -> impl Iterator<Item = Self> {
+        [Some(Self::portable()), Self::shani()].into_iter().flatten()
+    }
+
+    /// The kernel that every processor can run.
+    pub const fn portable() -> Self {
+        Self(Isa::Portable)
+    }
+
+    /// The kernel for the SHA extensions of x86-64.
+    pub fn shani() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        return shani::Proof::detect().map(|proof| Self(Isa::ShaNi(proof)));
+        #[cfg(not(target_arch = "x86_64"))]
+        None
+    }
+
+    /// The kernel's name.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::ShaNi(_) => "shani",
+        }
+    }
+
+    /// Adds `blocks` to `state`.
+    #[inline]
+    pub fn compress(self, state: &mut State, blocks: &[[u8; 64]]) {
+        match self.0 {
+            Isa::Portable => portable::compress(state, blocks),
+            #[cfg(target_arch = "x86_64")]
+            Isa::ShaNi(proof) => proof.compress(state, blocks),
+        }
+    }
+
+    /// SHA-256 of 64 bytes, cut to 254 bits: one node of tree D from its two children.
+    ///
+    /// The two highest bits of the last byte are cleared, so that the node is an element of the
+    /// scalar field (specification, "Merkle trees").
+    #[inline]
+    pub fn two_to_one(self, children: &[u8; 64]) -> [u8; 32] {
+        let mut state = INITIAL_STATE;
+        self.compress(&mut state, &[*children, PADDING_OF_64]);
+        let mut node = digest_of(&state);
+        node[31] &= 0x3f;
+        node
+    }
+}
+
+/// The digest that `state` stands for.
+#[inline]
+pub fn digest_of(state: &State) -> [u8; 32] {
+    let mut digest = [0; 32];
+    for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
+        bytes.copy_from_slice(&word.to_be_bytes());
+    }
+    digest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use sha2::{Digest, Sha256};
+
+    fn message_digest(kernel: Kernel, message: &[u8]) -> [u8; 32] {
+        let mut padded = message.to_vec();
+        padded.push(0x80);
+        padded.resize(padded.len().next_multiple_of(64), 0);
+        if padded.len() - message.len() < 9 {
+            padded.resize(padded.len() + 64, 0);
+        }
+        let end = padded.len();
+        padded[end - 8..].copy_from_slice(&(message.len() as u64 * 8).to_be_bytes());
+        let (blocks, rest) = padded.as_chunks::<64>();
+        assert!(rest.is_empty());
+        let mut state = INITIAL_STATE;
+        kernel.compress(&mut state, blocks);
+        digest_of(&state)
+    }
+
+    #[test]
+    fn the_standard_examples_hold_for_every_kernel() {
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        for kernel in Kernel::available() {
+            let digest = message_digest(kernel, b"abc");
+            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, expected, "{}", kernel.name());
+        }
+    }
+
+    #[test]
+    fn unknown_kernels_are_refused_by_name() {
+        let error = Kernel::by_name("mmx").unwrap_err();
+        assert!(error.to_string().contains("\"mmx\""), "{error}");
+        assert_eq!(Kernel::by_name("portable"), Ok(Kernel::portable()));
+    }
+
+    proptest! {
+        #[test]
+        fn every_kernel_equals_the_published_crate(message in proptest::collection::vec(any::<u8>(), 0..700)) {
+            let expected: [u8; 32] = Sha256::digest(&message).into();
+            for kernel in Kernel::available() {
+                prop_assert_eq!(message_digest(kernel, &message), expected, "{}", kernel.name());
+            }
+        }
+
+        #[test]
+        fn two_to_one_is_the_cut_digest(children in proptest::collection::vec(any::<u8>(), 64)) {
+            let children: [u8; 64] = children.try_into().expect("64 bytes");
+            let mut expected: [u8; 32] = Sha256::digest(children).into();
+            expected[31] &= 0x3f;
+            for kernel in Kernel::available() {
+                prop_assert_eq!(kernel.two_to_one(&children), expected, "{}", kernel.name());
+            }
+        }
+    }
+}
