@@ -180,11 +180,11 @@ impl ParentsCache {
             (watch.progress)(Part::MakeParents, done, graph.nodes());
         }
         let found = hex::encode(digest.finalize());
-        if let Some(published) = parents_cache_digest(&graph.cache_name()) {
-            if published.sha256 != found {
-                let wanted = published.sha256.to_owned();
-                return Err(SdrError::WrongParents { path: path.to_path_buf(), wanted, found });
-            }
+        if let Some(published) = parents_cache_digest(&graph.cache_name())
+            && published.sha256 != found
+        {
+            let wanted = published.sha256.to_owned();
+            return Err(SdrError::WrongParents { path: path.to_path_buf(), wanted, found });
         }
         part.finish()?;
         Ok(())

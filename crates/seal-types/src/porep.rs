@@ -141,7 +141,10 @@ mod tests {
     fn base_trees_are_full_octrees() {
         for text in ["2KiB", "4KiB", "16KiB", "32KiB", "8MiB", "512MiB", "32GiB", "64GiB"] {
             let leaves = porep(text.parse().expect("a size")).base_tree_leaves();
-            assert!(leaves.is_power_of_two() && leaves.trailing_zeros() % 3 == 0, "{text}");
+            assert!(
+                leaves.is_power_of_two() && leaves.trailing_zeros().is_multiple_of(3),
+                "{text}"
+            );
         }
     }
 

@@ -1,0 +1,43 @@
+//! What every executor shares: standard output, the request loop, progress, the panic boundary
+//! and the end of the process.
+//!
+//! An executor implements [`Executor`] and calls [`serve`] or [`run_one`]; it never touches
+//! standard input or output itself.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod cancel;
+mod context;
+mod environment;
+mod logging;
+mod one_shot;
+mod serve;
+mod version;
+
+pub use cancel::CancelToken;
+pub use context::{TaskContext, Unit};
+pub use environment::{Environment, Honoured};
+pub use logging::init_logging;
+pub use one_shot::run_one;
+pub use serve::{ServeOptions, serve};
+pub use version::long_version;
+
+use seal_types::Stage;
+use seal_wire::TaskError;
+
+/// A stage: from task to output.
+pub trait Executor: Send + Sync + 'static {
+    /// Which stage.
+    const STAGE: Stage;
+    /// What is asked for.
+    type Task: serde::de::DeserializeOwned + Send + 'static;
+    /// What is answered.
+    type Output: serde::Serialize;
+
+    /// Which sector the task is for, as logs name it.
+    fn sector(task: &Self::Task) -> String;
+
+    /// Does the task. Called from a thread of the task's own; a panic is answered as `internal`
+    /// and ends the process after the other tasks.
+    fn run(&self, task: Self::Task, context: &TaskContext) -> Result<Self::Output, TaskError>;
+}

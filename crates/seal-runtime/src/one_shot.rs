@@ -1,0 +1,90 @@
+//! One task from a file, for benchmarks and for use without venus-worker.
+
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use seal_host::FileError;
+use seal_wire::{ErrorCode, ExitCode, RawRequest, TaskError};
+
+use crate::serve::panic_text;
+use crate::{CancelToken, Executor, TaskContext};
+
+/// Does the task in `file` (`-` is standard input), a task or a whole request line, and writes
+/// its output to standard output as one line.
+pub fn run_one<E: Executor>(executor: &E, file: &Path) -> ExitCode {
+    match run::<E>(executor, file) {
+        Ok(()) => ExitCode::Success,
+        Err(error) => {
+            tracing::error!(code = %error.code, "task failed: {}", error.message);
+            if error.code == ErrorCode::Internal { ExitCode::Panicked } else { ExitCode::Failed }
+        }
+    }
+}
+
+fn run<E: Executor>(executor: &E, file: &Path) -> Result<(), TaskError> {
+    let io = |error: &FileError| TaskError::from_error(ErrorCode::Io, error);
+    let output = seal_host::claim_stdout()
+        .map_err(FileError::of("take over", Path::new("standard output")))
+        .map_err(|error| io(&error))?;
+    let text = read_text(file).map_err(|error| io(&error))?;
+    let task = parse::<E>(&text, file)?;
+
+    let cancel = CancelToken::default();
+    stop_on_signal(&cancel)?;
+    let sector = E::sector(&task);
+    let span = tracing::info_span!("task", stage = %E::STAGE, sector);
+    let _in_span = span.enter();
+    let context = TaskContext::new(format!("{} {sector}", E::STAGE), cancel);
+    let answer = catch_unwind(AssertUnwindSafe(|| executor.run(task, &context))).unwrap_or_else(
+        |panic| {
+            let message = format!("panic: {}", panic_text(&*panic));
+            Err(TaskError::new(ErrorCode::Internal, message))
+        },
+    )?;
+    drop(context);
+    crate::answers::Answers::new(output)
+        .send(&answer)
+        .map_err(FileError::of("write to", Path::new("standard output")))
+        .map_err(|error| io(&error))
+}
+
+fn read_text(file: &Path) -> Result<String, FileError> {
+    if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map_err(FileError::of("read", file))?;
+        return Ok(text);
+    }
+    std::fs::read_to_string(file).map_err(FileError::of("read", file))
+}
+
+fn parse<E: Executor>(text: &str, file: &Path) -> Result<E::Task, TaskError> {
+    let task = match RawRequest::parse(text.as_bytes()) {
+        Ok(request) => serde_json::from_str(request.task.get()),
+        Err(_) => serde_json::from_str(text),
+    };
+    task.map_err(|error| {
+        let message = format!("{} is not a task of {}: {error}", file.display(), E::STAGE);
+        TaskError::new(ErrorCode::BadRequest, message)
+    })
+}
+
+/// A first SIGINT or SIGTERM stops the task at its next checkpoint, a second ends the process.
+fn stop_on_signal(cancel: &CancelToken) -> Result<(), TaskError> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let failed = |error: std::io::Error| {
+        TaskError::new(ErrorCode::Internal, format!("cannot watch for signals: {error}"))
+    };
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let cancel = cancel.clone();
+    std::thread::spawn(move || {
+        for (count, signal) in signals.forever().enumerate() {
+            cancel.cancel();
+            if count > 0 {
+                // Nothing more can be done if even that fails.
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,353 @@
+//! The request loop of an executor.
+//!
+//! One thread reads requests, one runs this loop, and each task has a thread of its own. What
+//! happens reaches the loop as an event; only the loop decides what starts and when the process
+//! ends.
+//!
+//! The end: when the input ends, the parent is gone or wants no more. If somebody still reads the
+//! answers, the tasks at hand are done first; if nobody does, they are stopped at their next
+//! checkpoint. SIGTERM and SIGINT stop them too, with an answer.
+
+use std::any::Any;
+use std::collections::{HashSet, VecDeque};
+use std::io::{self, BufReader};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use seal_wire::{
+    ErrorCode, ExitCode, Line, LineReader, RawRequest, Response, TaskError, ready_line, salvage_id,
+};
+use serde::de::Error as _;
+
+use crate::answers::Answers;
+use crate::{CancelToken, Executor, TaskContext};
+
+/// How an executor serves.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeOptions {
+    /// Tasks that run at the same time; the others wait in their order.
+    pub concurrent: usize,
+    /// How long cancelled tasks may take to reach a checkpoint before the process ends anyway.
+    pub grace: Duration,
+}
+
+/// How often the loop looks whether somebody still reads its answers.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+enum Event {
+    Line(Line),
+    EndOfInput,
+    Done { id: u64, panicked: bool },
+    Signal(i32),
+}
+
+/// Serves requests from standard input until it ends. The caller has made its checks: the ready
+/// line goes out at once.
+pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
+    let answers = match seal_host::claim_stdout() {
+        Ok(output) => Arc::new(Answers::new(output)),
+        Err(error) => {
+            tracing::error!(%error, "cannot take over standard output");
+            return ExitCode::Start;
+        }
+    };
+    let (events, inbox) = mpsc::channel();
+    if let Err(error) = watch_signals(events.clone()) {
+        tracing::error!(%error, "cannot watch for signals");
+        return ExitCode::Start;
+    }
+    let ready = ready_line(E::STAGE);
+    if let Err(error) = answers.send_line(format!("{ready}\n").as_bytes()) {
+        tracing::error!(%error, "nobody reads the ready line");
+        return ExitCode::ParentGone;
+    }
+    tracing::info!(stage = %E::STAGE, pid = std::process::id(), concurrent = options.concurrent, "{ready}");
+    read_input(E::STAGE.line_cap(), events.clone());
+    Loop {
+        executor,
+        options,
+        answers,
+        events,
+        cancel: CancelToken::default(),
+        running: HashSet::new(),
+        queue: VecDeque::new(),
+        input_ended: false,
+        panicked: false,
+        deadline: None,
+    }
+    .run(&inbox)
+}
+
+fn watch_signals(events: Sender<Event>) -> io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in &mut signals {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn read_input(cap: usize, events: Sender<Event>) {
+    std::thread::spawn(move || {
+        let mut lines = LineReader::new(BufReader::with_capacity(1 << 16, io::stdin()), cap);
+        loop {
+            let event = match lines.next_line() {
+                Ok(Some(line)) => Event::Line(line),
+                Ok(None) => Event::EndOfInput,
+                Err(error) => {
+                    tracing::error!(%error, "cannot read requests");
+                    Event::EndOfInput
+                }
+            };
+            let end = matches!(event, Event::EndOfInput);
+            if events.send(event).is_err() || end {
+                return;
+            }
+        }
+    });
+}
+
+struct Waiting<T> {
+    id: u64,
+    sector: String,
+    task: T,
+}
+
+struct Loop<E: Executor> {
+    executor: Arc<E>,
+    options: ServeOptions,
+    answers: Arc<Answers>,
+    events: Sender<Event>,
+    cancel: CancelToken,
+    running: HashSet<u64>,
+    queue: VecDeque<Waiting<E::Task>>,
+    input_ended: bool,
+    panicked: bool,
+    /// When the process ends even if tasks have not stopped.
+    deadline: Option<Instant>,
+}
+
+impl<E: Executor> Loop<E> {
+    fn run(mut self, inbox: &Receiver<Event>) -> ExitCode {
+        loop {
+            match inbox.recv_timeout(LOOK_EVERY) {
+                Ok(event) => self.on(event),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+            if !self.cancel.is_cancelled() && !self.answers.have_reader() {
+                tracing::warn!(
+                    running = self.running.len(),
+                    waiting = self.queue.len(),
+                    "nobody reads the answers any more: the parent is gone"
+                );
+                self.stop("the parent is gone");
+                self.input_ended = true;
+            }
+            let idle = self.running.is_empty() && self.queue.is_empty();
+            let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if idle && (self.panicked || self.input_ended) || over {
+                return self.exit_code();
+            }
+        }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        if !self.running.is_empty() {
+            tracing::warn!(running = ?self.running, "ending although tasks have not stopped");
+        }
+        if self.panicked {
+            ExitCode::Panicked
+        } else if self.cancel.is_cancelled() && !self.answers.have_reader() {
+            ExitCode::ParentGone
+        } else {
+            ExitCode::Success
+        }
+    }
+
+    fn on(&mut self, event: Event) {
+        match event {
+            Event::Line(line) => self.on_line(line),
+            Event::EndOfInput => {
+                tracing::info!(
+                    running = self.running.len(),
+                    waiting = self.queue.len(),
+                    "end of input"
+                );
+                self.input_ended = true;
+            }
+            Event::Done { id, panicked } => {
+                self.running.remove(&id);
+                if panicked {
+                    self.on_panic();
+                }
+            }
+            Event::Signal(signal) => {
+                tracing::info!(signal, "told to end");
+                self.input_ended = true;
+                self.stop("the executor was told to end");
+            }
+        }
+        self.start_waiting();
+    }
+
+    fn on_line(&mut self, line: Line) {
+        let bytes = match line {
+            Line::Whole(bytes) | Line::Unterminated(bytes) => bytes,
+            Line::TooLong { head, length } => {
+                let cap = E::STAGE.line_cap();
+                let message = format!("a request line of {length} bytes is over the {cap} allowed");
+                return self.refuse(salvage_id(&head), ErrorCode::BadRequest, message);
+            }
+        };
+        if bytes.trim_ascii().is_empty() {
+            return;
+        }
+        let request = match RawRequest::parse(&bytes) {
+            Ok(request) => request,
+            Err(bad) => return self.refuse(bad.id, ErrorCode::BadRequest, bad.to_string()),
+        };
+        let id = request.id;
+        if self.running.contains(&id) || self.queue.iter().any(|waiting| waiting.id == id) {
+            // An answer would be taken for that of the first.
+            tracing::error!(
+                req = id,
+                "a request repeats the id of an unanswered one and is dropped"
+            );
+            return;
+        }
+        if self.cancel.is_cancelled() || self.panicked {
+            let message = "the executor is ending and takes no tasks; send the request again";
+            return self.refuse(Some(id), ErrorCode::Unavailable, message.to_owned());
+        }
+        match parse_task::<E>(&request) {
+            Ok(task) => {
+                let sector = E::sector(&task);
+                if self.running.len() >= self.options.concurrent {
+                    tracing::info!(req = id, sector, running = self.running.len(), "task waits");
+                }
+                self.queue.push_back(Waiting { id, sector, task });
+            }
+            Err(error) => {
+                let message = format!("not a task of {}: {error}", E::STAGE);
+                self.refuse(Some(id), ErrorCode::BadRequest, message);
+            }
+        }
+    }
+
+    fn refuse(&self, id: Option<u64>, code: ErrorCode, message: String) {
+        tracing::warn!(req = id, code = %code, "refused: {message}");
+        if let Some(id) = id {
+            self.answer_failure(id, &TaskError::new(code, message));
+        }
+    }
+
+    fn answer_failure(&self, id: u64, error: &TaskError) {
+        send(&self.answers, &Response::<()>::failed(id, error));
+    }
+
+    fn start_waiting(&mut self) {
+        if self.panicked || self.cancel.is_cancelled() {
+            return;
+        }
+        while self.running.len() < self.options.concurrent.max(1) {
+            let Some(Waiting { id, sector, task }) = self.queue.pop_front() else { return };
+            self.running.insert(id);
+            let executor = Arc::clone(&self.executor);
+            let answers = Arc::clone(&self.answers);
+            let events = self.events.clone();
+            let cancel = self.cancel.clone();
+            let work = move || {
+                let panicked = run_task(&*executor, id, &sector, task, &answers, cancel);
+                // The loop outlives its tasks or the process is ending.
+                let _ = events.send(Event::Done { id, panicked });
+            };
+            if let Err(error) = std::thread::Builder::new().name(format!("task-{id}")).spawn(work) {
+                self.running.remove(&id);
+                let message = format!("cannot start a thread for the task: {error}");
+                self.answer_failure(id, &TaskError::new(ErrorCode::Unavailable, message));
+            }
+        }
+    }
+
+    /// Asks running tasks to stop and answers those that have not begun.
+    fn stop(&mut self, why: &str) {
+        self.cancel.cancel();
+        self.deadline.get_or_insert(Instant::now() + self.options.grace);
+        self.answer_waiting(&TaskError::new(ErrorCode::Cancelled, why));
+    }
+
+    fn on_panic(&mut self) {
+        self.panicked = true;
+        self.answer_waiting(&TaskError::new(
+            ErrorCode::Unavailable,
+            "another task of this executor panicked and it ends; send the request again",
+        ));
+    }
+
+    fn answer_waiting(&mut self, error: &TaskError) {
+        for waiting in std::mem::take(&mut self.queue) {
+            self.answer_failure(waiting.id, error);
+        }
+    }
+}
+
+fn parse_task<E: Executor>(request: &RawRequest) -> serde_json::Result<E::Task> {
+    let text = request.task.get();
+    serde_json::from_str(text).map_err(|error| {
+        // Positions count from the start of the task, not of the line.
+        serde_json::Error::custom(error)
+    })
+}
+
+/// Runs one task to its answer. Returns whether it panicked.
+fn run_task<E: Executor>(
+    executor: &E,
+    id: u64,
+    sector: &str,
+    task: E::Task,
+    answers: &Answers,
+    cancel: CancelToken,
+) -> bool {
+    let span = tracing::info_span!("task", stage = %E::STAGE, req = id, sector);
+    let _in_span = span.enter();
+    let started = Instant::now();
+    tracing::info!("task starts");
+    let context = TaskContext::new(format!("{} {sector}", E::STAGE), cancel);
+    // The executor is shared, but after a panic it gets no further task: see `on_panic`.
+    let result = catch_unwind(AssertUnwindSafe(|| executor.run(task, &context)));
+    drop(context);
+    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let panicked = result.is_err();
+    let result = result.unwrap_or_else(|panic| {
+        Err(TaskError::new(ErrorCode::Internal, format!("panic: {}", panic_text(&*panic))))
+    });
+    match result {
+        Ok(output) => {
+            tracing::info!(elapsed_ms, "task done");
+            send(answers, &Response::done(id, output));
+        }
+        Err(error) => {
+            tracing::error!(elapsed_ms, code = %error.code, "task failed: {}", error.message);
+            send(answers, &Response::<()>::failed(id, &error));
+        }
+    }
+    panicked
+}
+
+fn send<T: serde::Serialize>(answers: &Answers, message: &T) {
+    if let Err(error) = answers.send(message) {
+        tracing::error!(%error, "cannot write an answer");
+    }
+}
+
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
+}
