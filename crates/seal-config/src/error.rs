@@ -1,0 +1,89 @@
+//! What is wrong with a configuration.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// A configuration that is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not TOML.
+    #[error("{}:{line}: not valid TOML: {reason}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What the reader expected.
+        reason: String,
+    },
+    /// A key or value has no meaning here.
+    #[error(transparent)]
+    Invalid(#[from] Box<Invalid>),
+}
+
+/// A key or value that has no meaning here.
+#[derive(Debug, thiserror::Error)]
+#[error("{}:{line}: {key}{}: {reason}{}", path.display(), Value(value), Hint(hint))]
+pub struct Invalid {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// The full name of the key, such as `processors.pc1[0].cgroup.cpuset`.
+    pub key: String,
+    /// The value as it is written, where the value is the trouble.
+    pub value: Option<String>,
+    /// Why it is refused and what would be accepted.
+    pub reason: String,
+    /// The word that was probably meant.
+    pub hint: Option<String>,
+}
+
+struct Value<'a>(&'a Option<String>);
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |value| write!(f, " = {value}"))
+    }
+}
+
+struct Hint<'a>(&'a Option<String>);
+
+impl fmt::Display for Hint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |hint| write!(f, "; did you mean {hint:?}?"))
+    }
+}
+
+/// The known word nearest to `word`, if it is near enough to be a slip.
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 4)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_is_offered_only_when_it_is_near() {
+        let known = ["pc1", "pc2", "c2", "concurrent"];
+        assert_eq!(nearest("pc3", known), Some("pc1"));
+        assert_eq!(nearest("concurent", known), Some("concurrent"));
+        assert_eq!(nearest("workers", known), None);
+    }
+}

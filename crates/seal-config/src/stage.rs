@@ -1,0 +1,105 @@
+//! The stages a venus-worker configuration may name.
+
+use std::fmt;
+
+use seal_types::Stage;
+
+macro_rules! stage_names {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A stage of venus-worker or damocles-worker. Most are only known so that a whole
+        /// configuration can be read; [`StageName::served`] tells which have executors here.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum StageName {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl StageName {
+            /// All stages in the order of sealing.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name in configurations.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+stage_names! {
+    /// Putting pieces into the staged file.
+    AddPieces = "add_pieces",
+    /// Building the data tree.
+    TreeD = "tree_d",
+    /// Pre-commit phase 1.
+    Pc1 = "pc1",
+    /// Pre-commit phase 2.
+    Pc2 = "pc2",
+    /// Commit phase 2.
+    C2 = "c2",
+    /// Synthetic challenges and their vanilla proofs.
+    SynthProof = "synth_proof",
+    /// Encoding data into a committed-capacity sector.
+    SnapEncode = "snap_encode",
+    /// Proving that encoding.
+    SnapProve = "snap_prove",
+    /// Moving files to permanent storage.
+    Transfer = "transfer",
+    /// Decoding a sector.
+    Unseal = "unseal",
+    /// Window proofs of spacetime.
+    WindowPost = "window_post",
+    /// Sealing daemons of another kind of worker.
+    SealingDaemons = "sealing_daemons",
+}
+
+impl StageName {
+    /// The stage by the name used in configurations.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|stage| stage.name() == name)
+    }
+
+    /// The stage that one of our executors serves, if one does.
+    pub fn served(self) -> Option<Stage> {
+        Stage::ALL.into_iter().find(|stage| stage.name() == self.name())
+    }
+}
+
+impl From<Stage> for StageName {
+    fn from(stage: Stage) -> Self {
+        match stage {
+            Stage::Pc1 => Self::Pc1,
+            Stage::Pc2 => Self::Pc2,
+            Stage::C2 => Self::C2,
+        }
+    }
+}
+
+impl fmt::Display for StageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_executor_stage_has_the_same_name_here() {
+        for stage in Stage::ALL {
+            assert_eq!(StageName::from(stage).name(), stage.name());
+            assert_eq!(StageName::from(stage).served(), Some(stage));
+        }
+        assert_eq!(StageName::WindowPost.served(), None);
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for stage in StageName::ALL {
+            assert_eq!(StageName::from_name(stage.name()), Some(*stage));
+        }
+        assert_eq!(StageName::from_name("pc3"), None);
+    }
+}
