@@ -1,0 +1,193 @@
+//! What can go wrong between a C2 task and a verified proof.
+
+use std::path::PathBuf;
+
+use seal_host::{FileError, SpaceError};
+use seal_types::{RegisteredProof, SectorSize};
+use seal_wire::ErrorCode;
+
+/// Why there is no proof, or why there are no parameters.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Groth16Error {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Too little space for the parameter files.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    /// A parameter file is not there.
+    #[error("parameter file {} for sectors of {sector_size} is missing; {remedy}", path.display())]
+    MissingParameters {
+        /// The file.
+        path: PathBuf,
+        /// The sectors it is for.
+        sector_size: SectorSize,
+        /// What to do.
+        remedy: String,
+    },
+    /// A parameter file's structure or contents are wrong.
+    #[error(
+        "parameter file {} is damaged: {reason}; remove it and fetch or make it again",
+        path.display()
+    )]
+    DamagedParameters {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A parameter file that is whole but neither published nor allowed.
+    #[error(
+        "parameter file {} is not the published one ({reason}); proofs made with it are worthless \
+         on the network; fetch the published file, or allow test parameters \
+         (--allow-test-params or SEAL_ALLOW_TEST_PARAMS=1) where proofs are only for tests",
+        path.display()
+    )]
+    NotPublished {
+        /// The file.
+        path: PathBuf,
+        /// How that is known.
+        reason: String,
+    },
+    /// Test parameters are not made for production sizes.
+    #[error(
+        "test parameters are made for sectors of up to 512MiB, not for {sector_size}; fetch the \
+         published parameters"
+    )]
+    TooLargeForTests {
+        /// What was asked for.
+        sector_size: SectorSize,
+    },
+    /// There are no registered proofs, and so no circuit, for a size.
+    #[error(
+        "sectors of {sector_size} have no registered proof; 2KiB, 8MiB, 512MiB, 32GiB and 64GiB have"
+    )]
+    NoCircuit {
+        /// What was asked for.
+        sector_size: SectorSize,
+    },
+    /// Test parameters would land where everything on this host takes its parameters from.
+    #[error(
+        "{} is where every proving program on this host looks for parameters; give another \
+         directory, or --force",
+        dir.display()
+    )]
+    DefaultDirectory {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Test parameters would overwrite other parameters.
+    #[error("{} is there and {what}; use another directory{}", path.display(), if *.force_helps { ", or --force to replace it" } else { "" })]
+    WouldOverwrite {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// Whether force replaces it.
+        force_helps: bool,
+    },
+    /// The task's proof is one that is not proved here.
+    #[error("{proof} is not supported: {reason}")]
+    Unsupported {
+        /// The proof.
+        proof: RegisteredProof,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The C1 output is not what its proof asks for.
+    #[error("C1 output for {proof}: {at}: {reason}")]
+    BadC1Output {
+        /// The proof.
+        proof: RegisteredProof,
+        /// Where in the C1 output.
+        at: String,
+        /// What is wrong, with the value.
+        reason: String,
+    },
+    /// The C1 output is one of another sector.
+    #[error(
+        "the C1 output belongs to another sector: its replica id is {found}, that of prover \
+         {prover_id}, sector {sector_id} with this ticket, comm_d and {proof} is {expected}"
+    )]
+    OtherSector {
+        /// The proof.
+        proof: RegisteredProof,
+        /// The replica id in the C1 output.
+        found: seal_types::ReplicaId,
+        /// The replica id that follows from the task.
+        expected: seal_types::ReplicaId,
+        /// The task's prover id.
+        prover_id: seal_types::ProverId,
+        /// The task's sector.
+        sector_id: seal_types::SectorId,
+    },
+    /// The vanilla proofs do not hold.
+    #[error(
+        "the vanilla proofs for {proof} do not verify against comm_r {comm_r}, comm_d {comm_d} \
+         and the seed; run C1 again"
+    )]
+    BadVanillaProofs {
+        /// The proof.
+        proof: RegisteredProof,
+        /// The C1 output's commitment to the replica.
+        comm_r: seal_types::Commitment,
+        /// The C1 output's commitment to the data.
+        comm_d: seal_types::Commitment,
+    },
+    /// The finished proof does not verify.
+    #[error(
+        "the finished proof does not verify although the vanilla proofs do: memory, processor or \
+         parameters of this machine are faulty"
+    )]
+    SelfCheck,
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// The published crates refused something that our checks let pass.
+    #[error("{what}")]
+    Upstream {
+        /// What they were asked to do.
+        what: &'static str,
+        /// What they say.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl Groth16Error {
+    /// The code under which the failure is answered.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::File(error) | Self::Space(SpaceError::Unknown(error)) => {
+                if error.is_no_space() {
+                    ErrorCode::NoSpace
+                } else {
+                    ErrorCode::Io
+                }
+            }
+            Self::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
+            Self::MissingParameters { .. }
+            | Self::DamagedParameters { .. }
+            | Self::NotPublished { .. }
+            | Self::TooLargeForTests { .. }
+            | Self::DefaultDirectory { .. }
+            | Self::WouldOverwrite { .. } => ErrorCode::Parameters,
+            Self::NoCircuit { .. } | Self::Unsupported { .. } => ErrorCode::Unsupported,
+            Self::BadC1Output { .. } | Self::OtherSector { .. } | Self::BadVanillaProofs { .. } => {
+                ErrorCode::BadInput
+            }
+            Self::SelfCheck => ErrorCode::SelfCheck,
+            Self::Cancelled => ErrorCode::Cancelled,
+            Self::Upstream { .. } => ErrorCode::Internal,
+        }
+    }
+
+    /// An adapter for `map_err` on what the published crates answer.
+    pub(crate) fn upstream<E>(what: &'static str) -> impl FnOnce(E) -> Self
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        move |source| Self::Upstream { what, source: source.into() }
+    }
+}

@@ -1,0 +1,202 @@
+//! Parameters for tests, where the published ones cannot be fetched.
+//!
+//! The one who makes parameters knows the secret behind them and could forge proofs, so these are
+//! refused for production sizes, marked, and kept out of the directory that every program on the
+//! host reads unless that is insisted on.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bellperson::groth16::{Parameters, generate_random_parameters};
+use blstrs::Bls12;
+use filecoin_proofs::{DefaultPieceHasher, with_shape};
+use rand::rngs::OsRng;
+use seal_host::{FileError, PartFile, require_free};
+use seal_types::{RegisteredProof, SectorSize, groth_file_digest};
+use storage_proofs_core::compound_proof::CompoundProof;
+use storage_proofs_core::merkle::MerkleTreeTrait;
+use storage_proofs_porep::stacked::StackedCompound;
+
+use crate::circuit::{public_params, representative};
+use crate::digest::{Digest, DigestWriter};
+use crate::{CircuitFiles, DEFAULT_PARAM_DIR, Groth16Error, MarkedFile, Marker, digest_file};
+
+/// The file by which processes that make parameters in one directory wait for each other.
+const LOCK: &str = ".seal-exec-gen-params.lock";
+
+/// Whether to write where one should not without thinking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Not into the default directory; test parameters that are there are kept.
+    No,
+    /// Also into the default directory, and over everything but published parameters.
+    Force,
+}
+
+/// How far the work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GenerateStep {
+    /// Another process makes parameters in the same directory.
+    Waiting,
+    /// The points are computed; this takes minutes and cannot tell how far it is.
+    Computing,
+    /// The files are written.
+    Writing,
+}
+
+/// Test parameters that are there now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generated {
+    /// The file with all points.
+    pub params: PathBuf,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// How long it took to make them; `None` if they were there already.
+    pub took: Option<Duration>,
+}
+
+/// Makes test parameters for sectors of `sector_size` in `dir` under the official names.
+pub fn generate_test_params(
+    sector_size: SectorSize,
+    dir: &Path,
+    overwrite: Overwrite,
+    progress: &dyn Fn(GenerateStep),
+) -> Result<Generated, Groth16Error> {
+    let files = CircuitFiles::of(sector_size)?;
+    if sector_size > SectorSize::MIB_512 {
+        return Err(Groth16Error::TooLargeForTests { sector_size });
+    }
+    if overwrite == Overwrite::No && is_default_dir(dir) {
+        return Err(Groth16Error::DefaultDirectory { dir: dir.to_path_buf() });
+    }
+    fs::create_dir_all(dir).map_err(FileError::of("create", dir))?;
+    let _lock = lock(dir, progress)?;
+    if let Some(there) = check_existing(&files, dir, overwrite)? {
+        return Ok(there);
+    }
+    // The 2 KiB circuit is the smallest; the exact size is known only when the work is done.
+    const AT_LEAST: u64 = 1 << 30;
+    require_free(dir, AT_LEAST)?;
+
+    progress(GenerateStep::Computing);
+    let start = Instant::now();
+    let proof = representative(sector_size)?;
+    let parameters = with_shape!(sector_size.bytes(), compute, proof)?;
+    progress(GenerateStep::Writing);
+    let bytes = write(&files, dir, &parameters)?;
+    Ok(Generated { params: dir.join(files.params()), bytes, took: Some(start.elapsed()) })
+}
+
+fn is_default_dir(dir: &Path) -> bool {
+    let default = Path::new(DEFAULT_PARAM_DIR);
+    let same_file = || Some(fs::canonicalize(dir).ok()? == fs::canonicalize(default).ok()?);
+    dir == default || same_file().unwrap_or(false)
+}
+
+/// Waits for other makers of parameters. The lock goes with the file handle.
+fn lock(dir: &Path, progress: &dyn Fn(GenerateStep)) -> Result<File, Groth16Error> {
+    let path = dir.join(LOCK);
+    let file = File::create(&path).map_err(FileError::of("create", &path))?;
+    if file.try_lock().is_err() {
+        progress(GenerateStep::Waiting);
+        file.lock().map_err(FileError::of("lock", &path))?;
+    }
+    Ok(file)
+}
+
+/// What is there already: test parameters that are whole are as good as new ones, published
+/// parameters are never replaced, and anything else only if that is insisted on.
+fn check_existing(
+    files: &CircuitFiles,
+    dir: &Path,
+    overwrite: Overwrite,
+) -> Result<Option<Generated>, Groth16Error> {
+    let marker = Marker::read(dir)?;
+    let mut whole = 0;
+    let names = [files.vk(), files.params()];
+    for name in &names {
+        let path = dir.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let digest = digest_file(&path)?;
+        if groth_file_digest(name).is_some_and(|published| published.blake2b_16 == digest) {
+            let what = "is the published file";
+            return Err(Groth16Error::WouldOverwrite { path, what, force_helps: false });
+        }
+        match marker.files.get(name) {
+            Some(marked) if marked.blake2b_16 == digest => whole += 1,
+            _ if overwrite == Overwrite::Force => {}
+            Some(_) => {
+                let what = "differs from the test parameters that were made here";
+                return Err(Groth16Error::WouldOverwrite { path, what, force_helps: true });
+            }
+            None => {
+                let what = "was not made by gen-params";
+                return Err(Groth16Error::WouldOverwrite { path, what, force_helps: true });
+            }
+        }
+    }
+    if whole < names.len() || overwrite == Overwrite::Force {
+        return Ok(None);
+    }
+    let bytes = marker.files.get(&files.params()).map_or(0, |marked| marked.size);
+    Ok(Some(Generated { params: dir.join(files.params()), bytes, took: None }))
+}
+
+fn compute<Tree: 'static + MerkleTreeTrait>(
+    proof: RegisteredProof,
+) -> Result<Parameters<Bls12>, Groth16Error> {
+    let public_params = public_params::<Tree>(proof)?;
+    let circuit = StackedCompound::<Tree, DefaultPieceHasher>::blank_circuit(&public_params);
+    generate_random_parameters::<Bls12, _, _>(circuit, &mut OsRng)
+        .map_err(Groth16Error::upstream("generate random parameters"))
+}
+
+/// Writes all files. The marker comes before the files it marks, so that there is no moment at
+/// which test parameters could be taken for others.
+fn write(
+    files: &CircuitFiles,
+    dir: &Path,
+    parameters: &Parameters<Bls12>,
+) -> Result<u64, Groth16Error> {
+    let g1 = parameters.h.len() + parameters.l.len() + parameters.a.len() + parameters.b_g1.len();
+    let bytes = 96 * g1 as u64 + 192 * parameters.b_g2.len() as u64;
+    require_free(dir, bytes)?;
+
+    let mut marker = Marker::read(dir)?;
+    let mut mark = |name: String, digest: &Digest| {
+        let file = MarkedFile { size: digest.bytes(), blake2b_16: digest.finish() };
+        marker.files.insert(name, file);
+    };
+    let (params, params_digest) = part(dir, &files.params(), |sink| parameters.write(sink))?;
+    mark(files.params(), &params_digest);
+    let (vk, vk_digest) = part(dir, &files.vk(), |sink| parameters.vk.write(sink))?;
+    mark(files.vk(), &vk_digest);
+    let sector_size = files.sector_size().bytes();
+    let (meta, _) = part(dir, &files.meta(), |sink| {
+        sink.write_all(format!("{{\"sector_size\":{sector_size}}}").as_bytes())
+    })?;
+    marker.write(dir)?;
+    meta.finish()?;
+    vk.finish()?;
+    params.finish()?;
+    Ok(params_digest.bytes())
+}
+
+/// Writes a file up to the moment where it gets its name.
+fn part(
+    dir: &Path,
+    name: &str,
+    content: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<(PartFile, Digest), FileError> {
+    let part = PartFile::create(&dir.join(name))?;
+    let mut sink = DigestWriter::new(BufWriter::with_capacity(1 << 20, part.file()));
+    content(&mut sink)
+        .and_then(|()| sink.flush())
+        .map_err(FileError::of("write", part.part_path()))?;
+    let digest = sink.into_digest();
+    Ok((part, digest))
+}

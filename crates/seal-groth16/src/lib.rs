@@ -1,0 +1,34 @@
+//! Groth16 proofs of the proof-of-replication circuit.
+//!
+//! The only library that sees the published proof crates. It knows where the parameter files
+//! are and whether they can be trusted ([`ParamDir`]), makes parameters for tests where the
+//! published ones cannot be had ([`generate_test_params`]), and turns a C2 task into a proof that
+//! has been verified ([`Prover`]). It knows nothing of processes, requests or environment
+//! variables: whoever calls it says where the files are and what is allowed.
+#![forbid(unsafe_code)]
+
+mod circuit;
+mod digest;
+mod error;
+mod generate;
+mod layout;
+mod load;
+mod marker;
+mod params;
+mod prove;
+mod vanilla;
+
+pub use circuit::CircuitFiles;
+pub use digest::digest_file;
+pub use error::Groth16Error;
+pub use generate::{GenerateStep, Generated, Overwrite, generate_test_params};
+pub use marker::{MARKER, MarkedFile, Marker};
+pub use params::{DigestCheck, FoundParams, ParamDir, TestParams, Trust};
+pub use prove::{At, PROOF_BYTES, ProveStep, Prover};
+
+/// Where the published software keeps parameter files unless `FIL_PROOFS_PARAMETER_CACHE` names
+/// another directory.
+pub const DEFAULT_PARAM_DIR: &str = "/var/tmp/filecoin-proof-parameters";
+
+// Only its features matter here: with "portable" it runs on every CPU of the architecture.
+use blst as _;

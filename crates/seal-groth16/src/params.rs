@@ -1,0 +1,222 @@
+//! Where the parameter files are and whether they can be trusted.
+//!
+//! No file is ever locked: the published software takes a blocking exclusive lock whenever it
+//! opens one, so a lock held here would hang window PoSt on the same host.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use seal_host::{FileError, open_read};
+use seal_types::{GrothFile, SectorSize, groth_file_digest};
+
+use crate::layout::{Layout, check_key_file};
+use crate::{CircuitFiles, DEFAULT_PARAM_DIR, Groth16Error, MARKER, MarkedFile, Marker};
+
+/// Up to this length a file's digest is checked whenever it is loaded: seconds at most.
+const SMALL: u64 = 2 << 30;
+
+/// Whether proofs may be made with parameters that are not the published ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TestParams {
+    /// Only published parameters.
+    #[default]
+    Refuse,
+    /// Also parameters made for tests.
+    Allow,
+}
+
+/// When the digest of a parameter file is compared with the published one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DigestCheck {
+    /// Only for files of up to 2 GiB. A larger one, which only production sizes have, is taken for
+    /// the published one if it is whole and no marker says otherwise, as the published software
+    /// does; hashing it takes a minute.
+    #[default]
+    Small,
+    /// Always: what `FIL_PROOFS_VERIFY_PRODUCTION_PARAMS` asks for.
+    Always,
+}
+
+/// Which parameters are good enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Trust {
+    /// Parameters made for tests.
+    pub test_params: TestParams,
+    /// How closely published parameters are looked at.
+    pub digests: DigestCheck,
+}
+
+/// Parameter files that are there and whole, as far as can be told without reading every point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundParams {
+    /// The file with all points.
+    pub path: PathBuf,
+    /// Its length in bytes, and about the memory that loading it takes.
+    pub bytes: u64,
+    /// Whether the marker file says that it was made for tests.
+    pub for_tests: bool,
+    pub(crate) layout: Layout,
+    pub(crate) expected: Expected,
+}
+
+/// What a file's digest has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// Not looked at.
+    Any,
+    /// The published one, or any where test parameters are allowed.
+    Published { file: GrothFile, or_any: bool },
+    /// The one the marker has.
+    Marked(MarkedFile),
+}
+
+impl Expected {
+    /// Judges the digest of the whole file at `path`.
+    pub(crate) fn judge(&self, digest: &str, path: &Path) -> Result<(), Groth16Error> {
+        match self {
+            Self::Any => Ok(()),
+            Self::Published { file, .. } if file.blake2b_16 == digest => Ok(()),
+            Self::Published { or_any: true, .. } => {
+                tracing::warn!(
+                    path = %path.display(),
+                    digest,
+                    "parameters that are neither published nor marked are used as test parameters"
+                );
+                Ok(())
+            }
+            Self::Published { file, or_any: false } => Err(Groth16Error::NotPublished {
+                path: path.to_path_buf(),
+                reason: format!("its digest is {digest}, the published one {}", file.blake2b_16),
+            }),
+            Self::Marked(marked) if marked.blake2b_16 == digest => Ok(()),
+            Self::Marked(marked) => Err(Groth16Error::DamagedParameters {
+                path: path.to_path_buf(),
+                reason: format!(
+                    "its digest is {digest}, but {} when it was made",
+                    marked.blake2b_16
+                ),
+            }),
+        }
+    }
+}
+
+/// A directory with parameter files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParamDir {
+    dir: PathBuf,
+}
+
+impl Default for ParamDir {
+    fn default() -> Self {
+        Self::new(DEFAULT_PARAM_DIR)
+    }
+}
+
+impl ParamDir {
+    /// The directory `dir`, which need not exist.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What there is for each sector size with registered proofs, smallest first.
+    pub fn list(&self, trust: Trust) -> Vec<(SectorSize, Result<FoundParams, Groth16Error>)> {
+        SectorSize::REGISTERED.into_iter().map(|size| (size, self.find(size, trust))).collect()
+    }
+
+    /// Finds the parameters for sectors of `sector_size` and checks all that can be checked
+    /// without reading the points. Takes milliseconds; the digest is left to loading.
+    pub fn find(&self, sector_size: SectorSize, trust: Trust) -> Result<FoundParams, Groth16Error> {
+        let files = CircuitFiles::of(sector_size)?;
+        let path = self.dir.join(files.params());
+        if !path.try_exists().map_err(FileError::of("look for", &path))? {
+            return Err(self.missing(path, sector_size));
+        }
+        let layout = Layout::read(&path)?;
+        self.check_key(&files, &path, layout)?;
+        let marked = Marker::read(&self.dir)?.files.get(&files.params()).cloned();
+        let for_tests = marked.is_some();
+        let expected = self.expect(&files, layout.bytes, marked, &path, trust)?;
+        Ok(FoundParams { path, bytes: layout.bytes, for_tests, layout, expected })
+    }
+
+    fn missing(&self, path: PathBuf, sector_size: SectorSize) -> Groth16Error {
+        let fetch = "fetch the published file, for example with `paramfetch` or \
+                     `lotus fetch-params`, or name its directory in FIL_PROOFS_PARAMETER_CACHE";
+        let remedy = if sector_size > SectorSize::MIB_512 {
+            fetch.to_owned()
+        } else {
+            format!(
+                "{fetch}; for tests, make local ones with `c2-exec gen-params --sector-size \
+                 {sector_size}`"
+            )
+        };
+        Groth16Error::MissingParameters { path, sector_size, remedy }
+    }
+
+    /// The `.vk` file beside, which whoever verifies uses, must hold the same verifying key.
+    /// Proving does not need it, so it may be missing.
+    fn check_key(
+        &self,
+        files: &CircuitFiles,
+        params: &Path,
+        layout: Layout,
+    ) -> Result<(), Groth16Error> {
+        let path = self.dir.join(files.vk());
+        if !path.try_exists().map_err(FileError::of("look for", &path))? {
+            tracing::warn!(path = %path.display(), "the verifying key is missing");
+            return Ok(());
+        }
+        check_key_file(&path)?;
+        let alone = head(&path, layout.key_bytes() + 1)?;
+        if alone != head(params, layout.key_bytes())? {
+            let reason = format!("it is not the verifying key of {}", params.display());
+            return Err(Groth16Error::DamagedParameters { path, reason });
+        }
+        Ok(())
+    }
+
+    fn expect(
+        &self,
+        files: &CircuitFiles,
+        bytes: u64,
+        marked: Option<MarkedFile>,
+        path: &Path,
+        trust: Trust,
+    ) -> Result<Expected, Groth16Error> {
+        let allowed = trust.test_params == TestParams::Allow;
+        let look = bytes <= SMALL || trust.digests == DigestCheck::Always;
+        let Some(marked) = marked else {
+            return Ok(match groth_file_digest(&files.params()) {
+                Some(file) if look => Expected::Published { file, or_any: allowed },
+                _ => Expected::Any,
+            });
+        };
+        let damaged = |reason| Groth16Error::DamagedParameters { path: path.to_path_buf(), reason };
+        if !allowed {
+            let reason = format!(
+                "{MARKER} says that it was made for tests; if it has been replaced by the \
+                 published file, remove {MARKER}"
+            );
+            return Err(Groth16Error::NotPublished { path: path.to_path_buf(), reason });
+        }
+        if marked.size != bytes {
+            return Err(damaged(format!(
+                "it has {bytes} bytes, but had {} when it was made",
+                marked.size
+            )));
+        }
+        Ok(if look { Expected::Marked(marked) } else { Expected::Any })
+    }
+}
+
+/// The first `bytes` of a file, or all of it if it is shorter.
+fn head(path: &Path, bytes: u64) -> Result<Vec<u8>, FileError> {
+    let mut head = Vec::new();
+    open_read(path)?.take(bytes).read_to_end(&mut head).map_err(FileError::of("read", path))?;
+    Ok(head)
+}
