@@ -97,10 +97,10 @@ impl PartFile {
 
 impl Drop for PartFile {
     fn drop(&mut self) {
-        if !self.finished {
-            if let Err(error) = remove_if_there(&self.part) {
-                tracing::warn!(%error, "a temporary file is left behind");
-            }
+        if !self.finished
+            && let Err(error) = remove_if_there(&self.part)
+        {
+            tracing::warn!(%error, "a temporary file is left behind");
         }
     }
 }

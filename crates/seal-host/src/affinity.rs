@@ -1,0 +1,124 @@
+//! Which cpus a thread may run on, and which ones there are.
+
+use std::fs;
+use std::io;
+use std::mem::size_of_val;
+use std::path::Path;
+
+use crate::{CpuSet, FileError};
+
+/// Bits of the masks given to the kernel: as many cpus as Linux can be built for.
+const MASK_BITS: usize = 8192;
+
+/// A set of cpus in the kernel's form. It owns no memory beyond itself, so it can be used between
+/// fork and exec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CpuMask([u64; MASK_BITS / 64]);
+
+impl CpuMask {
+    /// The mask of a set, or `None` if a cpu is beyond what a mask holds.
+    pub(crate) fn of(cpus: &CpuSet) -> Option<Self> {
+        let mut mask = Self([0; MASK_BITS / 64]);
+        for cpu in cpus.iter() {
+            let cpu = cpu as usize;
+            *mask.0.get_mut(cpu / 64)? |= 1 << (cpu % 64);
+        }
+        Some(mask)
+    }
+
+    /// Confines the calling thread. Async-signal-safe.
+    pub(crate) fn apply(&self) -> io::Result<()> {
+        // SAFETY: the pointer is to `self.0`, which is valid for reading the given number of bytes
+        // during the call; the kernel reads a bit mask of any length and only that. Thread 0 is
+        // the calling thread.
+        let result = unsafe {
+            libc::sched_setaffinity(
+                0,
+                size_of_val(&self.0),
+                self.0.as_ptr().cast::<libc::cpu_set_t>(),
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// The cpus the calling thread is confined to. Async-signal-safe.
+    pub(crate) fn current() -> io::Result<Self> {
+        let mut mask = Self([0; MASK_BITS / 64]);
+        // SAFETY: the pointer is to `mask.0`, which is valid for writing the given number of bytes
+        // during the call; the kernel writes at most that many, and any bits are a valid mask.
+        let result = unsafe {
+            libc::sched_getaffinity(
+                0,
+                size_of_val(&mask.0),
+                mask.0.as_mut_ptr().cast::<libc::cpu_set_t>(),
+            )
+        };
+        if result == 0 { Ok(mask) } else { Err(io::Error::last_os_error()) }
+    }
+
+    fn cpus(&self) -> CpuSet {
+        let bits = (0..MASK_BITS).filter(|bit| self.0[bit / 64] >> (bit % 64) & 1 == 1);
+        bits.filter_map(|bit| u32::try_from(bit).ok()).collect()
+    }
+}
+
+/// The cpus that are switched on, from sysfs (`/sys` as `sys_root`).
+pub fn online_cpus(sys_root: &Path) -> Result<CpuSet, FileError> {
+    read_cpu_set(&sys_root.join("devices/system/cpu/online"))
+}
+
+/// The cpus among `wanted` that the kernel lets this process use, whatever its present confinement:
+/// asked by confining a thread that does nothing else.
+pub fn grantable_cpus(wanted: &CpuSet) -> io::Result<CpuSet> {
+    let Some(mask) = CpuMask::of(wanted) else {
+        return Ok(CpuSet::default());
+    };
+    let ask = move || match mask.apply() {
+        Ok(()) => CpuMask::current().map(|granted| granted.cpus()),
+        // EINVAL: not a single cpu of the mask may be used.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(CpuSet::default()),
+        Err(error) => Err(error),
+    };
+    let asker = std::thread::Builder::new().name("cpu probe".to_owned()).spawn(ask)?;
+    asker.join().unwrap_or_else(|_| Err(io::Error::other("the thread that asked panicked")))
+}
+
+pub(crate) fn read_cpu_set(path: &Path) -> Result<CpuSet, FileError> {
+    let text = fs::read_to_string(path).map_err(FileError::of("read", path))?;
+    text.parse().map_err(|error| FileError::of("understand", path)(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_fake_machine() {
+        let sys = tempfile::tempdir().expect("a temporary directory");
+        let cpu = sys.path().join("devices/system/cpu");
+        fs::create_dir_all(&cpu).expect("writable");
+        fs::write(cpu.join("online"), "0-95\n").expect("writable");
+        assert_eq!(online_cpus(sys.path()).expect("readable").len(), 96);
+        fs::write(cpu.join("online"), "many\n").expect("writable");
+        let error = online_cpus(sys.path()).unwrap_err();
+        assert_eq!(error.verb, "understand");
+    }
+
+    #[test]
+    fn the_kernel_grants_only_cpus_there_are() {
+        let current = CpuMask::current().expect("always readable").cpus();
+        let first: CpuSet = current.iter().take(1).collect();
+        let wanted: CpuSet = first.iter().chain([8000, 8001]).collect();
+        assert_eq!(grantable_cpus(&wanted).expect("asked"), first);
+        assert!(grantable_cpus(&[8000].into_iter().collect()).expect("asked").is_empty());
+        assert!(grantable_cpus(&[1 << 30].into_iter().collect()).expect("asked").is_empty());
+        assert_eq!(CpuMask::current().expect("always readable").cpus(), current);
+    }
+
+    #[test]
+    fn masks_and_sets_say_the_same() {
+        let cpus: CpuSet = [0, 63, 64, 8191].into_iter().collect();
+        assert_eq!(CpuMask::of(&cpus).expect("within the mask").cpus(), cpus);
+        assert_eq!(CpuMask::of(&[8192].into_iter().collect()), None);
+    }
+}

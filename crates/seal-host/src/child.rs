@@ -1,0 +1,349 @@
+//! Child processes that start where they belong and do not outlive their parent.
+
+use std::ffi::OsString;
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, getppid};
+
+use crate::affinity::CpuMask;
+use crate::numa::Preferred;
+use crate::{CpuSet, NodeId};
+
+/// Where a child runs. What is asked for here holds before its first instruction, or it does not
+/// start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The cpus it may use; `None` leaves it those of its parent.
+    pub cpus: Option<CpuSet>,
+    /// The NUMA node whose memory it should use.
+    pub preferred_node: Option<NodeId>,
+}
+
+/// A child that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The program could not be run.
+    #[error("cannot run {}", program.display())]
+    Run {
+        /// The program.
+        program: OsString,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The child could not be put where it belongs.
+    #[error("cannot start {}: cannot {step}", program.display())]
+    Place {
+        /// The program.
+        program: OsString,
+        /// What was being done in the child, with the value.
+        step: String,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal ended it.
+    Signalled(Signal),
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exited with code {code}"),
+            Self::Signalled(signal) => {
+                write!(f, "was ended by signal {} ({signal})", *signal as i32)
+            }
+        }
+    }
+}
+
+/// What is done in the child before exec, as the byte by which the child tells where it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Step {
+    DieWithParent = 1,
+    Affinity,
+    AffinityReadBack,
+    MemoryPolicy,
+    MemoryPolicyReadBack,
+}
+
+/// Everything the child needs between fork and exec, made before the fork.
+struct Before {
+    parent: Pid,
+    cpus: Option<CpuMask>,
+    memory: Option<Preferred>,
+    report: PipeWriter,
+}
+
+/// Starts `command` in a process group of its own, at its place, to be killed when the calling
+/// thread ends.
+///
+/// The kernel ties that to the thread, not the process: call this from a thread that lives as
+/// long as the process.
+pub fn spawn(mut command: Command, placement: &Placement) -> Result<Child, SpawnError> {
+    let program = command.get_program().to_owned();
+    let run = |source| SpawnError::Run { program: program.clone(), source };
+    let place = |step: Step, source| SpawnError::Place {
+        program: program.clone(),
+        step: step.describe(placement),
+        source,
+    };
+    let beyond = || io::Error::from_raw_os_error(libc::EINVAL);
+    let (failed_step, report) = io::pipe().map_err(run)?;
+    let before = Before {
+        parent: Pid::this(),
+        cpus: match &placement.cpus {
+            Some(cpus) => Some(CpuMask::of(cpus).ok_or_else(|| place(Step::Affinity, beyond()))?),
+            None => None,
+        },
+        memory: match placement.preferred_node {
+            Some(node) => {
+                Some(Preferred::node(node).ok_or_else(|| place(Step::MemoryPolicy, beyond()))?)
+            }
+            None => None,
+        },
+        report,
+    };
+    command.process_group(0);
+    // SAFETY: between fork and exec only async-signal-safe things may be done, because other
+    // threads may have held locks, that of the allocator included, at the fork. `Before::apply`
+    // makes system calls (prctl, getppid, sched_setaffinity, sched_getaffinity, set_mempolicy,
+    // get_mempolicy, write) on memory that was made before the fork; its errors are plain errno
+    // values, which allocate nothing.
+    unsafe { command.pre_exec(move || before.apply()) };
+    let spawned = command.spawn();
+    // Closes this process's end for writing, so that the read below ends.
+    drop(command);
+    spawned.map_err(|source| match read_step(failed_step) {
+        Some(step) => place(step, source),
+        None => run(source),
+    })
+}
+
+/// Waits until the process has ended, without taking its status from it: its number and that of
+/// its group stay reserved until [`Child::wait`].
+pub fn wait_ended(pid: u32) -> io::Result<Ending> {
+    loop {
+        match waitid(Id::Pid(to_pid(pid)?), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(Ending::Exited(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Ending::Signalled(signal)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Sends a signal to the process group of a child that has not been waited for. That nobody is
+/// left in it is no error.
+pub fn signal_group(pid: u32, signal: Signal) -> io::Result<()> {
+    match killpg(to_pid(pid)?, signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn to_pid(pid: u32) -> io::Result<Pid> {
+    // 0 and 1 mean something else to the calls that take a process.
+    match i32::try_from(pid) {
+        Ok(pid) if pid > 1 => Ok(Pid::from_raw(pid)),
+        _ => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+    }
+}
+
+fn read_step(mut failed_step: PipeReader) -> Option<Step> {
+    let mut byte = [0];
+    failed_step.read_exact(&mut byte).ok()?;
+    Step::ALL.into_iter().find(|step| *step as u8 == byte[0])
+}
+
+impl Before {
+    /// Runs in the child between fork and exec.
+    fn apply(&self) -> io::Result<()> {
+        self.steps().map_err(|(step, error)| {
+            // If the report fails, the parent still gets the error, without the step.
+            let _ = (&self.report).write(&[step as u8]);
+            error
+        })
+    }
+
+    fn steps(&self) -> Result<(), (Step, io::Error)> {
+        let at = |step: Step| move |error: io::Error| (step, error);
+        let not_effective = || io::Error::from_raw_os_error(libc::EINVAL);
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+            .map_err(|errno| at(Step::DieWithParent)(errno.into()))?;
+        // The parent may have died before the request was made.
+        if getppid() != self.parent {
+            return Err(at(Step::DieWithParent)(io::Error::from_raw_os_error(libc::ESRCH)));
+        }
+        if let Some(cpus) = &self.cpus {
+            cpus.apply().map_err(at(Step::Affinity))?;
+            // The kernel drops cpus it does not grant without an error.
+            if CpuMask::current().map_err(at(Step::AffinityReadBack))? != *cpus {
+                return Err(at(Step::AffinityReadBack)(not_effective()));
+            }
+        }
+        if let Some(memory) = &self.memory {
+            memory.apply().map_err(at(Step::MemoryPolicy))?;
+            if !memory.is_current().map_err(at(Step::MemoryPolicyReadBack))? {
+                return Err(at(Step::MemoryPolicyReadBack)(not_effective()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Step {
+    const ALL: [Self; 5] = [
+        Self::DieWithParent,
+        Self::Affinity,
+        Self::AffinityReadBack,
+        Self::MemoryPolicy,
+        Self::MemoryPolicyReadBack,
+    ];
+
+    fn describe(self, placement: &Placement) -> String {
+        let cpus = placement.cpus.as_ref().map(CpuSet::to_string).unwrap_or_default();
+        let node = placement.preferred_node.map(|node| node.to_string()).unwrap_or_default();
+        match self {
+            Self::DieWithParent => "tie its life to this process".to_owned(),
+            Self::Affinity => format!("confine it to cpus {cpus}"),
+            Self::AffinityReadBack => {
+                format!("confine it to cpus {cpus}: the kernel grants only some of them")
+            }
+            Self::MemoryPolicy => format!(
+                "make it prefer the memory of NUMA node {node} (containers may need CAP_SYS_NICE)"
+            ),
+            Self::MemoryPolicyReadBack => {
+                format!("make it prefer the memory of NUMA node {node}: the kernel says otherwise")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+    }
+
+    fn output(script: &str, placement: &Placement) -> String {
+        let child = spawn(shell(script), placement).expect("can be started");
+        let output = child.wait_with_output().expect("can be waited for");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    #[test]
+    fn a_child_is_confined_before_it_runs() {
+        let all: CpuSet = (0..64).collect();
+        for cpu in crate::grantable_cpus(&all).expect("asked").iter() {
+            let placement =
+                Placement { cpus: Some([cpu].into_iter().collect()), preferred_node: None };
+            let status = output("grep Cpus_allowed_list /proc/self/status", &placement);
+            assert_eq!(status, format!("Cpus_allowed_list:\t{cpu}\n"));
+        }
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_there_fails_the_start_and_is_named() {
+        for (cpus, text) in [
+            ([0, 8000], "cannot confine it to cpus 0,8000: the kernel grants only some of them"),
+            ([8000, 8001], "cannot confine it to cpus 8000-8001"),
+            ([1, 1 << 20], "cannot confine it to cpus 1,1048576"),
+        ] {
+            let placement =
+                Placement { cpus: Some(cpus.into_iter().collect()), preferred_node: None };
+            let error = spawn(shell("true"), &placement).expect_err("no machine has that many");
+            assert_eq!(error.to_string(), format!("cannot start sh: {text}"));
+        }
+    }
+
+    #[test]
+    fn memory_of_the_preferred_node_is_preferred() {
+        let node = crate::online_nodes(std::path::Path::new("/sys")).expect("readable");
+        let Some(node) = node.first().copied() else {
+            eprintln_skip("this kernel has no NUMA nodes");
+            return;
+        };
+        let placement = Placement { cpus: None, preferred_node: Some(node) };
+        let maps = match spawn(shell("cat /proc/self/numa_maps"), &placement) {
+            Ok(child) => child.wait_with_output().expect("can be waited for").stdout,
+            Err(SpawnError::Place { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
+                eprintln_skip("memory policies are not permitted here");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let maps = String::from_utf8(maps).expect("text");
+        assert!(maps.contains(&format!("prefer:{node}")), "{maps}");
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_fails_the_start_and_is_named() {
+        for node in [1000, 5000] {
+            let placement = Placement { cpus: None, preferred_node: Some(NodeId(node)) };
+            let error = spawn(shell("true"), &placement).expect_err("no machine has that many");
+            let text = format!("prefer the memory of NUMA node {node}");
+            assert!(error.to_string().contains(&text), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = spawn(Command::new("/no/such/program"), &Placement::default())
+            .expect_err("there is no such program");
+        assert_eq!(error.to_string(), "cannot run /no/such/program");
+    }
+
+    #[test]
+    fn a_child_dies_with_the_thread_that_started_it_and_is_in_its_own_group() {
+        let starter = std::thread::spawn(|| {
+            let mut child =
+                spawn(shell("echo $$; exec sleep 1000"), &Placement::default()).expect("starts");
+            let mut line = [0; 1];
+            child.stdout.as_mut().expect("piped").read_exact(&mut line).expect("written");
+            let pid = child.id();
+            let group = nix::unistd::getpgid(Some(to_pid(pid).expect("a pid"))).expect("alive");
+            assert_eq!(group, to_pid(pid).expect("a pid"));
+            child
+        });
+        let mut child = starter.join().expect("no panic");
+        let ending = wait_ended(child.id()).expect("our child");
+        assert_eq!(ending, Ending::Signalled(Signal::SIGKILL));
+        assert_eq!(ending.to_string(), "was ended by signal 9 (SIGKILL)");
+        child.wait().expect("our child");
+    }
+
+    #[test]
+    fn a_group_is_signalled_until_it_has_been_waited_for() {
+        let mut child = spawn(shell("exit 3"), &Placement::default()).expect("starts");
+        assert_eq!(wait_ended(child.id()).expect("our child"), Ending::Exited(3));
+        signal_group(child.id(), Signal::SIGKILL).expect("still reserved");
+        assert_eq!(child.wait().expect("our child").code(), Some(3));
+        signal_group(child.id(), Signal::SIGKILL).expect("nobody left is no error");
+        assert!(signal_group(1, Signal::SIGKILL).is_err());
+    }
+
+    /// Tests write to standard error only here, to say what they could not check.
+    fn eprintln_skip(why: &str) {
+        let _ = writeln!(io::stderr(), "skipped: {why}");
+    }
+}
