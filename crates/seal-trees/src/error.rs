@@ -1,0 +1,130 @@
+//! What can go wrong with trees and replica.
+
+use std::path::PathBuf;
+
+use seal_host::{FileError, SpaceError};
+use seal_types::Commitment;
+
+/// Why trees or replica could not be made. Nothing has been written under a final name then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TreesError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Too little disk space for the results.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// A number of layers that has no column hash.
+    #[error("columns of {layers} layers are not defined; sectors have 2 or 11 layers")]
+    Layers {
+        /// What was asked for.
+        layers: u32,
+    },
+    /// A tree whose rows do not end in one root.
+    #[error("a base tree of {leaves} leaves and arity {arity} does not end in one root")]
+    Shape {
+        /// Leaves of a base tree.
+        leaves: u64,
+        /// Children of a node.
+        arity: u32,
+    },
+    /// Another PC2 works in the same directory.
+    #[error("another process is running PC2 in {}; wait for it or stop it", cache_dir.display())]
+    Busy {
+        /// The sector's cache directory.
+        cache_dir: PathBuf,
+    },
+    /// A layer file that is not of the sector's size.
+    #[error(
+        "layer file {} has {found} bytes and {wanted} are wanted: it is incomplete or of another \
+         sector; run PC1 again",
+        path.display()
+    )]
+    LayerSize {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// The length of a layer.
+        wanted: u64,
+    },
+    /// A tree D that is not of the sector's size.
+    #[error(
+        "tree D {} has {found} bytes and {wanted} are wanted: it is incomplete or of another \
+         sector; remove it and run PC1 again",
+        path.display()
+    )]
+    TreeDSize {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        found: u64,
+        /// The length of the tree.
+        wanted: u64,
+    },
+    /// A tree D of other data.
+    #[error(
+        "tree D {} has the root {found} but comm_d is {wanted}: it is of another sector; remove \
+         it and run PC1 again",
+        path.display()
+    )]
+    TreeDRoot {
+        /// The file.
+        path: PathBuf,
+        /// Its last element.
+        found: Commitment,
+        /// The sector's commitment.
+        wanted: Commitment,
+    },
+    /// Data, or leaves of a tree D, that hash to something else than `comm_d`.
+    #[error(
+        "the data in {} hashes to {found} but comm_d is {wanted}: the data or its piece \
+         commitments are of another sector, or the file is damaged",
+        path.display()
+    )]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What its data hashes to.
+        found: Commitment,
+        /// The sector's commitment.
+        wanted: Commitment,
+    },
+    /// A node that is no element of the field.
+    #[error(
+        "node {node} of {} is not below the field's modulus: the file is damaged; run PC1 again",
+        path.display()
+    )]
+    NotCanonical {
+        /// The file.
+        path: PathBuf,
+        /// The node, counted from the start of the file.
+        node: u64,
+    },
+    /// The result does not bear checking.
+    #[error(
+        "self-check: node {node} of {} is not what it is computed from; nothing has been \
+         replaced; check memory and disk of this machine and run PC2 again (if it is tree D, \
+         remove it and run PC1 again)",
+        path.display()
+    )]
+    SelfCheck {
+        /// The file.
+        path: PathBuf,
+        /// The node, counted from the start of the file.
+        node: u64,
+    },
+    /// A path that `t_aux` cannot hold.
+    #[error(
+        "the name of cache directory {} is not UTF-8, so that t_aux cannot hold it; rename it",
+        path.display()
+    )]
+    PathNotUtf8 {
+        /// The directory.
+        path: PathBuf,
+    },
+}

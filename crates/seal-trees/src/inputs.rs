@@ -1,0 +1,113 @@
+//! What PC2 works from: the layers, tree D and the sealed file, opened and checked before
+//! anything is written.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use seal_host::FileError;
+use seal_sha256::Kernel;
+use seal_types::{Commitment, NODE_SIZE, Porep, TREE_D, layer_file};
+
+use crate::node_file::{NodeFile, ReadNodes};
+use crate::replica::{SealedState, sealed_state};
+use crate::tree_d::open_tree_d;
+use crate::{Pc2Paths, TreesError};
+
+/// Nodes at which the sealed file is compared with data and replica.
+const SEALED_SAMPLES: u64 = 64;
+
+/// The files PC2 reads.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    pub(crate) layers: Vec<NodeFile>,
+    pub(crate) tree_d: NodeFile,
+    /// Where the replica goes, symbolic links resolved.
+    pub(crate) sealed_path: PathBuf,
+    /// What lies there now.
+    pub(crate) sealed_state: SealedState,
+    /// Held until PC2 ends.
+    _lock: File,
+}
+
+impl Inputs {
+    pub(crate) fn open(
+        porep: &Porep,
+        paths: &Pc2Paths<'_>,
+        comm_d: Commitment,
+    ) -> Result<Self, TreesError> {
+        let lock = lock(paths.cache_dir)?;
+        let nodes = porep.nodes();
+        let layers = (1..=porep.layers)
+            .map(|layer| open_layer(paths.cache_dir.join(layer_file(layer)), nodes))
+            .collect::<Result<Vec<_>, _>>()?;
+        let tree_d = open_tree_d(&paths.cache_dir.join(TREE_D), nodes, comm_d)?;
+        let sealed_path = fs::canonicalize(paths.sealed_file)
+            .map_err(FileError::of("find", paths.sealed_file))?;
+        let sealed = NodeFile::open(sealed_path.clone())?;
+        let last_layer = layers.last().ok_or(TreesError::Layers { layers: porep.layers })?;
+        let samples = [0, nodes - 1].into_iter().chain(samples(comm_d, SEALED_SAMPLES, nodes));
+        let sealed_state = sealed_state(&sealed, &tree_d, last_layer, nodes, samples)?;
+        Ok(Self { layers, tree_d, sealed_path, sealed_state, _lock: lock })
+    }
+
+    /// The last layer, which the replica is encoded with.
+    pub(crate) fn last_layer(&self) -> &NodeFile {
+        self.layers.last().expect("`open` refuses a sector without layers")
+    }
+}
+
+/// `count` nodes out of `nodes`, spread by a hash of `seed`: the same ones for the same sector, so
+/// that a failure can be repeated.
+pub(crate) fn samples(seed: Commitment, count: u64, nodes: u64) -> impl Iterator<Item = u64> {
+    let kernel = Kernel::detect();
+    (0..count).map(move |sample| {
+        let mut block = [0; 2 * NODE_SIZE];
+        block[..NODE_SIZE].copy_from_slice(&seed.0);
+        block[NODE_SIZE..NODE_SIZE + 8].copy_from_slice(&sample.to_le_bytes());
+        let digest = kernel.two_to_one(&block);
+        let (words, _) = digest.as_chunks();
+        u64::from_le_bytes(words[0]) % nodes
+    })
+}
+
+fn open_layer(path: PathBuf, nodes: u64) -> Result<NodeFile, TreesError> {
+    let file = NodeFile::open(path)?;
+    let (found, wanted) = (file.bytes()?, nodes * NODE_SIZE as u64);
+    if found != wanted {
+        return Err(TreesError::LayerSize { path: file.path().to_path_buf(), found, wanted });
+    }
+    Ok(file)
+}
+
+/// Two PC2 of one sector would write the same temporaries. The lock is on the directory itself,
+/// so that it leaves no file behind, and the kernel releases it whatever happens.
+fn lock(cache_dir: &Path) -> Result<File, TreesError> {
+    let dir = File::open(cache_dir).map_err(FileError::of("open", cache_dir))?;
+    match dir.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(TreesError::Busy { cache_dir: cache_dir.to_path_buf() });
+        }
+        // Some network file systems lock no directories.
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!(%error, dir = %cache_dir.display(), "cannot lock the cache directory");
+        }
+    }
+    Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_repeatable_and_spread() {
+        let draw = |seed: u8| samples(Commitment([seed; 32]), 64, 1 << 30).collect::<Vec<_>>();
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+        for quarter in 0..4_u64 {
+            let hit = draw(1).into_iter().filter(|node| node >> 28 == quarter).count();
+            assert!((4..29).contains(&hit), "{hit} of 64 samples in quarter {quarter}");
+        }
+    }
+}

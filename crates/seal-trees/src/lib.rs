@@ -1,0 +1,36 @@
+//! The trees of a sector and the replica: tree D over the data, columns and tree C over the
+//! layers, tree R last over the replica, and the auxiliary files that C1 reads.
+//!
+//! Every file is byte for byte the one that `rust-fil-proofs` writes, for every tree shape, and
+//! appears under its name only when it is complete. Everything streams: memory does not grow
+//! with the sector.
+//!
+//! Knows nothing of the graph, of labelling or of requests.
+#![forbid(unsafe_code)]
+
+mod aux_files;
+mod column;
+mod error;
+mod forest;
+mod inputs;
+mod node_file;
+mod outputs;
+mod pc2;
+mod pieces;
+mod replica;
+mod row_hash;
+mod self_check;
+mod tree;
+mod tree_d;
+mod watch;
+
+pub use aux_files::{StoreConfig, TemporaryAux, p_aux_bytes};
+pub use error::TreesError;
+pub use pc2::{Pc2Paths, Pc2Result, Settings, pre_commit2};
+pub use pieces::{Piece, PieceError, comm_d_of_pieces, zero_commitment};
+pub use replica::SealedState;
+pub use tree_d::{ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d};
+pub use watch::{Part, Watch};
+
+/// A node of a layer, a tree or the replica: 32 bytes, little-endian.
+pub type Node = [u8; seal_types::NODE_SIZE];

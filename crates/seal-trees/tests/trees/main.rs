@@ -1,0 +1,5 @@
+//! Tests over whole sectors: the reference vectors, and PC2 in the face of faults.
+
+mod pc2;
+mod support;
+mod vectors;

@@ -1,0 +1,114 @@
+//! PC2 and tree D reproduce the reference vectors byte for byte, from layers that a plain
+//! labelling makes.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::{Vector, sha256};
+use seal_trees::{
+    Pc2Paths, Piece, SealedState, Settings, Watch, ZeroLeaves, build_tree_d, build_zero_tree_d,
+    check_tree_d, comm_d_of_pieces, pre_commit2,
+};
+use seal_types::{TREE_D, layer_file};
+
+const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
+
+fn reproduces(name: &str) {
+    let vector = Vector::load(name);
+    let sector = vector.after_pc1();
+    for (layer, digest) in (1..).zip(vector.layers_sha256()) {
+        let labels = fs::read(sector.cache.join(layer_file(layer))).expect("readable");
+        assert_eq!(sha256(&labels), digest, "{name}: layer {layer} of the plain labelling");
+    }
+    let comm_d = vector.commitment("comm_d");
+    let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
+    let settings = Settings::default();
+    let result = pre_commit2(&vector.porep, &paths, comm_d, &settings, &QUIET).expect("a sector");
+
+    assert_eq!(result.sealed_state, SealedState::Unsealed);
+    assert_eq!(result.comm_c, vector.commitment("comm_c"), "{name}");
+    assert_eq!(result.comm_r_last, vector.commitment("comm_r_last"), "{name}");
+    assert_eq!(result.comm_r, vector.commitment("comm_r"), "{name}");
+    let replica = fs::read(&sector.sealed).expect("readable");
+    assert_eq!(sha256(&replica), vector.text("sealed_sha256"), "{name}: replica");
+    let mut names = Vec::new();
+    for (file, bytes, digest) in vector.cache_files() {
+        let found = fs::read(sector.cache.join(&file)).expect("readable");
+        assert_eq!(found.len() as u64, bytes, "{name}: {file}");
+        assert_eq!(sha256(&found), digest, "{name}: {file}");
+        names.push(file);
+    }
+    names.push("t_aux".to_owned());
+    names.sort();
+    assert_eq!(seal_host::read_dir_names(&sector.cache).expect("readable"), names, "{name}");
+}
+
+#[test]
+fn sectors_of_2_kib() {
+    for name in ["2KiB-v1-a", "2KiB-v1_1-a", "2KiB-v1_1-cc"] {
+        reproduces(name);
+    }
+}
+
+#[test]
+fn sectors_of_8_mib() {
+    for name in ["8MiB-v1-b", "8MiB-v1_1-a", "8MiB-v1_1-cc"] {
+        reproduces(name);
+    }
+}
+
+#[test]
+fn a_sub_tree_of_2() {
+    reproduces("shape-4KiB-2layers-a");
+}
+
+#[test]
+fn a_sub_tree_of_8_with_11_layers() {
+    for name in ["shape-16KiB-11layers-a", "shape-16KiB-11layers-cc", "shape-16KiB-11layers-v1-b"] {
+        reproduces(name);
+    }
+}
+
+#[test]
+fn sub_trees_of_8_under_a_top_of_2() {
+    reproduces("shape-32KiB-11layers-a");
+}
+
+#[test]
+fn tree_d_is_built_from_the_data() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for name in ["2KiB-v1-a", "8MiB-v1_1-a", "2KiB-v1_1-cc", "8MiB-v1_1-cc"] {
+        let vector = Vector::load(name);
+        let (nodes, comm_d) = (vector.porep.nodes(), vector.commitment("comm_d"));
+        let target = dir.path().join(name);
+        let staged = vector.staged();
+        build_tree_d(&target, nodes, &mut &staged[..], Path::new("staged"), comm_d, &QUIET)
+            .expect("writable");
+        check_tree_d(&target, nodes, comm_d).expect("a good tree");
+        let digest = sha256(&fs::read(&target).expect("readable"));
+        let (_, _, wanted) =
+            vector.cache_files().into_iter().find(|(file, _, _)| file == TREE_D).expect("tree D");
+        assert_eq!(digest, wanted, "{name}");
+        if vector.text("data") == "zero" {
+            let root = build_zero_tree_d(&target, nodes, ZeroLeaves::Hole, &QUIET);
+            assert_eq!(root.expect("writable"), comm_d, "{name}");
+            assert_eq!(sha256(&fs::read(&target).expect("readable")), wanted, "{name}");
+        }
+    }
+}
+
+#[test]
+fn comm_d_follows_from_the_piece() {
+    for name in ["2KiB-v1-a", "8MiB-v1_1-a", "8MiB-v1_1-cc", "shape-32KiB-11layers-a"] {
+        let vector = Vector::load(name);
+        let size = vector.porep.sector_size;
+        let piece = Piece {
+            commitment: vector.commitment("comm_d"),
+            unpadded_bytes: size.unpadded_bytes(),
+        };
+        assert_eq!(comm_d_of_pieces(size, &[piece]), Ok(vector.commitment("comm_d")), "{name}");
+        if vector.text("data") == "zero" {
+            assert_eq!(comm_d_of_pieces(size, &[]), Ok(vector.commitment("comm_d")), "{name}");
+        }
+    }
+}
