@@ -96,8 +96,8 @@ impl Environment {
         const SETTINGS: &str = "rust-fil-proofs.config.toml";
         if directory.join(SETTINGS).exists() {
             findings.push(format!(
-                "{SETTINGS} in the working directory is read by other software and not here; use \
-                 environment variables"
+                "{SETTINGS} in the working directory changes what the published proof crates do; \
+                 this software takes its settings from the environment, so remove the file"
             ));
         }
         findings

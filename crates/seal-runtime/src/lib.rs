@@ -7,6 +7,7 @@
 
 mod answers;
 mod cancel;
+mod command_line;
 mod context;
 mod environment;
 mod logging;
@@ -15,6 +16,7 @@ mod serve;
 mod version;
 
 pub use cancel::CancelToken;
+pub use command_line::{parse_command_line, serves_stage};
 pub use context::{TaskContext, Unit};
 pub use environment::{Environment, Honoured};
 pub use logging::init_logging;

@@ -1,7 +1,14 @@
-//! What tests and xtask share. Never linked into a binary that users run.
+//! What tests and xtask share: a client that speaks as venus-worker does, the reference vectors,
+//! a scripted executor that misbehaves on demand, and descriptions of machines that are not there.
+//! Never linked into a binary that users run.
 #![forbid(unsafe_code)]
 
+mod build;
 pub mod client;
 pub mod data;
+mod machine;
 pub mod skip;
 pub mod vector;
+
+pub use build::fake_exec;
+pub use machine::write_sysfs;
