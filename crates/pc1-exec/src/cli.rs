@@ -1,0 +1,141 @@
+//! The command line of `pc1-exec`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use seal_runtime::{
+    Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, run_one,
+    serve, serves_stage,
+};
+use seal_sha256::Kernel;
+use seal_types::Stage;
+use seal_wire::ExitCode;
+
+use crate::{Pc1, Pc1Settings};
+
+/// What this executor acts on.
+const HONOURED: Honoured = Honoured(&[
+    "FIL_PROOFS_PARENT_CACHE",
+    "FIL_PROOFS_CACHE_DIR",
+    // Every parents cache is checked, asked for or not.
+    "FIL_PROOFS_VERIFY_CACHE",
+]);
+
+const AFTER_HELP: &str = "\
+Without a command, or as `pc1-exec processor pc1`, it serves requests: one JSON object a line on
+standard input, one answer a line on standard output, as venus-worker (damocles-worker) speaks to
+external processors. docs/protocol.md has the format. Logs go to standard error.
+
+Environment:
+  FIL_PROOFS_PARENT_CACHE  directory of the parents caches
+  FIL_PROOFS_CACHE_DIR     without the above, they are in this text with `filecoin-parents`
+                           appended; default /var/tmp/
+  SEAL_FORCE_ISA           SHA-256 kernel: portable or shani; default: the fastest there is
+  RUST_LOG                 level of logs: error, warn, info (default), debug, trace
+Other FIL_PROOFS_* variables have no effect here; those that are set are named at start.
+
+Files: layers and tree D are written to cache_path, each under a hidden name until it is complete.
+What an earlier sealing under another replica id left in cache_path is removed first.
+
+Examples:
+  pc1-exec run --task task.json        one sector from a file; the output goes to standard output
+  pc1-exec < requests.jsonl            all requests of a file";
+
+/// Executor of pre-commit phase 1 (PC1): labels the layers of a Filecoin sector.
+#[derive(Debug, Parser)]
+#[command(name = "pc1-exec", version, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    serve: ServeArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// How many sectors are labelled at the same time; further tasks wait in their order. Each
+    /// holds twice the sector's size in memory.
+    #[arg(long, value_name = "N", env = "SEAL_PC1_CONCURRENT", default_value_t = usize::MAX, hide_default_value = true)]
+    concurrent: usize,
+    /// Directory of the parents caches (default: see FIL_PROOFS_PARENT_CACHE below).
+    #[arg(long, value_name = "DIR")]
+    parents: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve requests, as venus-worker starts an external processor.
+    Processor {
+        /// The stage; only pc1 is served here.
+        stage: Stage,
+    },
+    /// Do one task and end.
+    Run {
+        /// File with a task, or a whole request line; `-` is standard input.
+        #[arg(long, value_name = "FILE")]
+        task: PathBuf,
+    },
+}
+
+/// The whole program, up to its exit code.
+pub fn main() -> ExitCode {
+    let environment = Environment::of_process();
+    let kernel = match kernel(&environment) {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            init_logging();
+            tracing::error!("SEAL_FORCE_ISA: {error}");
+            return ExitCode::Config;
+        }
+    };
+    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &[("sha256", kernel.name())]);
+    let cli: Cli = match parse_command_line(version) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    init_logging();
+    environment.report(HONOURED);
+
+    let parents = cli
+        .serve
+        .parents
+        .unwrap_or_else(|| seal_sdr::cache_directory(|name| environment.get(name)));
+    tracing::info!(sha256 = kernel.name(), parents = %parents.display(), "pc1-exec");
+    let executor = Pc1 { settings: Pc1Settings { parents, kernel } };
+    match cli.command {
+        Some(Command::Run { task }) => run_one(&executor, &task),
+        Some(Command::Processor { stage }) if !serves_stage(Stage::Pc1, stage) => ExitCode::Usage,
+        Some(Command::Processor { .. }) | None => {
+            let grace = Duration::from_secs(10);
+            serve(Arc::new(executor), ServeOptions { concurrent: cli.serve.concurrent, grace })
+        }
+    }
+}
+
+fn kernel(environment: &Environment) -> Result<Kernel, seal_sha256::KernelError> {
+    environment.get("SEAL_FORCE_ISA").map_or_else(|| Ok(Kernel::detect()), |n| Kernel::by_name(&n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serves_without_a_command_and_as_venus_worker_starts_it() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).expect("a command line");
+        assert!(parse("pc1-exec").command.is_none());
+        assert!(parse("pc1-exec --concurrent 3").command.is_none());
+        assert!(matches!(
+            parse("pc1-exec processor pc1").command,
+            Some(Command::Processor { stage: Stage::Pc1 })
+        ));
+    }
+}

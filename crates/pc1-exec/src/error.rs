@@ -1,0 +1,105 @@
+//! What can go wrong in PC1, and as which code it is answered.
+
+use std::path::PathBuf;
+
+use seal_host::{FileError, SpaceError};
+use seal_sdr::SdrError;
+use seal_trees::{PieceError, TreesError};
+use seal_types::Commitment;
+use seal_wire::{ErrorCode, TaskError};
+
+/// Why PC1 of a sector was not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Pc1Error {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file system is too full.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    /// Labels or the parents cache could not be made.
+    #[error(transparent)]
+    Labels(#[from] SdrError),
+    /// Tree D could not be made.
+    #[error(transparent)]
+    Trees(#[from] TreesError),
+    /// The pieces make no sector.
+    #[error("piece_infos: {0}")]
+    Pieces(#[from] PieceError),
+    /// A path of the request is not what it has to be.
+    #[error("{key} {} is not {wanted}", path.display())]
+    Path {
+        /// The request's field.
+        key: &'static str,
+        /// Its value.
+        path: PathBuf,
+        /// What it has to be.
+        wanted: &'static str,
+    },
+    /// Another process seals in the same directory.
+    #[error(
+        "cache_path {} is in use by another sealing process; wait for it or use another directory",
+        path.display()
+    )]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A sector without data, but pieces that have some.
+    #[error(
+        "{} holds no data at all, so comm_d is {found}, but the piece_infos make {wanted}; the \
+         staged file or the piece_infos belong to another sector",
+        path.display()
+    )]
+    NoData {
+        /// The staged file.
+        path: PathBuf,
+        /// What the pieces make.
+        wanted: Commitment,
+        /// The commitment of a sector of zeros.
+        found: Commitment,
+    },
+    /// The task was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Pc1Error {
+    /// As which code the error is answered.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::File(error) | Self::Labels(SdrError::File(error)) => code_of_file(error),
+            Self::Space(error) | Self::Labels(SdrError::Space(error)) => match error {
+                SpaceError::TooLittle { .. } => ErrorCode::NoSpace,
+                SpaceError::Unknown(error) => code_of_file(error),
+            },
+            Self::Labels(SdrError::WrongParents { .. }) => ErrorCode::SelfCheck,
+            Self::Labels(SdrError::Cancelled) | Self::Cancelled => ErrorCode::Cancelled,
+            Self::Labels(_) | Self::Busy { .. } => ErrorCode::Unavailable,
+            Self::Trees(error) => code_of_trees(error),
+            Self::Pieces(_) | Self::Path { .. } | Self::NoData { .. } => ErrorCode::BadInput,
+        }
+    }
+}
+
+fn code_of_file(error: &FileError) -> ErrorCode {
+    if error.is_no_space() { ErrorCode::NoSpace } else { ErrorCode::Io }
+}
+
+fn code_of_trees(error: &TreesError) -> ErrorCode {
+    match error {
+        TreesError::File(error) | TreesError::Space(SpaceError::Unknown(error)) => {
+            code_of_file(error)
+        }
+        TreesError::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
+        TreesError::Cancelled => ErrorCode::Cancelled,
+        _ => ErrorCode::BadInput,
+    }
+}
+
+impl From<Pc1Error> for TaskError {
+    fn from(error: Pc1Error) -> Self {
+        Self::from_error(error.code(), &error)
+    }
+}

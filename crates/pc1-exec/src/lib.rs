@@ -1,0 +1,16 @@
+//! Pre-commit phase 1: from a staged file to the layers of a sector.
+//!
+//! [`pre_commit1`] is the stage; [`main`] is the executor around it.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod data;
+mod directory;
+mod error;
+mod executor;
+mod stage;
+
+pub use cli::main;
+pub use error::Pc1Error;
+pub use executor::Pc1;
+pub use stage::{Pc1Job, Pc1Result, Pc1Settings, pre_commit1};

@@ -1,0 +1,173 @@
+//! PC1 of one sector, step by step.
+
+use std::path::{Path, PathBuf};
+
+use seal_host::require_free;
+use seal_runtime::{TaskContext, Unit};
+use seal_sdr::{Graph, Labelling, ParentsCache, label_layers, replica_id};
+use seal_sha256::Kernel;
+use seal_trees::{
+    Piece, ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces,
+    zero_commitment,
+};
+use seal_types::{Commitment, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket};
+
+use crate::Pc1Error;
+use crate::data::Staged;
+use crate::directory::{DirectoryLock, remove_remains};
+
+/// What the executor was told at its start.
+#[derive(Clone, Debug)]
+pub struct Pc1Settings {
+    /// Directory of the parents caches.
+    pub parents: PathBuf,
+    /// SHA-256 kernel of the labels.
+    pub kernel: Kernel,
+}
+
+/// One sector to label. As the task of the wire, but for any graph, so that tests can label
+/// sectors of sizes that have no registered proof.
+#[derive(Clone, Debug)]
+pub struct Pc1Job {
+    /// Graph, layers and size.
+    pub porep: Porep,
+    /// Directory for layers and tree D.
+    pub cache_path: PathBuf,
+    /// The staged file, or `/dev/zero`.
+    pub in_path: PathBuf,
+    /// Where the data is copied.
+    pub out_path: PathBuf,
+    /// Who seals.
+    pub prover_id: ProverId,
+    /// The sector.
+    pub sector_id: SectorId,
+    /// Sealing randomness.
+    pub ticket: Ticket,
+    /// The pieces.
+    pub pieces: Vec<Piece>,
+}
+
+/// What PC1 found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pc1Result {
+    /// Root of tree D.
+    pub comm_d: Commitment,
+    /// The replica id the layers are labelled with.
+    pub replica_id: ReplicaId,
+}
+
+/// Labels a sector: tree D and all layers in the cache directory, the data at `out_path`.
+///
+/// Files appear under their names only when they are complete; on an error the files that this
+/// call completed stay, and the next call removes those that depend on the replica id.
+pub fn pre_commit1(
+    job: &Pc1Job,
+    settings: &Pc1Settings,
+    context: &TaskContext,
+) -> Result<Pc1Result, Pc1Error> {
+    let size = job.porep.sector_size;
+    let comm_d = comm_d_of_pieces(size, &job.pieces)?;
+    let staged = Staged::open(&job.in_path, size)?;
+    let found = zero_commitment(size.bytes());
+    if staged.is_zero() && found != comm_d {
+        let path = staged.path().to_path_buf();
+        return Err(Pc1Error::NoData { path, wanted: comm_d, found });
+    }
+
+    let _lock = DirectoryLock::take(&job.cache_path)?;
+    remove_remains(&job.cache_path)?;
+    let tree_d = job.cache_path.join(TREE_D);
+    let have_tree_d = usable_tree_d(&tree_d, &job.porep, comm_d)?;
+    check_space(job, &staged, have_tree_d)?;
+
+    if !have_tree_d {
+        make_tree_d(&tree_d, job, &staged, comm_d, context)?;
+    }
+    staged.copy_to(
+        &job.out_path,
+        &|done| context.progress("copy", done, size.bytes(), Unit::Bytes),
+        &|| context.is_cancelled(),
+    )?;
+
+    let replica_id =
+        replica_id(job.prover_id, job.sector_id, job.ticket, comm_d, job.porep.porep_id);
+    tracing::info!(%replica_id, %comm_d, kernel = settings.kernel.name(), "labelling");
+    let watch = seal_sdr::Watch {
+        progress: &|part, done, total| {
+            context.progress(&part.to_string(), done, total, Unit::Nodes);
+        },
+        cancelled: &|| context.is_cancelled(),
+    };
+    let parents = ParentsCache::open(&Graph::new(&job.porep), &settings.parents, watch)?;
+    let labelling = Labelling {
+        porep: &job.porep,
+        parents: &parents,
+        replica_id,
+        kernel: settings.kernel,
+        directory: &job.cache_path,
+    };
+    label_layers(&labelling, watch)?;
+    Ok(Pc1Result { comm_d, replica_id })
+}
+
+/// Whether the tree D that may already be there is that of this sector. It is only ever read: it
+/// may be a link to a file that all sectors without data share. One that is of something else is
+/// replaced by a file of the sector's own, which leaves what a link points to alone.
+fn usable_tree_d(path: &Path, porep: &Porep, comm_d: Commitment) -> Result<bool, Pc1Error> {
+    if path.symlink_metadata().is_err() {
+        return Ok(false);
+    }
+    match check_tree_d(path, porep.nodes(), comm_d) {
+        Ok(()) => {
+            tracing::info!(path = %path.display(), "using the tree D that is there");
+            Ok(true)
+        }
+        Err(error) => {
+            tracing::warn!("{error}; building this sector's own in its place");
+            Ok(false)
+        }
+    }
+}
+
+/// Finds out before hours of work whether everything will fit.
+fn check_space(job: &Pc1Job, staged: &Staged, have_tree_d: bool) -> Result<(), Pc1Error> {
+    let sector = job.porep.sector_size.bytes();
+    let layers = sector * u64::from(job.porep.layers);
+    let tree_d = if have_tree_d { 0 } else { 2 * sector };
+    let copy = if staged.is_zero() { 0 } else { sector };
+    let out_dir = job.out_path.parent().unwrap_or(Path::new("/"));
+    if on_one_file_system(&job.cache_path, out_dir) {
+        return Ok(require_free(&job.cache_path, layers + tree_d + copy)?);
+    }
+    require_free(&job.cache_path, layers + tree_d)?;
+    Ok(require_free(out_dir, copy)?)
+}
+
+fn on_one_file_system(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| path.metadata().map(|meta| meta.dev()).ok();
+    device(a) == device(b)
+}
+
+fn make_tree_d(
+    path: &Path,
+    job: &Pc1Job,
+    staged: &Staged,
+    comm_d: Commitment,
+    context: &TaskContext,
+) -> Result<(), Pc1Error> {
+    let watch = seal_trees::Watch {
+        progress: &|part, done, total| {
+            context.progress(&part.to_string(), done, total, Unit::Nodes);
+        },
+        cancelled: &|| context.is_cancelled(),
+    };
+    let nodes = job.porep.nodes();
+    if staged.is_zero() {
+        build_zero_tree_d(path, nodes, ZeroLeaves::Hole, &watch)?;
+    } else {
+        let mut data = staged.reader()?;
+        build_tree_d(path, nodes, &mut data, staged.path(), comm_d, &watch)?;
+    }
+    Ok(())
+}
