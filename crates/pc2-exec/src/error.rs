@@ -1,0 +1,58 @@
+//! What can go wrong in PC2, and as which code it is answered.
+
+use seal_host::{FileError, SpaceError};
+use seal_trees::TreesError;
+use seal_types::RegisteredProof;
+use seal_wire::{ErrorCode, TaskError};
+
+/// Why PC2 of a sector was not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Pc2Error {
+    /// Trees or replica could not be made.
+    #[error(transparent)]
+    Trees(#[from] TreesError),
+    /// `pc1out` names other layers than its proof has.
+    #[error(
+        "pc1out.labels holds {found} for {proof}, which has {wanted}; the output of PC1 is of \
+         another sector or not complete"
+    )]
+    Labels {
+        /// The proof in `pc1out`.
+        proof: RegisteredProof,
+        /// What it has.
+        wanted: String,
+        /// What `labels` names.
+        found: String,
+    },
+}
+
+impl Pc2Error {
+    /// As which code the error is answered.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Trees(error) => match error {
+                TreesError::File(error) | TreesError::Space(SpaceError::Unknown(error)) => {
+                    code_of_file(error)
+                }
+                TreesError::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
+                TreesError::Cancelled => ErrorCode::Cancelled,
+                TreesError::SelfCheck { .. } => ErrorCode::SelfCheck,
+                TreesError::Busy { .. } => ErrorCode::Unavailable,
+                // Everything else is about what was found in the sector's files.
+                _ => ErrorCode::BadInput,
+            },
+            Self::Labels { .. } => ErrorCode::BadInput,
+        }
+    }
+}
+
+fn code_of_file(error: &FileError) -> ErrorCode {
+    if error.is_no_space() { ErrorCode::NoSpace } else { ErrorCode::Io }
+}
+
+impl From<Pc2Error> for TaskError {
+    fn from(error: Pc2Error) -> Self {
+        Self::from_error(error.code(), &error)
+    }
+}

@@ -1,0 +1,100 @@
+//! The stage as the request loop sees it.
+
+use seal_runtime::{Executor, TaskContext, Unit};
+use seal_trees::{Part, Pc2Paths, Settings, Watch, pre_commit2};
+use seal_types::{Stage, layer_id};
+use seal_wire::{Pc1Output, Pc2Output, Pc2Task, TaskError};
+
+use crate::Pc2Error;
+
+/// The executor of PC2.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pc2 {
+    /// What it was told at its start.
+    pub settings: Settings,
+}
+
+impl Executor for Pc2 {
+    const STAGE: Stage = Stage::Pc2;
+    type Task = Pc2Task;
+    type Output = Pc2Output;
+
+    fn sector(task: &Pc2Task) -> String {
+        // The task has no sector number; the file is what people know it by.
+        task.sealed_file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn run(&self, task: Pc2Task, context: &TaskContext) -> Result<Pc2Output, TaskError> {
+        check_labels(&task.pc1out)?;
+        let watch = Watch {
+            progress: &|part, done, total| {
+                let unit = if part == Part::SelfCheck { Unit::Steps } else { Unit::Nodes };
+                context.progress(&part.to_string(), done, total, unit);
+            },
+            cancelled: &|| context.is_cancelled(),
+        };
+        let paths = Pc2Paths { cache_dir: &task.cache_dir, sealed_file: &task.sealed_file };
+        let Pc1Output { registered_proof, comm_d, .. } = task.pc1out;
+        let result = pre_commit2(&registered_proof.porep(), &paths, comm_d, &self.settings, &watch)
+            .map_err(Pc2Error::from)?;
+        Ok(Pc2Output { registered_proof, comm_r: result.comm_r, comm_d })
+    }
+}
+
+/// The paths in `pc1out` are not used, since the sector may have moved; but what it names must be
+/// the layers of its own proof.
+fn check_labels(pc1out: &Pc1Output) -> Result<(), Pc2Error> {
+    let proof = pc1out.registered_proof;
+    let wanted: Vec<_> = (1..=proof.porep().layers).map(layer_id).collect();
+    let name = proof.shape_name();
+    let labels = &pc1out.labels.0;
+    let found = labels
+        .get(&name)
+        .map(|stores| stores.labels.iter().map(|store| store.id.clone()).collect::<Vec<_>>());
+    if labels.len() == 1 && found.as_ref() == Some(&wanted) {
+        return Ok(());
+    }
+    let found = found.map_or_else(
+        || labels.keys().cloned().collect::<Vec<_>>().join(", "),
+        |ids| format!("{name} with {}", ids.join(", ")),
+    );
+    let wanted = format!("{name} with {}", wanted.join(", "));
+    Err(Pc2Error::Labels { proof, wanted, found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seal_types::RegisteredProof;
+    use seal_wire::{LabelStores, Labels, StoreConfig};
+
+    fn pc1out(proof: &str, shape: &str, ids: &[&str]) -> Pc1Output {
+        let store = |id: &str| StoreConfig {
+            path: "/elsewhere".into(),
+            id: id.to_owned(),
+            size: None,
+            rows_to_discard: 0,
+        };
+        let stores = LabelStores { labels: ids.iter().map(|id| store(id)).collect(), _h: () };
+        Pc1Output {
+            registered_proof: proof.parse::<RegisteredProof>().expect("a registered proof"),
+            labels: Labels([(shape.to_owned(), stores)].into()),
+            config: store("tree-d"),
+            comm_d: Default::default(),
+        }
+    }
+
+    #[test]
+    fn labels_must_be_those_of_the_proof() {
+        let (proof, layers) = ("StackedDrg2KiBV1_1", ["layer-1", "layer-2"]);
+        check_labels(&pc1out(proof, "StackedDrg2KiBV1", &layers)).expect("its own layers");
+        for (shape, ids) in [
+            ("StackedDrg8MiBV1", &layers[..]),
+            ("StackedDrg2KiBV1", &layers[..1]),
+            ("StackedDrg2KiBV1", &["layer-2", "layer-1"]),
+        ] {
+            let error = check_labels(&pc1out(proof, shape, ids)).unwrap_err();
+            assert!(error.to_string().contains(shape), "{error}");
+        }
+    }
+}
