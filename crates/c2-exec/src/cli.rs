@@ -1,0 +1,197 @@
+//! The command line of `c2-exec`.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use seal_groth16::{
+    DEFAULT_PARAM_DIR, DigestCheck, Overwrite, ParamDir, Prover, TestParams, Trust,
+};
+use seal_runtime::{
+    Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, run_one,
+    serve, serves_stage,
+};
+use seal_types::{SectorSize, Stage};
+use seal_wire::ExitCode;
+
+use crate::{C2, params};
+
+const PARAMETER_CACHE: &str = "FIL_PROOFS_PARAMETER_CACHE";
+const VERIFY_PARAMS: &str = "FIL_PROOFS_VERIFY_PRODUCTION_PARAMS";
+
+/// What this executor acts on.
+const HONOURED: Honoured = Honoured(&[PARAMETER_CACHE, VERIFY_PARAMS]);
+
+const AFTER_HELP: &str = "\
+Without a command, or as `c2-exec processor c2`, it serves requests: one JSON object a line on
+standard input, one answer a line on standard output, as venus-worker (damocles-worker) speaks to
+external processors. docs/protocol.md has the format. Logs go to standard error.
+
+A proof is verified before it is answered. Non-interactive proofs of replication are refused.
+
+Environment:
+  FIL_PROOFS_PARAMETER_CACHE           directory of the Groth16 parameters;
+                                       default /var/tmp/filecoin-proof-parameters
+  FIL_PROOFS_VERIFY_PRODUCTION_PARAMS  1: compare every parameter file with its published digest
+                                       when it is loaded, also those above 2 GiB
+  SEAL_ALLOW_TEST_PARAMS               1: prove with test parameters, as --allow-test-params
+  RUST_LOG                             level of logs: error, warn, info (default), debug, trace
+Other FIL_PROOFS_* variables have no effect here; those that are set are named at start.
+
+Examples:
+  c2-exec params --sector-size 32GiB                       are the parameters there?
+  c2-exec gen-params --sector-size 2KiB --dir ./params     parameters for tests
+  c2-exec --preload 32GiB                                  serve, parameters loaded ahead
+  c2-exec run --task task.json                             one proof from a file";
+
+/// Executor of commit phase 2 (C2): Groth16 proofs of a Filecoin sector.
+#[derive(Debug, Parser)]
+#[command(name = "c2-exec", version, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    serve: ServeArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// How many proofs are made at the same time; further tasks wait in their order.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    concurrent: usize,
+    /// Sector sizes whose parameters are looked for before the ready line, and then loaded ahead
+    /// of the first task. Missing ones stop the start.
+    #[arg(long, value_name = "SIZE,...", value_delimiter = ',')]
+    preload: Vec<SectorSize>,
+    /// Prove with parameters that are not the published ones. Such proofs are worthless on the
+    /// network.
+    #[arg(long, global = true)]
+    allow_test_params: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve requests, as venus-worker starts an external processor.
+    Processor {
+        /// The stage; only c2 is served here.
+        stage: Stage,
+    },
+    /// Do one task and end.
+    Run {
+        /// File with a task, or a whole request line; `-` is standard input.
+        #[arg(long, value_name = "FILE")]
+        task: PathBuf,
+    },
+    /// List which parameters are there and usable.
+    Params {
+        /// Only those for these sectors; default: all sizes.
+        #[arg(long, value_name = "SIZE,...", value_delimiter = ',')]
+        sector_size: Vec<SectorSize>,
+    },
+    /// Make local parameters for tests, under the official names. Whoever makes parameters could
+    /// forge proofs with them, so nothing on the network accepts them.
+    GenParams {
+        /// Size of the sectors: at most 512MiB.
+        #[arg(long, value_name = "SIZE")]
+        sector_size: SectorSize,
+        /// Where to; default: FIL_PROOFS_PARAMETER_CACHE.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Write also into the default directory, where everything on this host would use them,
+        /// and replace other test parameters.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// The whole program, up to its exit code.
+pub fn main() -> ExitCode {
+    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &[("prover", "bellperson, CPU")]);
+    let cli: Cli = match parse_command_line(version) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    init_logging();
+    let environment = Environment::of_process();
+    environment.report(HONOURED);
+
+    let dir = environment.get(PARAMETER_CACHE).unwrap_or_else(|| DEFAULT_PARAM_DIR.to_owned());
+    let trust = trust(&cli.serve, &environment);
+    let executor = || C2 { prover: Prover::new(ParamDir::new(&dir), trust) };
+    match cli.command {
+        Some(Command::Run { task }) => run_one(&executor(), &task),
+        Some(Command::Params { sector_size }) => {
+            let sizes =
+                if sector_size.is_empty() { SectorSize::REGISTERED.to_vec() } else { sector_size };
+            // Nobody is left to tell if printing fails.
+            params::list(&ParamDir::new(&dir), &sizes, trust).unwrap_or(ExitCode::Failed)
+        }
+        Some(Command::GenParams { sector_size, dir: to, force }) => {
+            let overwrite = if force { Overwrite::Force } else { Overwrite::No };
+            params::generate(sector_size, &to.unwrap_or_else(|| dir.into()), overwrite)
+        }
+        Some(Command::Processor { stage }) if !serves_stage(Stage::C2, stage) => ExitCode::Usage,
+        Some(Command::Processor { .. }) | None => {
+            tracing::info!(parameters = dir, ?trust, "c2-exec");
+            start_serving(executor(), &cli.serve)
+        }
+    }
+}
+
+fn trust(args: &ServeArgs, environment: &Environment) -> Trust {
+    let allowed = args.allow_test_params || environment.is_set_to_yes("SEAL_ALLOW_TEST_PARAMS");
+    Trust {
+        test_params: if allowed { TestParams::Allow } else { TestParams::Refuse },
+        digests: if environment.is_set_to_yes(VERIFY_PARAMS) {
+            DigestCheck::Always
+        } else {
+            DigestCheck::Small
+        },
+    }
+}
+
+fn start_serving(executor: C2, args: &ServeArgs) -> ExitCode {
+    for size in &args.preload {
+        if let Err(error) = executor.prover.find(*size) {
+            tracing::error!("--preload {size}: {}", params::causes(&error));
+            return ExitCode::Start;
+        }
+    }
+    let executor = Arc::new(executor);
+    let (loader, sizes) = (Arc::clone(&executor), args.preload.clone());
+    // Behind the ready line: venus-worker waits a few seconds only, and loading takes longer.
+    std::thread::spawn(move || {
+        for size in sizes {
+            tracing::info!("loading the parameters for {size}");
+            match loader.prover.preload(size, &mut |_| ControlFlow::Continue(())) {
+                Ok(()) => tracing::info!("the parameters for {size} are loaded"),
+                // The first task that needs them gets the same error as its answer.
+                Err(error) => tracing::error!("--preload {size}: {}", params::causes(&error)),
+            }
+        }
+    });
+    let grace = Duration::from_secs(10);
+    serve(executor, ServeOptions { concurrent: args.concurrent, grace })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_serving_are_top_level() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).expect("a command line");
+        let cli = parse("c2-exec --preload 2KiB,8MiB --allow-test-params processor c2");
+        assert_eq!(cli.serve.preload, [SectorSize::KIB_2, SectorSize::MIB_8]);
+        assert!(cli.serve.allow_test_params);
+        assert!(parse("c2-exec run --task t --allow-test-params").serve.allow_test_params);
+    }
+}

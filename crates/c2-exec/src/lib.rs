@@ -1,0 +1,9 @@
+//! Commit phase 2: from a C1 output to Groth16 proofs that verify.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod executor;
+mod params;
+
+pub use cli::main;
+pub use executor::C2;
