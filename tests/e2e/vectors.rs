@@ -1,0 +1,104 @@
+//! Every reference vector is reproduced, all files byte for byte.
+//!
+//! The vectors were made with the published crates; `SEAL_VECTORS_DIR` names another directory of
+//! such files. Sectors above 8 MiB are sealed only when the slow tests were asked for.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use pc1_exec::{Pc1Job, Pc1Settings, pre_commit1};
+use seal_runtime::{CancelToken, TaskContext};
+use seal_sha256::Kernel;
+use seal_trees::{Pc2Paths, Piece, Settings, Watch, pre_commit2};
+use seal_types::SectorSize;
+use test_support::skip::{skipped, slow_tests};
+use test_support::vector::{Vector, file_digest, vectors_dir};
+
+const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
+
+/// Seals the vector's sector in `dir` and compares everything with the vector.
+fn reproduce(vector: &Vector, dir: &Path, kernel: Kernel) -> Result<()> {
+    let staged = dir.join("staged");
+    std::fs::write(&staged, vector.staged_bytes())?;
+    ensure!(file_digest(&staged)?.sha256 == vector.staged_sha256, "the staged file differs");
+
+    let (cache, sealed) = (dir.join("cache"), dir.join("sealed"));
+    std::fs::create_dir(&cache)?;
+    let job = Pc1Job {
+        porep: vector.porep()?,
+        cache_path: cache.clone(),
+        in_path: staged,
+        out_path: sealed.clone(),
+        prover_id: vector.prover_id()?,
+        sector_id: vector.sector_id,
+        ticket: vector.ticket()?,
+        pieces: vec![Piece { commitment: vector.comm_d()?, unpadded_bytes: vector.piece.bytes }],
+    };
+    let settings = Pc1Settings { parents: dir.join("parents"), kernel };
+    let context = TaskContext::new("vector".to_owned(), CancelToken::default());
+    let pc1 = pre_commit1(&job, &settings, &context)?;
+    ensure!(pc1.comm_d == vector.comm_d()?, "comm_d is {}", pc1.comm_d);
+    ensure!(pc1.replica_id == vector.replica_id()?, "the replica id is {}", pc1.replica_id);
+    ensure!(file_digest(&sealed)?.sha256 == vector.staged_sha256, "the copied data differs");
+
+    let paths = Pc2Paths { cache_dir: &cache, sealed_file: &sealed };
+    let pc2 = pre_commit2(&job.porep, &paths, pc1.comm_d, &Settings::default(), &QUIET)?;
+    ensure!(pc2.comm_c.to_string() == vector.comm_c, "comm_c is {}", pc2.comm_c);
+    ensure!(
+        pc2.comm_r_last.to_string() == vector.comm_r_last,
+        "comm_r_last is {}",
+        pc2.comm_r_last
+    );
+    ensure!(pc2.comm_r.to_string() == vector.comm_r, "comm_r is {}", pc2.comm_r);
+    ensure!(file_digest(&sealed)?.sha256 == vector.sealed_sha256, "the replica differs");
+
+    for (name, expected) in &vector.cache_files {
+        ensure!(&file_digest(&cache.join(name))? == expected, "{name} differs");
+    }
+    for entry in std::fs::read_dir(&cache)? {
+        let name = entry?
+            .file_name()
+            .into_string()
+            .map_err(|name| anyhow::anyhow!("{} is not a name of ours", name.display()))?;
+        let known = vector.cache_files.contains_key(&name) || name == "t_aux";
+        ensure!(known, "{name} does not belong in the cache directory");
+    }
+    Ok(())
+}
+
+#[test]
+fn vectors_are_reproduced_byte_for_byte() -> Result<()> {
+    let dir = vectors_dir();
+    let mut sealed = 0;
+    for (name, vector) in Vector::all(&dir)? {
+        if vector.sector_size > SectorSize::MIB_8.bytes() && !slow_tests() {
+            skipped(&format!("vector {name}"), "slow; run with --slow");
+            continue;
+        }
+        let scratch = tempfile::tempdir()?;
+        reproduce(&vector, scratch.path(), Kernel::detect()).with_context(|| name.clone())?;
+        sealed += 1;
+    }
+    ensure!(sealed > 0, "there is no vector in {}", dir.display());
+    Ok(())
+}
+
+#[test]
+fn vectors_are_reproduced_by_every_sha256_kernel() -> Result<()> {
+    let mut sealed = 0;
+    for (name, vector) in Vector::all(&vectors_dir())? {
+        if vector.sector_size > 32 << 10 {
+            continue;
+        }
+        for kernel in Kernel::available() {
+            let scratch = tempfile::tempdir()?;
+            reproduce(&vector, scratch.path(), kernel)
+                .with_context(|| format!("{name} with {}", kernel.name()))?;
+            sealed += 1;
+        }
+    }
+    if sealed == 0 {
+        skipped("vectors with every kernel", "no vector of up to 32 KiB in SEAL_VECTORS_DIR");
+    }
+    Ok(())
+}
