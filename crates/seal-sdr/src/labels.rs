@@ -10,7 +10,7 @@ use seal_host::{PartFile, require_free};
 use seal_sha256::{BASE_PARENTS, Kernel, LabelPrefix, prefetch};
 use seal_types::{NODE_SIZE, Porep, ReplicaId, layer_file};
 
-use crate::{ParentsCache, Part, SdrError, Watch};
+use crate::{Graph, PARENTS, ParentsCache, Part, SdrError, Watch};
 
 /// How far ahead of the node that is labelled its parents are fetched into the cache.
 const LOOK_AHEAD: usize = 8;
@@ -34,6 +34,25 @@ pub struct Labelling<'a> {
 
 type Label = [u8; NODE_SIZE];
 
+/// Who knows the parents of nodes.
+pub trait Parents {
+    /// The parents of `node`.
+    fn parents(&self, node: usize) -> [u32; PARENTS];
+}
+
+impl Parents for ParentsCache {
+    #[inline]
+    fn parents(&self, node: usize) -> [u32; PARENTS] {
+        Self::parents(self, node)
+    }
+}
+
+impl Parents for Graph {
+    fn parents(&self, node: usize) -> [u32; PARENTS] {
+        Self::parents(self, u32::try_from(node).expect("nodes are below 2^32"))
+    }
+}
+
 /// Labels all layers and writes them. Returns the layer files, first layer first.
 pub fn label_layers(job: &Labelling<'_>, watch: Watch<'_>) -> Result<Vec<PathBuf>, SdrError> {
     let layer_bytes = job.porep.sector_size.bytes();
@@ -43,7 +62,8 @@ pub fn label_layers(job: &Labelling<'_>, watch: Watch<'_>) -> Result<Vec<PathBuf
     let mut previous = layer_memory(job.porep)?;
     let mut files = Vec::new();
     for layer in 1..=job.porep.layers {
-        label_layer(job, layer, &mut current, &previous, watch)?;
+        let prefix = LabelPrefix::new(job.kernel, job.replica_id.0);
+        label_layer(job.parents, &prefix, layer, &mut current, &previous, watch)?;
         files.push(store_layer(job, layer, &current, watch)?);
         std::mem::swap(&mut current, &mut previous);
     }
@@ -60,38 +80,62 @@ fn layer_memory(porep: &Porep) -> Result<Vec<Label>, SdrError> {
     Ok(labels)
 }
 
-fn label_layer(
-    job: &Labelling<'_>,
+/// Labels the first nodes of `layer`, as many as `current` holds, over the labels of the
+/// `previous` layer. Layer 1 has no previous layer, so a part of it can be labelled alone.
+pub fn label_layer(
+    parents: &impl Parents,
+    prefix: &LabelPrefix,
+    layer: u32,
+    current: &mut [[u8; NODE_SIZE]],
+    previous: &[[u8; NODE_SIZE]],
+    watch: Watch<'_>,
+) -> Result<(), SdrError> {
+    if layer == 1 {
+        return label_nodes(
+            parents,
+            prefix,
+            layer,
+            current,
+            previous,
+            watch,
+            |current, _, nodes| {
+                std::array::from_fn::<_, BASE_PARENTS, _>(|i| &current[nodes[i] as usize])
+            },
+        );
+    }
+    label_nodes(parents, prefix, layer, current, previous, watch, |current, previous, nodes| {
+        std::array::from_fn::<_, PARENTS, _>(|i| {
+            let labels = if i < BASE_PARENTS { current } else { previous };
+            &labels[nodes[i] as usize]
+        })
+    })
+}
+
+/// Labels node after node; `pick` finds the labels of a node's parents.
+fn label_nodes<const COUNT: usize>(
+    parents: &impl Parents,
+    prefix: &LabelPrefix,
     layer: u32,
     current: &mut [Label],
     previous: &[Label],
     watch: Watch<'_>,
+    pick: impl for<'a> Fn(&'a [Label], &'a [Label], &[u32; PARENTS]) -> [&'a Label; COUNT],
 ) -> Result<(), SdrError> {
     let nodes = current.len();
-    let prefix = LabelPrefix::new(job.kernel, job.replica_id.0);
-    current[0] = prefix.label_without_parents(layer);
     for first in (0..nodes).step_by(BLOCK_NODES) {
         if (watch.cancelled)() {
             return Err(SdrError::Cancelled);
         }
         let end = nodes.min(first + BLOCK_NODES);
-        for node in first.max(1)..end {
-            let ahead = job.parents.parents((node + LOOK_AHEAD).min(nodes - 1));
-            for (i, parent) in ahead.into_iter().enumerate() {
-                let layer = if i < BASE_PARENTS { &*current } else { previous };
-                prefetch(&layer[parent as usize]);
+        for node in first..end {
+            if node == 0 {
+                current[0] = prefix.label_without_parents(layer);
+                continue;
             }
-            let parents = job.parents.parents(node);
-            current[node] = if layer == 1 {
-                let labels = std::array::from_fn(|i| current[parents[i] as usize]);
-                prefix.label::<BASE_PARENTS>(layer, node as u64, &labels)
-            } else {
-                let labels = std::array::from_fn(|i| {
-                    let layer = if i < BASE_PARENTS { &*current } else { previous };
-                    layer[parents[i] as usize]
-                });
-                prefix.label::<{ crate::PARENTS }>(layer, node as u64, &labels)
-            };
+            let ahead = parents.parents((node + LOOK_AHEAD).min(nodes - 1));
+            pick(current, previous, &ahead).into_iter().for_each(prefetch);
+            let labels = pick(current, previous, &parents.parents(node)).map(|label| *label);
+            current[node] = prefix.label::<COUNT>(layer, node as u64, &labels);
         }
         (watch.progress)(Part::Layer(layer), end as u64, nodes as u64);
     }

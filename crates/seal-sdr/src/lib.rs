@@ -14,7 +14,7 @@ mod stamp;
 
 pub use error::SdrError;
 pub use graph::{EXPANDER_DEGREE, Graph, PARENTS};
-pub use labels::{Labelling, label_layers};
+pub use labels::{Labelling, Parents, label_layer, label_layers};
 pub use parents::{ParentsCache, cache_directory};
 pub use replica_id::replica_id;
 

@@ -121,6 +121,31 @@ impl Processor {
         Ok(self.child.wait()?)
     }
 
+    /// Asks the process to end (SIGTERM).
+    pub fn terminate(&self) -> Result<()> {
+        Ok(nix::sys::signal::kill(self.nix_pid()?, nix::sys::signal::Signal::SIGTERM)?)
+    }
+
+    /// Waits until the process closes its standard output and ends. Returns the lines that were
+    /// not read yet and its status.
+    pub fn ended(mut self, patience: Duration) -> Result<(Vec<String>, ExitStatus)> {
+        let mut lines = Vec::new();
+        loop {
+            match self.lines.recv_timeout(patience) {
+                Ok(line) => lines.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("still running after {patience:?}; it has written {lines:?}")
+                }
+            }
+        }
+        Ok((lines, self.child.wait()?))
+    }
+
+    fn nix_pid(&self) -> Result<nix::unistd::Pid> {
+        Ok(nix::unistd::Pid::from_raw(i32::try_from(self.pid())?))
+    }
+
     /// Kills the process and waits for its end.
     pub fn kill(mut self) -> Result<ExitStatus> {
         self.child.kill()?;

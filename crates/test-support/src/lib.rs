@@ -6,7 +6,11 @@
 mod build;
 pub mod client;
 pub mod data;
+pub mod launch;
 mod machine;
+pub mod oracle;
+pub mod plain;
+pub mod sector;
 pub mod skip;
 pub mod vector;
 

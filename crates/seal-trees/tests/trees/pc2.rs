@@ -32,7 +32,7 @@ fn run_with(
     watch: &Watch<'_>,
 ) -> Result<Pc2Result, TreesError> {
     let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
-    pre_commit2(&vector.porep, &paths, vector.commitment("comm_d"), settings, watch)
+    pre_commit2(&vector.porep, &paths, vector.comm_d(), settings, watch)
 }
 
 /// Name and content of every file of the cache directory, and the sealed file.
@@ -345,7 +345,7 @@ fn links_are_followed_and_stay_links() {
         (tree_after.ino(), tree_after.mtime_nsec(), tree_after.len())
     );
     let replica = fs::read(&real_sealed).expect("readable");
-    assert_eq!(sha256(&replica), vector.text("sealed_sha256"));
+    assert_eq!(sha256(&replica), vector.reference.sealed_sha256);
     let mode = fs::metadata(&real_sealed).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
 }
@@ -473,7 +473,7 @@ fn a_disk_that_fills_up_in_the_middle_leaves_a_sector_that_can_be_sealed() {
         fs::remove_file(&filler).expect("removable");
         assert_eq!(content(&sector), before, "{error}");
         let result = run(&vector, &sector).expect("a sector");
-        assert_eq!(result.comm_r, vector.commitment("comm_r"));
+        assert_eq!(result.comm_r.to_string(), vector.reference.comm_r);
     }
 }
 

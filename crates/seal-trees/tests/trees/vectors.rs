@@ -16,27 +16,27 @@ const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| fa
 fn reproduces(name: &str) {
     let vector = Vector::load(name);
     let sector = vector.after_pc1();
-    for (layer, digest) in (1..).zip(vector.layers_sha256()) {
-        let labels = fs::read(sector.cache.join(layer_file(layer))).expect("readable");
-        assert_eq!(sha256(&labels), digest, "{name}: layer {layer} of the plain labelling");
+    for file in (1..=vector.porep.layers).map(layer_file) {
+        let labels = fs::read(sector.cache.join(&file)).expect("readable");
+        assert_eq!(sha256(&labels), vector.digest_of(&file), "{name}: {file} of the plain labels");
     }
-    let comm_d = vector.commitment("comm_d");
+    let comm_d = vector.comm_d();
     let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
     let settings = Settings::default();
     let result = pre_commit2(&vector.porep, &paths, comm_d, &settings, &QUIET).expect("a sector");
 
     assert_eq!(result.sealed_state, SealedState::Unsealed);
-    assert_eq!(result.comm_c, vector.commitment("comm_c"), "{name}");
-    assert_eq!(result.comm_r_last, vector.commitment("comm_r_last"), "{name}");
-    assert_eq!(result.comm_r, vector.commitment("comm_r"), "{name}");
+    assert_eq!(result.comm_c.to_string(), vector.reference.comm_c, "{name}");
+    assert_eq!(result.comm_r_last.to_string(), vector.reference.comm_r_last, "{name}");
+    assert_eq!(result.comm_r.to_string(), vector.reference.comm_r, "{name}");
     let replica = fs::read(&sector.sealed).expect("readable");
-    assert_eq!(sha256(&replica), vector.text("sealed_sha256"), "{name}: replica");
+    assert_eq!(sha256(&replica), vector.reference.sealed_sha256, "{name}: replica");
     let mut names = Vec::new();
-    for (file, bytes, digest) in vector.cache_files() {
-        let found = fs::read(sector.cache.join(&file)).expect("readable");
-        assert_eq!(found.len() as u64, bytes, "{name}: {file}");
-        assert_eq!(sha256(&found), digest, "{name}: {file}");
-        names.push(file);
+    for (file, digest) in &vector.reference.cache_files {
+        let found = fs::read(sector.cache.join(file)).expect("readable");
+        assert_eq!(found.len() as u64, digest.bytes, "{name}: {file}");
+        assert_eq!(sha256(&found), digest.sha256, "{name}: {file}");
+        names.push(file.clone());
     }
     names.push("t_aux".to_owned());
     names.sort();
@@ -79,17 +79,16 @@ fn tree_d_is_built_from_the_data() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for name in ["2KiB-v1-a", "8MiB-v1_1-a", "2KiB-v1_1-cc", "8MiB-v1_1-cc"] {
         let vector = Vector::load(name);
-        let (nodes, comm_d) = (vector.porep.nodes(), vector.commitment("comm_d"));
+        let (nodes, comm_d) = (vector.porep.nodes(), vector.comm_d());
         let target = dir.path().join(name);
         let staged = vector.staged();
         build_tree_d(&target, nodes, &mut &staged[..], Path::new("staged"), comm_d, &QUIET)
             .expect("writable");
         check_tree_d(&target, nodes, comm_d).expect("a good tree");
         let digest = sha256(&fs::read(&target).expect("readable"));
-        let (_, _, wanted) =
-            vector.cache_files().into_iter().find(|(file, _, _)| file == TREE_D).expect("tree D");
+        let wanted = vector.digest_of(TREE_D);
         assert_eq!(digest, wanted, "{name}");
-        if vector.text("data") == "zero" {
+        if vector.reference.data == "zero" {
             let root = build_zero_tree_d(&target, nodes, ZeroLeaves::Hole, &QUIET);
             assert_eq!(root.expect("writable"), comm_d, "{name}");
             assert_eq!(sha256(&fs::read(&target).expect("readable")), wanted, "{name}");
@@ -102,13 +101,10 @@ fn comm_d_follows_from_the_piece() {
     for name in ["2KiB-v1-a", "8MiB-v1_1-a", "8MiB-v1_1-cc", "shape-32KiB-11layers-a"] {
         let vector = Vector::load(name);
         let size = vector.porep.sector_size;
-        let piece = Piece {
-            commitment: vector.commitment("comm_d"),
-            unpadded_bytes: size.unpadded_bytes(),
-        };
-        assert_eq!(comm_d_of_pieces(size, &[piece]), Ok(vector.commitment("comm_d")), "{name}");
-        if vector.text("data") == "zero" {
-            assert_eq!(comm_d_of_pieces(size, &[]), Ok(vector.commitment("comm_d")), "{name}");
+        let piece = Piece { commitment: vector.comm_d(), unpadded_bytes: size.unpadded_bytes() };
+        assert_eq!(comm_d_of_pieces(size, &[piece]), Ok(vector.comm_d()), "{name}");
+        if vector.reference.data == "zero" {
+            assert_eq!(comm_d_of_pieces(size, &[]), Ok(vector.comm_d()), "{name}");
         }
     }
 }

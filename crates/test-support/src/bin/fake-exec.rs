@@ -40,9 +40,6 @@ struct Args {
     /// Exit with code 9 before the ready line if this file exists.
     #[arg(long)]
     die_if: Option<PathBuf>,
-    /// Exit with code 9 right after the ready line.
-    #[arg(long)]
-    die_when_ready: bool,
     /// Write the ready line only when this file exists.
     #[arg(long)]
     ready_if: Option<PathBuf>,
@@ -110,9 +107,6 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
         await_file(path)?;
     }
     write_out(format!("{}\n", ready_line(args.stage)).as_bytes())?;
-    if args.die_when_ready {
-        return Ok(std::process::ExitCode::from(9));
-    }
     let mut lines = LineReader::new(BufReader::new(io::stdin()), args.stage.line_cap());
     thread::scope(|scope| -> anyhow::Result<()> {
         while let Some(line) = lines.next_line()? {

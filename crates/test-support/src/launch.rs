@@ -1,0 +1,157 @@
+//! Starting the built executors for a test: an environment with nothing of the user's in it, a
+//! log that can be read, and, where wanted, a mount namespace of their own.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use seal_types::Stage;
+
+use crate::client::{Processor, binary};
+
+/// Within this time every executor is ready.
+const READY: Duration = Duration::from_secs(30);
+
+/// How often [`until`] looks.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// An executor, or another of our processes, about to be started.
+#[derive(Debug)]
+pub struct Launch {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    mounts: Option<String>,
+    log: PathBuf,
+}
+
+impl Launch {
+    /// The executor of `stage`, which keeps parents caches, and its log, in `dir`.
+    pub fn executor(stage: Stage, dir: &Path) -> Result<Self> {
+        let launch = Self::binary(stage.executor(), dir)?;
+        Ok(launch.env("FIL_PROOFS_PARENT_CACHE", dir.join("parents")))
+    }
+
+    /// The binary `name` of this build, which keeps its log in `dir`.
+    pub fn binary(name: &str, dir: &Path) -> Result<Self> {
+        Ok(Self {
+            program: binary(name)?,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            mounts: None,
+            log: dir.join(format!("{name}.log")),
+        })
+    }
+
+    /// Sets an environment variable; only these and `PATH` are there.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.into(), value.as_ref().into()));
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().into()));
+        self
+    }
+
+    /// Runs it in a mount namespace of its own, where the shell command `mounts` was run before.
+    /// Ask [`can_mount`] first.
+    pub fn mounts(mut self, mounts: &str) -> Self {
+        self.mounts = Some(mounts.to_owned());
+        self
+    }
+
+    /// The command. Standard error is appended to the log.
+    pub fn command(&self) -> Result<Command> {
+        let mut command = match &self.mounts {
+            None => Command::new(&self.program),
+            Some(mounts) => {
+                let mut command = in_namespace(&format!("{mounts} && exec \"$@\""));
+                command.arg("sh").arg(&self.program);
+                command
+            }
+        };
+        command.args(&self.arguments).env_clear();
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.with_context(|| format!("cannot open {}", self.log.display()))?;
+        command.envs(self.environment.iter().cloned()).stderr(Stdio::from(log));
+        Ok(command)
+    }
+
+    /// Starts it and waits until it serves `stage`.
+    pub fn serve(&self, stage: Stage) -> Result<(Processor, Log)> {
+        let log = self.log();
+        let processor = Processor::start(stage, &mut self.command()?, READY)
+            .with_context(|| format!("its log: {}", log.text().unwrap_or_default()))?;
+        Ok((processor, log))
+    }
+
+    /// What it writes to standard error.
+    pub fn log(&self) -> Log {
+        Log(self.log.clone())
+    }
+}
+
+/// What a process wrote to standard error. A line of a task is there before its answer is.
+#[derive(Debug, Clone)]
+pub struct Log(PathBuf);
+
+impl Log {
+    /// All of it.
+    pub fn text(&self) -> Result<String> {
+        let bytes =
+            fs::read(&self.0).with_context(|| format!("cannot read {}", self.0.display()))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The lines with all of `words` in them.
+    pub fn lines_with(&self, words: &[&str]) -> Result<Vec<String>> {
+        let text = self.text()?;
+        let lines = text.lines().filter(|line| words.iter().all(|word| line.contains(word)));
+        Ok(lines.map(str::to_owned).collect())
+    }
+
+    /// Waits for a line with all of `words` in it.
+    pub fn wait_for(&self, words: &[&str], patience: Duration) -> Result<()> {
+        until(patience, || Ok(!self.lines_with(words)?.is_empty()))
+            .with_context(|| format!("no line with {words:?} in the log:\n{}", self.0.display()))
+    }
+}
+
+/// Waits until `holds` does.
+pub fn until(patience: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    while !holds()? {
+        if Instant::now() >= deadline {
+            bail!("still waiting after {patience:?}");
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+/// Whether this host lets a test run the shell command `mounts` in a mount namespace of its own;
+/// if not, why not.
+pub fn can_mount(mounts: &str) -> std::result::Result<(), String> {
+    match in_namespace(mounts).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => {
+            let why = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+            Err(format!("no mount namespace can be set up here: {why}"))
+        }
+        Err(error) => Err(format!("no mount namespace can be set up here: unshare: {error}")),
+    }
+}
+
+fn in_namespace(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
+    command
+}
