@@ -1,0 +1,63 @@
+//! Cargo, the repository and the built binaries.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::out::step;
+
+/// The repository's root.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository")
+}
+
+/// The build directory.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The built binary `name`.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    target().join("release").join(name)
+}
+
+/// Runs cargo with `arguments` in the root, and fails if it does.
+pub(crate) fn cargo<S: AsRef<OsStr>>(
+    arguments: &[S],
+    environment: &[(&str, &OsStr)],
+) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root()).args(arguments).envs(environment.iter().copied());
+    let words: Vec<_> = arguments.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+    let line = format!("cargo {}", words.join(" "));
+    step(&line);
+    let status = command.status().with_context(|| format!("cannot start {line}"))?;
+    ensure!(status.success(), "{line} failed: {status}");
+    Ok(())
+}
+
+/// Builds all binaries.
+pub(crate) fn build_binaries() -> Result<()> {
+    cargo(&["build", "--release", "--workspace", "--bins"], &[])
+}
+
+/// Where the test parameters are kept; made once.
+pub(crate) fn test_params_dir() -> PathBuf {
+    target().join("test-params")
+}
+
+/// Makes the test parameters for sectors of `size` unless they are there.
+pub(crate) fn ensure_test_params(size: seal_types::SectorSize) -> Result<()> {
+    let dir = test_params_dir();
+    step(&format!("test parameters for {size} in {} (made once, takes minutes)", dir.display()));
+    let status = Command::new(binary("c2-exec"))
+        .args(["gen-params", "--sector-size", &size.to_string(), "--dir"])
+        .arg(&dir)
+        .status()
+        .context("cannot start c2-exec")?;
+    ensure!(status.success(), "c2-exec gen-params failed: {status}");
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! The project's own commands. `cargo xtask help` lists them.
+#![forbid(unsafe_code)]
+
+mod cargo;
+mod out;
+mod seal;
+mod sector;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The commands of this project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+enum Command {
+    /// Seal a sector end to end: every stage in its own executor under seal-supervisor, C1 and
+    /// the verification by the published crates.
+    Seal(seal::Args),
+    /// Check formatting, lints and structure, and run all tests.
+    Test(test::Args),
+    /// Check the structure only: layers, unsafe code, documents.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Command::parse() {
+        Command::Seal(args) => seal::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            out::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

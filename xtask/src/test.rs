@@ -1,0 +1,71 @@
+//! `cargo xtask test`: everything that must hold before a change lands.
+
+use std::ffi::{OsStr, OsString};
+use std::time::Instant;
+
+use anyhow::Result;
+use seal_types::SectorSize;
+
+use crate::cargo::{build_binaries, cargo, ensure_test_params, target};
+use crate::out::{say, step};
+use crate::tidy;
+
+/// Options of `test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Also the slow tests: the 512 MiB vector.
+    #[arg(long)]
+    slow: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let started = Instant::now();
+    let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+    step(&format!("processor: {}", processor_features().join(" ")));
+    tidy::run()?;
+    cargo(&["fmt", "--all", "--check"], &[])?;
+    let mut clippy = vec!["clippy", "--release", "--workspace", "--all-targets"];
+    if ci {
+        clippy.extend(["--", "--deny", "warnings"]);
+    }
+    cargo(&clippy, &[])?;
+    build_binaries()?;
+    ensure_test_params(SectorSize::KIB_2)?;
+
+    let skip_log = target().join("skipped-tests");
+    std::fs::write(&skip_log, "")?;
+    let mut environment: Vec<(&str, &OsStr)> = vec![("SEAL_TEST_SKIP_LOG", skip_log.as_os_str())];
+    let yes = OsString::from("1");
+    if args.slow {
+        environment.push(("SEAL_TEST_SLOW", &yes));
+    }
+    let tested = cargo(&["test", "--release", "--workspace"], &environment);
+    report_skipped(&std::fs::read_to_string(&skip_log)?);
+    tested?;
+    say(&format!("all checks passed in {:.0} s", started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+fn report_skipped(log: &str) {
+    let lines: Vec<_> = log.lines().collect();
+    step(&format!("{} skipped", lines.len()));
+    for line in lines {
+        say(&format!("    {line}"));
+    }
+}
+
+/// What decides which kernels the tests can run.
+fn processor_features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    return [
+        ("sha", is_x86_feature_detected!("sha")),
+        ("adx", is_x86_feature_detected!("adx")),
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("avx512ifma", is_x86_feature_detected!("avx512ifma")),
+    ]
+    .into_iter()
+    .filter_map(|(name, there)| there.then_some(name))
+    .collect();
+    #[cfg(not(target_arch = "x86_64"))]
+    vec![std::env::consts::ARCH]
+}

@@ -1,0 +1,245 @@
+//! `cargo xtask tidy`: the rules of ARCHITECTURE.md that a program can check.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::cargo::root;
+use crate::out::{say, step};
+
+/// The layer of every crate, and the crates of its own layer that it may use all the same.
+/// Dependencies go down only. Development dependencies are free.
+const LAYERS: [(&str, u8, &[&str]); 18] = [
+    ("seal-types", 0, &[]),
+    ("seal-wire", 0, &["seal-types"]),
+    ("seal-config", 0, &["seal-types"]),
+    ("seal-sha256", 1, &[]),
+    ("seal-poseidon", 1, &[]),
+    ("seal-host", 1, &[]),
+    ("seal-limits", 1, &[]),
+    ("seal-sdr", 2, &[]),
+    ("seal-trees", 2, &[]),
+    ("seal-groth16", 2, &[]),
+    ("seal-runtime", 3, &[]),
+    ("pc1-exec", 4, &[]),
+    ("pc2-exec", 4, &[]),
+    ("c2-exec", 4, &[]),
+    ("seal-supervisor", 4, &[]),
+    ("test-support", 5, &[]),
+    ("oracle", 5, &[]),
+    ("xtask", 6, &[]),
+];
+
+/// Which files may contain unsafe code, and how many blocks, functions and impls of it.
+const UNSAFE: [(&str, usize); 3] = [
+    ("crates/seal-host/src/map.rs", 1),
+    ("crates/seal-sha256/src/prefetch.rs", 1),
+    ("crates/seal-sha256/src/shani.rs", 4),
+];
+
+/// What only the prover's crate and the judge may use.
+const PROOF_CRATES: [&str; 5] = [
+    "bellperson",
+    "filecoin-proofs",
+    "filecoin-proofs-api",
+    "storage-proofs-core",
+    "storage-proofs-porep",
+];
+
+/// Files above this length are named.
+const LONG: usize = 600;
+
+pub(crate) fn run() -> Result<()> {
+    step("tidy");
+    let mut faults = Vec::new();
+    check_layers(&mut faults)?;
+    let files = tracked_files()?;
+    check_sources(&files, &mut faults)?;
+    check_documents(&files, &mut faults)?;
+    for fault in &faults {
+        say(&format!("    {fault}"));
+    }
+    ensure!(faults.is_empty(), "tidy found {} faults", faults.len());
+    Ok(())
+}
+
+fn tracked_files() -> Result<Vec<PathBuf>> {
+    let output = Command::new("git")
+        .current_dir(root())
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .output()
+        .context("cannot run git")?;
+    ensure!(output.status.success(), "git ls-files failed");
+    let names = String::from_utf8(output.stdout).context("file names are UTF-8")?;
+    Ok(names.lines().map(PathBuf::from).filter(|file| root().join(file).exists()).collect())
+}
+
+fn check_layers(faults: &mut Vec<String>) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(root())
+        .args(["metadata", "--format-version=1", "--no-deps"])
+        .output()
+        .context("cannot run cargo metadata")?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("cargo metadata")?;
+    let packages = metadata["packages"].as_array().context("packages")?;
+    let layer = |name: &str| LAYERS.iter().find(|(known, ..)| *known == name);
+    for package in packages {
+        let name = package["name"].as_str().context("a name")?;
+        if ["tests", "benches"].contains(&name) {
+            continue;
+        }
+        let Some((_, own, beside)) = layer(name) else {
+            faults.push(format!("{name} has no layer; add it to LAYERS in xtask/src/tidy.rs"));
+            continue;
+        };
+        for dependency in package["dependencies"].as_array().context("dependencies")? {
+            let used = dependency["name"].as_str().context("a name")?;
+            if dependency["kind"] == "dev" {
+                continue;
+            }
+            if PROOF_CRATES.contains(&used) && !["seal-groth16", "oracle"].contains(&name) {
+                faults.push(format!("{name} uses {used}, which only seal-groth16 and oracle may"));
+            }
+            if let Some((_, below, _)) = layer(used)
+                && below >= own
+                && !beside.contains(&used)
+            {
+                faults.push(format!("{name} (layer {own}) uses {used} (layer {below})"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_sources(files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
+    let mut found = BTreeMap::new();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|ext| ext == "rs")) {
+        let text = std::fs::read_to_string(root().join(file))?;
+        let name = file.display().to_string();
+        if !text.starts_with("//!") {
+            faults.push(format!("{name} does not begin with module documentation"));
+        }
+        if text.lines().count() > LONG {
+            say(&format!("    note: {name} has more than {LONG} lines"));
+        }
+        if text.lines().any(|line| line.ends_with([' ', '\t'])) {
+            faults.push(format!("{name} has trailing spaces"));
+        }
+        let count = text.lines().filter(|line| is_unsafe(line)).count();
+        if count > 0 {
+            found.insert(name.clone(), count);
+        }
+        let root_file =
+            ["lib.rs", "main.rs"].iter().any(|end| file.ends_with(Path::new("src").join(end)));
+        let may = UNSAFE_CRATES.iter().any(|dir| file.starts_with(dir));
+        if root_file && !may && !text.contains("#![forbid(unsafe_code)]") {
+            faults.push(format!("{name} does not forbid unsafe code"));
+        }
+    }
+    let allowed: BTreeMap<_, _> = UNSAFE.iter().copied().collect();
+    for (name, count) in &found {
+        let allowed = allowed.get(name.as_str()).copied().unwrap_or(0);
+        if *count != allowed {
+            faults.push(format!(
+                "{name} has {count} pieces of unsafe code, and {allowed} are listed"
+            ));
+        }
+    }
+    for (name, count) in UNSAFE {
+        if count > 0 && !found.contains_key(name) {
+            faults.push(format!("{name} is listed with unsafe code and has none"));
+        }
+    }
+    Ok(())
+}
+
+const UNSAFE_CRATES: [&str; 5] = [
+    "crates/seal-sha256",
+    "crates/seal-field",
+    "crates/seal-poseidon",
+    "crates/seal-cuda",
+    "crates/seal-host",
+];
+
+/// Whether a line of code opens something unsafe. Comments and attributes do not.
+fn is_unsafe(line: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+        .iter()
+        .any(|opening| code.contains(opening) && !code.contains(&format!("\"{opening}")))
+}
+
+/// Every crate is in the code map and the other way round; every path a document names exists.
+fn check_documents(files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
+    let map = std::fs::read_to_string(root().join("ARCHITECTURE.md")).context("ARCHITECTURE.md")?;
+    let crates: BTreeSet<_> = files
+        .iter()
+        .filter(|file| file.starts_with("crates") && file.ends_with("Cargo.toml"))
+        .filter_map(|file| Some(file.parent()?.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    for name in &crates {
+        if !map.contains(&format!("### `{name}`")) {
+            faults.push(format!("ARCHITECTURE.md has no section on {name}"));
+        }
+    }
+    for line in map.lines().filter_map(|line| line.strip_prefix("### `")) {
+        let name = line.trim_end_matches('`');
+        if !crates.contains(name) {
+            faults.push(format!("ARCHITECTURE.md has a section on {name}, which is no crate"));
+        }
+    }
+    for file in files.iter().filter(|file| file.extension().is_some_and(|ext| ext == "md")) {
+        let text = std::fs::read_to_string(root().join(file))?;
+        for quoted in quoted_paths(&text) {
+            if !root().join(quoted).exists() {
+                faults.push(format!("{} names {quoted}, which is not there", file.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Words in backquotes that are paths of this repository.
+fn quoted_paths(text: &str) -> impl Iterator<Item = &str> {
+    const ROOTS: [&str; 7] =
+        ["crates/", "docs/", "tests/", "benches/", "xtask/", "scripts/", ".ci/"];
+    text.split('`').skip(1).step_by(2).filter(|quoted| {
+        ROOTS.iter().any(|start| quoted.starts_with(start))
+            && !quoted.contains([' ', '*', '<', '{'])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_repository_is_tidy() {
+        if let Err(error) = run() {
+            panic!("{error:#}");
+        }
+    }
+
+    #[test]
+    fn unsafe_code_is_told_from_talk_about_it() {
+        for (line, expected) in [
+            ("    unsafe { compress(state) }", true),
+            ("pub unsafe fn read() {}", true),
+            ("unsafe impl Send for Map {}", true),
+            ("// unsafe { no }", false),
+            ("#![forbid(unsafe_code)]", false),
+        ] {
+            assert_eq!(is_unsafe(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn paths_are_found_in_backquotes() {
+        let text = "see `docs/config.md` and `cargo test`, `crates/*` and docs/none.md";
+        assert_eq!(quoted_paths(text).collect::<Vec<_>>(), ["docs/config.md"]);
+    }
+}
