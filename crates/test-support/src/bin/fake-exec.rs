@@ -70,6 +70,10 @@ enum Step {
     Raw(String),
     /// Write a line of this many bytes that begins as this request's answer.
     Huge(usize),
+    /// Write a line of this many bytes that means nothing.
+    Babble(usize),
+    /// Take so long.
+    WorkMs(u64),
     /// Append a line to a file.
     Log(PathBuf, String),
     /// Make this file.
@@ -145,6 +149,12 @@ fn serve(line: &[u8]) -> anyhow::Result<()> {
                 line.push(b'\n');
                 write_out(&line)?;
             }
+            Step::Babble(length) => {
+                let mut line = vec![b'x'; length];
+                line.push(b'\n');
+                write_out(&line)?;
+            }
+            Step::WorkMs(ms) => thread::sleep(Duration::from_millis(ms)),
             Step::Log(path, text) => append(&path, &text)?,
             Step::Touch(path) => fs::write(path, "")?,
             Step::Await(path) => await_file(&path)?,

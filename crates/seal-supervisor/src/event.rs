@@ -1,0 +1,45 @@
+//! What the threads around the supervisor's loop tell it.
+
+use std::io;
+
+use nix::sys::signal::Signal;
+use seal_host::Ending;
+use seal_wire::Line;
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A line from the parent.
+    Input(Line),
+    /// No more lines come from the parent.
+    InputEnded(Option<io::Error>),
+    /// Answers do not reach the parent any more.
+    OutputGone(io::Error),
+    /// This process was sent a signal.
+    Signal(Signal),
+    /// Something happened to an executor.
+    Executor { tag: Tag, what: FromExecutor },
+}
+
+/// Which process of which executor. Numbers tell a restarted executor from its predecessor, some
+/// of whose events may still be under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag {
+    /// The executor's place in the plan.
+    pub(crate) place: usize,
+    /// Which start of it.
+    pub(crate) start: u64,
+}
+
+/// Something that happened to an executor.
+#[derive(Debug)]
+pub(crate) enum FromExecutor {
+    /// It wrote a line.
+    Line(Line),
+    /// It closed its standard output.
+    OutputEnded,
+    /// It does not read its standard input any more.
+    InputClosed(io::Error),
+    /// It ended. Its status has not been taken from it yet.
+    Ended(io::Result<Ending>),
+}

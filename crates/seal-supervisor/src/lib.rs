@@ -1,0 +1,30 @@
+//! The supervisor that venus-worker starts in the place of a stage's executor.
+//!
+//! It reads a venus-worker configuration, starts the executors of its stage where they belong,
+//! hands each request to the least loaded one that has room, under limits and locks that hold
+//! across all supervisors of the machine, and answers each request exactly once, whatever dies.
+//!
+//! It links no proof code: a defect in a prover cannot end it. It passes tasks and answers on as
+//! text and knows nothing of what is in them.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod dry_run;
+mod event;
+mod parent;
+mod place;
+mod plan;
+mod process;
+mod restart;
+mod run;
+mod runtime_dir;
+mod semaphores;
+mod supervisor;
+
+pub use cli::{Cli, Command, ProcessorArgs};
+pub use dry_run::describe;
+pub use plan::{ExecutorPlan, Machine, Plan, PlanError, Problem};
+pub use restart::RestartPolicy;
+pub use run::run;
+pub use runtime_dir::{RuntimeDir, RuntimeDirError, default_path};
+pub use supervisor::{Timing, serve};

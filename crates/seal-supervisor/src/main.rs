@@ -1,0 +1,8 @@
+//! The supervisor's binary.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    seal_supervisor::run().into()
+}

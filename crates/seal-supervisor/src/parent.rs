@@ -1,0 +1,119 @@
+//! The parent's side: requests from standard input, answers to standard output, signals.
+
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+use seal_types::Stage;
+use seal_wire::LineReader;
+
+use crate::event::Event;
+
+/// Starts reading requests from standard input.
+pub(crate) fn read_requests(stage: Stage, events: SyncSender<Event>) -> io::Result<()> {
+    let read = move || {
+        let mut lines = LineReader::new(BufReader::new(io::stdin()), stage.line_cap());
+        let ended = loop {
+            match lines.next_line() {
+                Ok(Some(line)) => {
+                    if events.send(Event::Input(line)).is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
+        let _ = events.send(Event::InputEnded(ended));
+    };
+    thread::Builder::new().name("requests".to_owned()).spawn(read)?;
+    Ok(())
+}
+
+/// The signals that ask the supervisor to end, kept from every thread started later. Children get
+/// an empty mask of their own.
+pub(crate) fn block_signals() -> io::Result<SigSet> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block()?;
+    Ok(signals)
+}
+
+/// Starts waiting for signals.
+pub(crate) fn await_signals(signals: SigSet, events: SyncSender<Event>) -> io::Result<()> {
+    let wait = move || {
+        loop {
+            match signals.wait() {
+                Ok(signal) => {
+                    if events.send(Event::Signal(signal)).is_err() {
+                        return;
+                    }
+                }
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "signals cannot be waited for");
+                    return;
+                }
+            }
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    Ok(())
+}
+
+/// Standard output. Lines are written by a thread of its own, so that a parent that does not read
+/// never keeps the supervisor from looking after its executors.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    lines: Sender<Vec<u8>>,
+    finished: Receiver<()>,
+    output: File,
+}
+
+impl Outlet {
+    /// Starts writing to `output`.
+    pub(crate) fn start(output: File, events: SyncSender<Event>) -> io::Result<Self> {
+        let (lines, to_write) = channel::<Vec<u8>>();
+        let (finish, finished) = channel();
+        let mut writer = output.try_clone()?;
+        let write = move || {
+            let mut gone = false;
+            for line in to_write {
+                if gone {
+                    continue;
+                }
+                if let Err(error) = writer.write_all(&line) {
+                    gone = true;
+                    let _ = events.send(Event::OutputGone(error));
+                }
+            }
+            let _ = finish.send(());
+        };
+        thread::Builder::new().name("answers".to_owned()).spawn(write)?;
+        Ok(Self { lines, finished, output })
+    }
+
+    /// Writes a line, with its end.
+    pub(crate) fn send(&self, line: Vec<u8>) {
+        // The writer lives until the sender is gone.
+        let _ = self.lines.send(line);
+    }
+
+    /// Whether the parent can still read answers.
+    pub(crate) fn has_reader(&self) -> bool {
+        seal_host::has_reader(&self.output)
+    }
+
+    /// Waits until everything is written, at most so long.
+    pub(crate) fn finish(self, patience: Duration) {
+        drop(self.lines);
+        if self.finished.recv_timeout(patience).is_err() {
+            tracing::error!("the parent does not read; the last answers are lost");
+        }
+    }
+}

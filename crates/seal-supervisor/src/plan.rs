@@ -1,0 +1,477 @@
+//! What a configuration means for one stage on one machine: which executors are to be started,
+//! how, and what stands against it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::num::NonZeroU32;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use seal_config::{Config, EnvWarning, ExecutorConfig, StageName, env_warning};
+use seal_host::{CpuSet, NodeId, Placement};
+use seal_limits::{Needs, Resource};
+use seal_types::Stage;
+
+/// The executors of a stage and the rules they run under.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The stage.
+    pub stage: Stage,
+    /// The executors in the order of the configuration.
+    pub executors: Vec<ExecutorPlan>,
+    /// How many tasks may hold each resource at the same time, on the whole machine.
+    pub counts: BTreeMap<Resource, NonZeroU32>,
+    /// The least time between the starts of two tasks.
+    pub stagger: Duration,
+}
+
+/// One executor as it is to be started.
+#[derive(Clone, Debug)]
+pub struct ExecutorPlan {
+    /// Its table in the configuration, such as `processors.pc1[0]`.
+    pub key: String,
+    /// The line of that table.
+    pub line: usize,
+    /// The binary.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Environment names set for it.
+    pub envs: BTreeMap<String, String>,
+    /// Whether it gets the supervisor's environment too.
+    pub inherit_envs: bool,
+    /// Where it runs.
+    pub placement: Placement,
+    /// How long it may take until its ready line.
+    pub stable_wait: Duration,
+    /// How many tasks it takes at the same time; `None` is any number.
+    pub concurrent: Option<NonZeroU32>,
+    /// What each of its tasks holds.
+    pub needs: Needs,
+    /// Whether it is started again when it has died.
+    pub auto_restart: bool,
+    /// A cgroup name, which has no effect yet.
+    pub group_name: Option<String>,
+}
+
+/// A configuration that cannot be meant.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The configuration has no executor for the stage.
+    #[error("{} has no [[processors.{stage}]] table; add one to run executors of {stage}", path.display())]
+    NoExecutor {
+        /// The configuration.
+        path: PathBuf,
+        /// The stage.
+        stage: Stage,
+    },
+    /// The supervisor would start itself, and that one itself, and so on.
+    #[error(
+        "{}:{line}: {key}.bin = {:?} is the supervisor itself; leave bin out for {}, or name an executor",
+        path.display(), bin.display(), stage.executor()
+    )]
+    Itself {
+        /// The configuration.
+        path: PathBuf,
+        /// The line of the table.
+        line: usize,
+        /// The table.
+        key: String,
+        /// The binary.
+        bin: PathBuf,
+        /// The stage.
+        stage: Stage,
+    },
+}
+
+/// What keeps an executor from being started on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The binary is not there.
+    #[error("{key} (line {line}): there is no executable {}", program.display())]
+    NoProgram {
+        /// The table.
+        key: String,
+        /// Its line.
+        line: usize,
+        /// The binary.
+        program: PathBuf,
+    },
+    /// Cpus are not there or not switched on.
+    #[error(
+        "{key} (line {line}): cgroup.cpuset = \"{wanted}\": cpus {missing} are missing; this machine has {online}"
+    )]
+    NoCpus {
+        /// The table.
+        key: String,
+        /// Its line.
+        line: usize,
+        /// What is asked for.
+        wanted: CpuSet,
+        /// What is not there.
+        missing: CpuSet,
+        /// What is there.
+        online: CpuSet,
+    },
+    /// Cpus are there, but not for this process.
+    #[error(
+        "{key} (line {line}): cgroup.cpuset = \"{wanted}\": the kernel does not let this process use \
+         cpus {refused}; look at the cpuset of the cgroup or container it runs in"
+    )]
+    CpusRefused {
+        /// The table.
+        key: String,
+        /// Its line.
+        line: usize,
+        /// What is asked for.
+        wanted: CpuSet,
+        /// What is not granted.
+        refused: CpuSet,
+    },
+    /// The NUMA node is not there.
+    #[error("{key} (line {line}): numa_preferred = {node}: this machine has {}", Nodes(nodes))]
+    NoNode {
+        /// The table.
+        key: String,
+        /// Its line.
+        line: usize,
+        /// What is asked for.
+        node: NodeId,
+        /// What is there.
+        nodes: Vec<NodeId>,
+    },
+    /// The machine does not answer.
+    #[error("{key} (line {line}): cannot ask the kernel for cpus {wanted}")]
+    Unknown {
+        /// The table.
+        key: String,
+        /// Its line.
+        line: usize,
+        /// What is asked for.
+        wanted: CpuSet,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+struct Nodes<'a>(&'a [NodeId]);
+
+impl std::fmt::Display for Nodes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no NUMA nodes");
+        }
+        let nodes: CpuSet = self.0.iter().map(|node| node.0).collect();
+        write!(f, "NUMA nodes {nodes}")
+    }
+}
+
+/// What the plan is held against.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    online: CpuSet,
+    nodes: Vec<NodeId>,
+    grant: fn(&CpuSet) -> io::Result<CpuSet>,
+}
+
+impl Machine {
+    /// The machine this process runs on.
+    pub fn this() -> Result<Self, seal_host::FileError> {
+        let described = Self::described(Path::new("/sys"))?;
+        Ok(Self { grant: seal_host::grantable_cpus, ..described })
+    }
+
+    /// A machine known only from its sysfs, all of which may be used.
+    pub fn described(sys_root: &Path) -> Result<Self, seal_host::FileError> {
+        Ok(Self {
+            online: seal_host::online_cpus(sys_root)?,
+            nodes: seal_host::online_nodes(sys_root)?,
+            grant: |wanted| Ok(wanted.clone()),
+        })
+    }
+}
+
+impl Plan {
+    /// The part of `config` that is about `stage`. `own_binary` is the supervisor's: executors lie
+    /// beside it, and it must not be one of them.
+    pub fn new(config: &Config, stage: Stage, own_binary: &Path) -> Result<Self, PlanError> {
+        let executors = config.executors.get(&StageName::from(stage)).map_or(&[][..], |list| list);
+        if executors.is_empty() {
+            return Err(PlanError::NoExecutor { path: config.path.clone(), stage });
+        }
+        let limit = config.concurrent.get(&stage.into());
+        let plan = |(index, executor): (usize, &ExecutorConfig)| {
+            let key = format!("processors.{stage}[{index}]");
+            let bin = match &executor.bin {
+                Some(bin) => bin.clone(),
+                None => own_binary.with_file_name(stage.executor()),
+            };
+            let program = find_program(&bin, env::var_os("PATH").as_deref());
+            if is_same_file(&program, own_binary) {
+                let (path, line) = (config.path.clone(), executor.line);
+                return Err(PlanError::Itself { path, line, key, bin, stage });
+            }
+            Ok(ExecutorPlan {
+                key,
+                line: executor.line,
+                program,
+                args: executor.args.clone(),
+                envs: executor.envs.clone(),
+                inherit_envs: executor.inherit_envs,
+                placement: Placement {
+                    cpus: executor.cpus.as_ref().map(|cpus| cpus.iter().copied().collect()),
+                    preferred_node: executor.numa_preferred.map(NodeId),
+                },
+                stable_wait: executor.stable_wait,
+                concurrent: executor.concurrent,
+                needs: executor
+                    .locks
+                    .iter()
+                    .map(|name| Resource::Lock(name.clone()))
+                    .chain(limit.map(|_| Resource::Limit(stage.to_string())))
+                    .collect(),
+                auto_restart: executor.auto_restart,
+                group_name: executor.group_name.clone(),
+            })
+        };
+        let locks = config.locks.iter().map(|(name, count)| (Resource::Lock(name.clone()), *count));
+        let limit = limit.map(|count| (Resource::Limit(stage.to_string()), *count));
+        Ok(Self {
+            stage,
+            executors: executors.iter().enumerate().map(plan).collect::<Result<_, _>>()?,
+            counts: locks.chain(limit).collect(),
+            stagger: config.staggered.get(&stage.into()).copied().unwrap_or_default(),
+        })
+    }
+
+    /// Everything that keeps the executors from being started on `machine`.
+    pub fn problems(&self, machine: &Machine) -> Vec<Problem> {
+        self.executors.iter().flat_map(|executor| executor.problems(machine)).collect()
+    }
+
+    /// What is to be said of environment names, each name once.
+    pub fn env_warnings(&self) -> BTreeMap<OsString, EnvWarning> {
+        let names: BTreeSet<OsString> =
+            self.executors.iter().flat_map(ExecutorPlan::warned_names).collect();
+        let warning = |name: OsString| {
+            let warning = env_warning(name.to_str()?)?;
+            Some((name, warning))
+        };
+        names.into_iter().filter_map(warning).collect()
+    }
+}
+
+impl ExecutorPlan {
+    fn problems(&self, machine: &Machine) -> Vec<Problem> {
+        let (key, line) = (|| self.key.clone(), self.line);
+        let mut problems = Vec::new();
+        if !is_executable(&self.program) {
+            problems.push(Problem::NoProgram { key: key(), line, program: self.program.clone() });
+        }
+        if let Some(wanted) = &self.placement.cpus {
+            let missing = wanted.minus(&machine.online);
+            let (wanted, online) = (wanted.clone(), machine.online.clone());
+            if !missing.is_empty() {
+                problems.push(Problem::NoCpus { key: key(), line, wanted, missing, online });
+            } else {
+                match (machine.grant)(&wanted).map(|granted| wanted.minus(&granted)) {
+                    Ok(refused) if refused.is_empty() => {}
+                    Ok(refused) => {
+                        problems.push(Problem::CpusRefused { key: key(), line, wanted, refused });
+                    }
+                    Err(source) => {
+                        problems.push(Problem::Unknown { key: key(), line, wanted, source });
+                    }
+                }
+            }
+        }
+        if let Some(node) = self.placement.preferred_node
+            && !machine.nodes.contains(&node)
+        {
+            let nodes = machine.nodes.clone();
+            problems.push(Problem::NoNode { key: key(), line, node, nodes });
+        }
+        problems
+    }
+
+    /// Names in its environment that are worth a look. venus-worker itself sets those of its own
+    /// placement, so they are only looked at where the configuration sets them.
+    fn warned_names(&self) -> BTreeSet<OsString> {
+        let inherited = env::vars_os()
+            .map(|(name, _)| name)
+            .filter(|name| self.inherit_envs && !is_placement_name(name));
+        self.envs.keys().map(OsString::from).chain(inherited).collect()
+    }
+}
+
+fn is_placement_name(name: &OsStr) -> bool {
+    seal_config::PLACEMENT_NAMES.iter().any(|placement| name == *placement)
+}
+
+/// The binary that is meant by `bin`: a path, or a name to be looked up in `search`. What is not
+/// found stays as it is.
+fn find_program(bin: &Path, search: Option<&OsStr>) -> PathBuf {
+    if bin.components().count() > 1 || bin.is_absolute() {
+        return bin.to_path_buf();
+    }
+    let dirs = search.into_iter().flat_map(env::split_paths);
+    let found = dirs.map(|dir| dir.join(bin)).find(|candidate| is_executable(candidate));
+    found.unwrap_or_else(|| bin.to_path_buf())
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let inode = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    matches!((inode(one), inode(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scheme(name: &str) -> Config {
+        let schemes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/schemes");
+        seal_config::load(&schemes.join(name)).expect("a scheme that must work")
+    }
+
+    /// A directory with a supervisor and the executors, none of which does anything.
+    fn installed() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for name in ["seal-supervisor", "pc1-exec", "pc2-exec", "c2-exec"] {
+            let path = dir.path().join(name);
+            fs::write(&path, "").expect("writable");
+            let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            fs::set_permissions(&path, executable).expect("ours");
+        }
+        let supervisor = dir.path().join("seal-supervisor");
+        (dir, supervisor)
+    }
+
+    fn machine(online: &str, nodes: &[&str]) -> Machine {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        test_support::write_sysfs(root.path(), online, nodes).expect("writable");
+        Machine::described(root.path()).expect("readable")
+    }
+
+    fn problems(plan: &Plan, machine: &Machine) -> Vec<String> {
+        plan.problems(machine).iter().map(Problem::to_string).collect()
+    }
+
+    #[test]
+    fn both_schemes_start_on_the_machine_they_are_made_for() {
+        let machine = machine("0-95", &["0-47", "48-95"]);
+        let (_dir, supervisor) = installed();
+        for (name, executors) in [("scheme-a.toml", [2, 1, 1]), ("scheme-b.toml", [2, 2, 2])] {
+            for (stage, count) in Stage::ALL.into_iter().zip(executors) {
+                let plan = Plan::new(&scheme(name), stage, &supervisor).expect("a good scheme");
+                assert_eq!(problems(&plan, &machine), [""; 0], "{name} {stage}");
+                assert_eq!(plan.executors.len(), count);
+            }
+        }
+    }
+
+    #[test]
+    fn the_needs_of_a_task_are_its_locks_and_its_stage() {
+        let (_dir, supervisor) = installed();
+        let plan = Plan::new(&scheme("scheme-b.toml"), Stage::C2, &supervisor).expect("good");
+        let needs = plan.executors[1].needs.iter().map(Resource::to_string).collect::<Vec<_>>();
+        assert_eq!(needs, ["lock gpu2", "limit of c2"]);
+        assert_eq!(plan.counts.len(), 3);
+        assert!(plan.executors[1].needs.iter().all(|need| plan.counts.contains_key(need)));
+    }
+
+    #[test]
+    fn a_smaller_machine_is_told_what_it_lacks() {
+        let machine = machine("0-1", &["0-1"]);
+        let (dir, supervisor) = installed();
+        fs::remove_file(dir.path().join("pc1-exec")).expect("there");
+        let plan = Plan::new(&scheme("scheme-a.toml"), Stage::Pc1, &supervisor).expect("good");
+        let pc1 = dir.path().join("pc1-exec");
+        let missing = |index, line| {
+            format!(
+                "processors.pc1[{index}] (line {line}): there is no executable {}",
+                pc1.display()
+            )
+        };
+        assert_eq!(
+            problems(&plan, &machine),
+            [
+                missing(0, 7),
+                "processors.pc1[0] (line 7): cgroup.cpuset = \"0-41\": cpus 2-41 are missing; \
+                 this machine has 0-1"
+                    .to_owned(),
+                missing(1, 13),
+                "processors.pc1[1] (line 13): cgroup.cpuset = \"48-89\": cpus 48-89 are missing; \
+                 this machine has 0-1"
+                    .to_owned(),
+                "processors.pc1[1] (line 13): numa_preferred = 1: this machine has NUMA nodes 0"
+                    .to_owned(),
+            ]
+        );
+    }
+
+    #[test]
+    fn cpus_that_a_container_withholds_are_named() {
+        let mut machine = machine("0-95", &["0-47", "48-95"]);
+        machine.grant = |wanted| Ok(wanted.iter().filter(|cpu| *cpu < 40).collect());
+        let (_dir, supervisor) = installed();
+        let plan = Plan::new(&scheme("scheme-a.toml"), Stage::Pc1, &supervisor).expect("good");
+        let problems = problems(&plan, &machine);
+        assert!(problems[0].contains("does not let this process use cpus 40-41;"), "{problems:?}");
+    }
+
+    #[test]
+    fn the_supervisor_is_not_its_own_executor() {
+        let (dir, supervisor) = installed();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&supervisor, &link).expect("writable");
+        for bin in [&supervisor, &link] {
+            let text = format!("\n[[processors.pc1]]\nbin = {:?}", bin.display().to_string());
+            let config = seal_config::parse(Path::new("w.toml"), &text).expect("well formed");
+            let error = Plan::new(&config, Stage::Pc1, &supervisor).unwrap_err().to_string();
+            assert!(error.starts_with("w.toml:2: processors.pc1[0].bin = "), "{error}");
+            assert!(error.contains("is the supervisor itself; leave bin out"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_stage_without_executors_is_an_error() {
+        let config = seal_config::parse(Path::new("w.toml"), "[[processors.pc1]]").expect("good");
+        let error = Plan::new(&config, Stage::C2, Path::new("/bin/x")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "w.toml has no [[processors.c2]] table; add one to run executors of c2"
+        );
+    }
+
+    #[test]
+    fn a_bare_name_is_searched_for() {
+        let (dir, _) = installed();
+        let search = env::join_paths(["/no/such".as_ref(), dir.path()]).expect("paths");
+        let found = find_program(Path::new("c2-exec"), Some(&search));
+        assert_eq!(found, dir.path().join("c2-exec"));
+        let lost = find_program(Path::new("no-such-exec"), Some(&search));
+        assert_eq!(lost, Path::new("no-such-exec"));
+        assert_eq!(find_program(Path::new("./c2-exec"), Some(&search)), Path::new("./c2-exec"));
+    }
+
+    #[test]
+    fn dead_names_of_the_schemes_are_reported_once() {
+        let (_dir, supervisor) = installed();
+        let plan = Plan::new(&scheme("scheme-a.toml"), Stage::Pc1, &supervisor).expect("good");
+        let warnings = plan.env_warnings();
+        assert_eq!(
+            warnings.get(OsStr::new("FIL_PROOFS_MAXIMIZE_CACHING")),
+            Some(&EnvWarning::NoEffect)
+        );
+        assert!(!warnings.contains_key(OsStr::new("FIL_PROOFS_USE_MULTICORE_SDR")));
+    }
+}

@@ -1,0 +1,93 @@
+//! When an executor that died is started again.
+
+use std::time::Duration;
+
+/// How long to wait before starting an executor again, and when to stop trying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestartPolicy {
+    /// The wait before the first restart. Each further one waits twice as long.
+    pub first_wait: Duration,
+    /// The longest wait.
+    pub longest_wait: Duration,
+    /// After so many starts in a row that did not become ready, the executor is given up.
+    pub give_up_after: u32,
+}
+
+/// An executor that lived so long is as good as one that answered a task.
+const SOUND: Duration = Duration::from_secs(60);
+
+/// What has happened to one executor lately.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct History {
+    failed_starts: u32,
+    restarts: u32,
+}
+
+/// What is to be done about an executor that died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    StartAfter(Duration),
+    GiveUp { failed_starts: u32 },
+}
+
+impl History {
+    /// The executor answered: it works.
+    pub(crate) fn answered(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The executor died, `lived` after it became ready, or before (`None`).
+    pub(crate) fn died(&mut self, lived: Option<Duration>, policy: &RestartPolicy) -> Verdict {
+        match lived {
+            Some(lived) if lived >= SOUND => *self = Self::default(),
+            Some(_) => self.failed_starts = 0,
+            None => self.failed_starts += 1,
+        }
+        if self.failed_starts >= policy.give_up_after {
+            return Verdict::GiveUp { failed_starts: self.failed_starts };
+        }
+        let factor = 1_u32.checked_shl(self.restarts).unwrap_or(u32::MAX);
+        self.restarts = self.restarts.saturating_add(1);
+        Verdict::StartAfter(policy.first_wait.saturating_mul(factor).min(policy.longest_wait))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: RestartPolicy = RestartPolicy {
+        first_wait: Duration::from_secs(1),
+        longest_wait: Duration::from_secs(10),
+        give_up_after: 3,
+    };
+
+    fn after(seconds: u64) -> Verdict {
+        Verdict::StartAfter(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn waits_grow_to_the_cap_and_start_afresh_with_an_answer() {
+        let mut history = History::default();
+        let soon = Some(Duration::from_secs(1));
+        let waits: Vec<_> = (0..6).map(|_| history.died(soon, &POLICY)).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 10, 10].map(after));
+        history.answered();
+        assert_eq!(history.died(soon, &POLICY), after(1));
+        assert_eq!(history.died(Some(SOUND), &POLICY), after(1));
+        for _ in 0..100 {
+            assert!(matches!(history.died(soon, &POLICY), Verdict::StartAfter(_)));
+        }
+    }
+
+    #[test]
+    fn starts_that_fail_in_a_row_end_in_giving_up() {
+        let mut history = History::default();
+        assert_eq!(history.died(None, &POLICY), after(1));
+        assert_eq!(history.died(None, &POLICY), after(2));
+        assert_eq!(history.died(Some(Duration::ZERO), &POLICY), after(4));
+        assert_eq!(history.died(None, &POLICY), after(8));
+        assert_eq!(history.died(None, &POLICY), after(10));
+        assert_eq!(history.died(None, &POLICY), Verdict::GiveUp { failed_starts: 3 });
+    }
+}

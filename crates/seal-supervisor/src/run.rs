@@ -1,0 +1,107 @@
+//! From the command line to the exit code.
+
+use std::env;
+use std::error::Error;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+
+use clap::Parser;
+use seal_wire::{ErrorCode, ExitCode, TaskError};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::{
+    Cli, Command, Machine, Plan, ProcessorArgs, RuntimeDir, default_path, describe, serve,
+};
+
+/// A failure with the exit code it leads to.
+struct Failure {
+    code: ExitCode,
+    text: String,
+}
+
+/// Runs the supervisor. Must be called on the main thread.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to clap too; they go to standard output.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
+        }
+    };
+    log_to_stderr();
+    let Command::Processor(args) = cli.command;
+    let _span = tracing::info_span!("supervisor", stage = %args.stage).entered();
+    match processor(&args) {
+        Ok(code) => code,
+        Err(failure) => {
+            tracing::error!("{}", failure.text);
+            failure.code
+        }
+    }
+}
+
+fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
+    let config = seal_config::load(&args.config).map_err(because(ExitCode::Config))?;
+    let own_binary = env::current_exe().map_err(because(ExitCode::Start))?;
+    let plan = Plan::new(&config, args.stage, &own_binary).map_err(because(ExitCode::Config))?;
+    let machine = Machine::this().map_err(because(ExitCode::Start))?;
+    if args.dry_run {
+        let text = describe(&plan, &machine);
+        io::stdout().write_all(text.as_bytes()).map_err(because(ExitCode::Failed))?;
+        return Ok(ExitCode::Success);
+    }
+    for (name, warning) in plan.env_warnings() {
+        tracing::warn!("environment: {} {warning}", name.display());
+    }
+    for executor in &plan.executors {
+        if let Some(group) = &executor.group_name {
+            let key = &executor.key;
+            tracing::warn!(
+                "{key}.cgroup.group_name = {group:?}: no cgroup is made; the cpuset holds by affinity"
+            );
+        }
+    }
+    let problems = plan.problems(&machine);
+    if !problems.is_empty() {
+        for problem in problems {
+            tracing::error!("{}", because(ExitCode::Start)(problem).text);
+        }
+        let text =
+            "the executors cannot be started on this machine; --dry-run shows the whole plan";
+        return Err(Failure { code: ExitCode::Start, text: text.to_owned() });
+    }
+    let xdg = env::var_os("XDG_RUNTIME_DIR");
+    let dir =
+        args.runtime_dir.clone().unwrap_or_else(|| default_path(xdg.as_deref().map(Path::new)));
+    let runtime_dir = RuntimeDir::open(&dir).map_err(because(ExitCode::Start))?;
+    // Whatever else writes to standard output from here on writes to standard error.
+    let output = seal_host::claim_stdout().map_err(because(ExitCode::Start))?;
+    tracing::info!(
+        config = %args.config.display(),
+        runtime_dir = %runtime_dir.path().display(),
+        version = env!("CARGO_PKG_VERSION"),
+        "supervisor starts"
+    );
+    let code = serve(plan, args.timing(), runtime_dir, output).map_err(because(ExitCode::Start))?;
+    tracing::info!(code = code as u8, "supervisor ends");
+    Ok(code)
+}
+
+/// An adapter for `map_err`: tells an error with all its causes.
+fn because<E: Error + 'static>(code: ExitCode) -> impl FnOnce(E) -> Failure {
+    move |error| Failure { code, text: TaskError::from_error(ErrorCode::Internal, &error).message }
+}
+
+/// Logs go to standard error: text for people, JSON for programs.
+fn log_to_stderr() {
+    let filter =
+        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if io::stderr().is_terminal() {
+        builder.with_target(false).init();
+    } else {
+        builder.json().flatten_event(true).with_span_list(false).init();
+    }
+}

@@ -1,0 +1,295 @@
+//! A supervisor under test.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// Nothing here takes that long; what does is a failure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory for one test: configurations, a runtime directory, files for handshakes.
+pub(crate) struct Scene {
+    dir: tempfile::TempDir,
+}
+
+pub(crate) struct Supervisor {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    log: Arc<Mutex<String>>,
+}
+
+/// One `[[processors.<stage>]]` table that runs the scripted executor.
+pub(crate) fn executor(stage: &str, args: &[&str], more: &str) -> String {
+    let bin = test_support::fake_exec();
+    let args: Vec<_> = std::iter::once(&stage).chain(args).collect();
+    format!("[[processors.{stage}]]\nbin = {bin:?}\nargs = {args:?}\n{more}\n")
+}
+
+/// A way of a test to wait for something that another process does.
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether a process is there and not just waiting for its status to be taken.
+pub(crate) fn is_alive(pid: i64) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.starts_with(" Z"))
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> String {
+        self.path(name).to_str().expect("UTF-8").to_owned()
+    }
+
+    pub(crate) fn touch(&self, name: &str) {
+        fs::write(self.path(name), "").expect("writable");
+    }
+
+    pub(crate) fn lines(&self, name: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.path(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    pub(crate) fn await_file(&self, name: &str) {
+        eventually(name, || self.path(name).exists().then_some(()));
+    }
+
+    pub(crate) fn config(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).expect("writable");
+        path
+    }
+
+    /// The command that runs a supervisor of `stage` in this scene.
+    pub(crate) fn command(&self, stage: &str, config: &Path) -> Command {
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_seal-supervisor")), stage, config)
+    }
+
+    pub(crate) fn command_of(&self, binary: &Path, stage: &str, config: &Path) -> Command {
+        let mut command = Command::new(binary);
+        command.args(["processor", stage, "--config"]).arg(config);
+        command.env("SEAL_RUNTIME_DIR", self.path("run")).env("RUST_LOG", "debug");
+        command.env_remove("SEAL_CONFIG").env_remove("SEAL_READY_WITHIN");
+        command
+    }
+
+    /// Starts a supervisor with quick restarts and waits until it is ready.
+    pub(crate) fn start(&self, stage: &str, config: &str) -> Supervisor {
+        self.start_with(stage, config, &[])
+    }
+
+    pub(crate) fn start_with(&self, stage: &str, config: &str, args: &[&str]) -> Supervisor {
+        let config = self.config(&format!("{stage}.toml"), config);
+        let mut command = self.command(stage, &config);
+        command.args(["--restart-wait", "10ms", "--restart-wait-max", "50ms"]).args(args);
+        let mut supervisor = Supervisor::spawn(&mut command);
+        supervisor.ready(stage);
+        supervisor
+    }
+
+    /// Checks that no slot of any limit or lock is held.
+    pub(crate) fn assert_nothing_is_locked(&self) {
+        for entry in fs::read_dir(self.path("run")).expect("a runtime directory") {
+            let path = entry.expect("readable").path();
+            let lock = seal_host::FileLock::try_take(&path).expect("lockable");
+            assert!(lock.is_some(), "{} is still locked", path.display());
+        }
+    }
+}
+
+impl Supervisor {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the supervisor can be run");
+        let (sender, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        thread::spawn(move || {
+            for line in stdout.lines() {
+                if sender.send(line.expect("UTF-8")).is_err() {
+                    // Nobody reads any more, and dropping the pipe tells the supervisor.
+                    return;
+                }
+            }
+        });
+        let log = Arc::new(Mutex::new(String::new()));
+        let mut stderr = child.stderr.take().expect("piped");
+        thread::spawn({
+            let log = log.clone();
+            move || {
+                let mut block = [0; 4096];
+                while let Ok(count @ 1..) = stderr.read(&mut block) {
+                    let text = String::from_utf8_lossy(&block[..count]);
+                    log.lock().expect("no panic").push_str(&text);
+                }
+            }
+        });
+        let stdin = child.stdin.take();
+        Self { child, stdin, lines, log }
+    }
+
+    pub(crate) fn pid(&self) -> i64 {
+        self.child.id().into()
+    }
+
+    pub(crate) fn ready(&mut self, stage: &str) {
+        assert_eq!(self.line(), format!("{stage} processor ready"), "{}", self.log());
+    }
+
+    /// Sends a request; `steps` script the executor.
+    pub(crate) fn send(&mut self, id: u64, steps: Value) {
+        self.send_raw(format!("{}\n", json!({ "id": id, "task": steps })).as_bytes());
+    }
+
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        let stdin = self.stdin.as_mut().expect("input is open");
+        stdin.write_all(bytes).expect("the supervisor reads");
+        stdin.flush().expect("the supervisor reads");
+    }
+
+    /// Sends a line to a supervisor that may be ending.
+    pub(crate) fn try_send(&mut self, line: &Value) {
+        if let Some(stdin) = &mut self.stdin {
+            let _ = stdin.write_all(format!("{line}\n").as_bytes());
+        }
+    }
+
+    pub(crate) fn end_input(&mut self) {
+        self.stdin = None;
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid()).expect("pids are small");
+        kill(Pid::from_raw(pid), signal).expect("it runs");
+    }
+
+    /// The next line on standard output.
+    pub(crate) fn line(&mut self) -> String {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => panic!("no answer came; log:\n{}", self.log()),
+            Err(RecvTimeoutError::Disconnected) => panic!("output ended; log:\n{}", self.log()),
+        }
+    }
+
+    /// The next line on standard output, or `None` if it ended.
+    pub(crate) fn line_or_end(&mut self) -> Option<String> {
+        let line = self.lines.recv_timeout(PATIENCE);
+        if line.is_err() {
+            // Standard error is read to its end once the supervisor is gone.
+            self.wait_status();
+        }
+        line.ok()
+    }
+
+    /// The next answer: its id and output, or its error.
+    pub(crate) fn answer(&mut self) -> (u64, Result<Value, String>) {
+        let line = self.line();
+        let answer: Value = serde_json::from_str(&line).expect("answers are JSON");
+        let id = answer["id"].as_u64().expect("answers have ids");
+        match answer["err_msg"].as_str() {
+            Some(error) => {
+                assert!(answer["output"].is_null(), "{line}");
+                (id, Err(error.to_owned()))
+            }
+            None => (id, Ok(answer["output"].clone())),
+        }
+    }
+
+    pub(crate) fn output(&mut self, id: u64) -> Value {
+        let (got, result) = self.answer();
+        assert_eq!(got, id, "{result:?}");
+        result.unwrap_or_else(|error| panic!("request {id} failed: {error}"))
+    }
+
+    pub(crate) fn error(&mut self, id: u64) -> String {
+        let (got, result) = self.answer();
+        assert_eq!(got, id, "{result:?}");
+        result.expect_err("the request fails")
+    }
+
+    /// Runs a task and returns its output.
+    pub(crate) fn ask(&mut self, id: u64, steps: Value) -> Value {
+        self.send(id, steps);
+        self.output(id)
+    }
+
+    pub(crate) fn assert_no_line(&mut self) {
+        match self.lines.try_recv() {
+            Ok(line) => panic!("an unexpected line: {line}"),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => {}
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().expect("no panic").clone()
+    }
+
+    pub(crate) fn await_log(&self, text: &str, count: usize) {
+        eventually(&format!("{count} x {text:?} in the log:\n{}", self.log()), || {
+            (self.log().matches(text).count() >= count).then_some(())
+        });
+    }
+
+    /// Stops reading answers.
+    pub(crate) fn stop_reading(&mut self) {
+        // The reading thread ends at the next line; closing its pipe needs one to come.
+        let (_, nobody) = channel();
+        self.lines = nobody;
+    }
+
+    /// Waits for the end and returns the exit code. No more answers may have come.
+    pub(crate) fn wait(mut self) -> i32 {
+        let status = self.wait_status();
+        if let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            panic!("an unexpected last line: {line}");
+        }
+        status.code().unwrap_or_else(|| panic!("{status}; log:\n{}", self.log()))
+    }
+
+    pub(crate) fn wait_status(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the supervisor ends", || child.try_wait().expect("our child"))
+    }
+
+    /// Ends the input and checks that the supervisor ends well.
+    pub(crate) fn finish(mut self) {
+        self.end_input();
+        assert_eq!(self.wait(), 0);
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,9 @@
+//! The supervisor as its parent sees it, with a scripted executor that misbehaves on demand.
+
+mod deaths;
+mod harness;
+mod input;
+mod locks;
+mod routing;
+mod start;
+mod stop;

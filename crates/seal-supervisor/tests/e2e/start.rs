@@ -1,0 +1,294 @@
+//! Starting: ready lines, placement, and everything that stops a start.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use test_support::skip::skipped;
+
+use crate::harness::{Scene, Supervisor, executor, is_alive};
+
+/// Runs a supervisor that cannot start and returns exit code and log.
+fn refused(scene: &Scene, stage: &str, config: &str) -> (i32, String) {
+    let config = scene.config("refused.toml", config);
+    let output = scene.command(stage, &config).output().expect("it runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "", "nothing may be said ready");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().expect("no signal"), log)
+}
+
+fn dry_run(scene: &Scene, stage: &str, config: &Path) -> String {
+    let output = scene.command(stage, config).arg("--dry-run").output().expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn it_is_ready_when_all_its_executors_are() {
+    let scene = Scene::new();
+    let late = executor("pc1", &["--ready-if", &scene.text("go")], "stable_wait = '60s'");
+    let config = scene.config("c.toml", &(executor("pc1", &[], "") + &late));
+    let mut command = scene.command("pc1", &config);
+    let mut supervisor = Supervisor::spawn(command.args(["--ready-within", "60s"]));
+    supervisor.await_log("executor is ready", 1);
+    supervisor.assert_no_line();
+    scene.touch("go");
+    supervisor.ready("pc1");
+    supervisor.finish();
+}
+
+#[test]
+fn it_is_ready_with_some_when_others_take_long() {
+    let scene = Scene::new();
+    let late = executor("pc1", &["--ready-if", &scene.text("go")], "stable_wait = '60s'");
+    let first = executor("pc1", &[], "concurrent = 1");
+    let mut supervisor = scene.start_with("pc1", &(late + &first), &["--ready-within", "100ms"]);
+    let one = supervisor.ask(1, json!(["describe"]))["pid"].clone();
+    assert_eq!(supervisor.ask(2, json!(["describe"]))["pid"], one, "only one is ready");
+    scene.touch("go");
+    supervisor.await_log("executor is ready", 2);
+    supervisor.send(3, json!([{"await": scene.path("end")}, "describe"]));
+    supervisor.send(4, json!([{"touch": scene.path("end")}, "describe"]));
+    let pids = [supervisor.answer().1, supervisor.answer().1]
+        .map(|output| output.expect("answered")["pid"].clone());
+    assert!(pids.contains(&one) && pids[0] != pids[1], "{pids:?}");
+    supervisor.finish();
+}
+
+#[test]
+fn junk_before_the_ready_line_does_no_harm() {
+    let scene = Scene::new();
+    let config = executor("c2", &["--junk-first", "loading ..."], "");
+    let mut supervisor = scene.start("c2", &config);
+    assert_eq!(supervisor.ask(1, json!([{"answer": 1}])), 1);
+    supervisor.await_log("loading ...", 1);
+    supervisor.finish();
+}
+
+#[test]
+fn an_executor_that_dies_before_it_is_ready_fails_the_start() {
+    let scene = Scene::new();
+    let starts = scene.text("starts");
+    let good = executor("pc2", &["--starts", &starts], "");
+    let config = good + &executor("pc2", &["--die", "--starts", &starts], "");
+    let (code, log) = refused(&scene, "pc2", &config);
+    assert_eq!(code, 4, "{log}");
+    assert!(log.contains("processors.pc2[1]") && log.contains("exited with code 9"), "{log}");
+    for pid in scene.lines("starts") {
+        assert!(!is_alive(pid.parse().expect("a pid")), "{pid} was left behind");
+    }
+}
+
+#[test]
+fn an_executor_that_is_never_ready_fails_the_start() {
+    let scene = Scene::new();
+    let config = executor("pc2", &["--never-ready"], "stable_wait = '300ms'");
+    let (code, log) = refused(&scene, "pc2", &config);
+    assert_eq!(code, 4, "{log}");
+    assert!(log.contains("it was not ready within 300ms"), "{log}");
+}
+
+#[test]
+fn a_machine_without_the_cpus_fails_the_start_and_names_them() {
+    let scene = Scene::new();
+    let config = executor("pc1", &[], "cgroup.cpuset = '0,8000-8002'");
+    let (code, log) = refused(&scene, "pc1", &config);
+    assert_eq!(code, 4, "{log}");
+    assert!(log.contains("cpus 8000-8002 are missing; this machine has "), "{log}");
+}
+
+#[test]
+fn a_machine_without_the_numa_node_fails_the_start() {
+    let scene = Scene::new();
+    let (code, log) = refused(&scene, "pc1", &executor("pc1", &[], "numa_preferred = 900"));
+    assert_eq!(code, 4, "{log}");
+    assert!(log.contains("numa_preferred = 900: this machine has "), "{log}");
+}
+
+#[test]
+fn a_missing_executor_fails_the_start_and_is_named() {
+    let scene = Scene::new();
+    let (code, log) = refused(&scene, "c2", "[[processors.c2]]\nbin = '/no/such/c2-exec'");
+    assert_eq!(code, 4, "{log}");
+    assert!(log.contains("there is no executable /no/such/c2-exec"), "{log}");
+}
+
+#[test]
+fn a_wrong_configuration_stops_the_start() {
+    let scene = Scene::new();
+    for (config, message) in [
+        ("[[processors.c2]]\nlocks = ['gpu']", "refused.toml:2: processors.c2[0].locks[0]"),
+        ("[[processors.pc1]]", "has no [[processors.c2]] table"),
+        ("[[processors.c2]]\nconcurent = 1", "did you mean"),
+    ] {
+        let (code, log) = refused(&scene, "c2", config);
+        assert_eq!(code, 3, "{log}");
+        assert!(log.contains(message), "{log}");
+    }
+    let own = format!("[[processors.c2]]\nbin = {:?}", env!("CARGO_BIN_EXE_seal-supervisor"));
+    let (code, log) = refused(&scene, "c2", &own);
+    assert_eq!(code, 3, "{log}");
+    assert!(log.contains("is the supervisor itself"), "{log}");
+    let output = scene.command("c2", Path::new("/no/such.toml")).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(3));
+    let output = scene.command("pc3", Path::new("x")).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_runtime_directory_open_to_others_stops_the_start() {
+    let scene = Scene::new();
+    let run = scene.path("run");
+    fs::create_dir(&run).expect("writable");
+    let all: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(&run, all).expect("ours");
+    let (code, log) = refused(&scene, "c2", &executor("c2", &[], ""));
+    assert_eq!(code, 4, "{log}");
+    assert!(log.contains("set SEAL_RUNTIME_DIR"), "{log}");
+}
+
+#[test]
+fn both_schemes_can_be_tried_dry_on_any_machine() {
+    let scene = Scene::new();
+    for scheme in ["scheme-a.toml", "scheme-b.toml"] {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/schemes").join(scheme);
+        for (stage, part) in [
+            ("pc1", "  cpus         48-89 (42 in all, by affinity)"),
+            ("pc2", "FIL_PROOFS_USE_GPU_TREE_BUILDER=1"),
+            ("c2", "c2-exec"),
+        ] {
+            let text = dry_run(&scene, stage, &config);
+            assert!(text.contains(part), "{text}");
+        }
+    }
+    assert!(!scene.path("run").exists(), "a dry run leaves nothing behind");
+}
+
+#[test]
+fn the_schemes_fail_on_a_smaller_machine_and_name_the_missing_cpus() {
+    let online = seal_host::online_cpus(Path::new("/sys")).expect("readable");
+    let missing = (0..42).collect::<seal_host::CpuSet>().minus(&online);
+    if missing.is_empty() {
+        skipped("the_schemes_fail_on_a_smaller_machine", "this machine has their cpus");
+        return;
+    }
+    let scene = Scene::new();
+    for scheme in ["scheme-a.toml", "scheme-b.toml"] {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/schemes").join(scheme);
+        let output = scene.command("pc1", &config).output().expect("it runs");
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(4), "{log}");
+        assert!(log.contains(&format!("cpus {missing} are missing")), "{log}");
+        let text = dry_run(&scene, "pc1", &config);
+        assert!(text.contains(&format!("cpus {missing} are missing")), "{text}");
+    }
+}
+
+#[test]
+fn executors_lie_beside_the_supervisor_by_default() {
+    let scene = Scene::new();
+    let supervisor = scene.path("seal-supervisor");
+    fs::copy(env!("CARGO_BIN_EXE_seal-supervisor"), &supervisor).expect("copied");
+    fs::copy(test_support::fake_exec(), scene.path("pc1-exec")).expect("copied");
+    let config = scene.config("c.toml", "[[processors.pc1]]\nargs = ['pc1']");
+    let mut supervisor = Supervisor::spawn(&mut scene.command_of(&supervisor, "pc1", &config));
+    supervisor.ready("pc1");
+    let output = supervisor.ask(1, json!(["describe"]));
+    assert_eq!(output["args"], json!([scene.path("pc1-exec"), "pc1"]));
+    supervisor.finish();
+}
+
+#[test]
+fn an_executor_runs_where_it_belongs_also_after_a_restart() {
+    let scene = Scene::new();
+    let all: seal_host::CpuSet = (0..64).collect();
+    let granted = seal_host::grantable_cpus(&all).expect("asked");
+    let cpu = granted.iter().last().expect("this test runs on one");
+    let more = format!("cgroup.cpuset = '{cpu}'\nconcurrent = 1");
+    let mut supervisor = scene.start("pc1", &executor("pc1", &[], &more));
+    for id in [1, 3] {
+        let told = supervisor.ask(id, json!(["describe"]));
+        assert_eq!(told["cpus"], cpu.to_string());
+        assert_eq!(told["group"], told["pid"], "it has a group of its own");
+        assert_eq!(told["parent"], supervisor.pid());
+        supervisor.send(id + 1, json!([{"signal": "SIGKILL"}]));
+        supervisor.error(id + 1);
+    }
+    supervisor.finish();
+}
+
+#[test]
+fn memory_of_the_preferred_node_is_preferred() {
+    let scene = Scene::new();
+    let name = "memory_of_the_preferred_node_is_preferred";
+    let nodes = seal_host::online_nodes(Path::new("/sys")).expect("readable");
+    let Some(node) = nodes.first() else { return skipped(name, "this kernel has no NUMA nodes") };
+    let config = scene.config("c.toml", &executor("c2", &[], &format!("numa_preferred = {node}")));
+    let mut supervisor = Supervisor::spawn(&mut scene.command("c2", &config));
+    let first = supervisor.line_or_end();
+    if first.is_none() && supervisor.log().contains("CAP_SYS_NICE") {
+        return skipped(name, "memory policies are not permitted here");
+    }
+    assert_eq!(first.as_deref(), Some("c2 processor ready"));
+    let told = supervisor.ask(1, json!(["describe"]));
+    let memory = told["memory"].as_str().expect("text");
+    assert!(memory.contains(&format!("prefer:{node}")), "{memory}");
+    supervisor.finish();
+}
+
+#[test]
+fn an_executor_has_the_environment_it_is_given_and_no_locks() {
+    let scene = Scene::new();
+    let limits = "[processors.ext_locks]\ngpu = 1\n[processors.limitation.concurrent]\nc2 = 1\n";
+    let inheriting = executor("c2", &[], "locks = ['gpu']\nenvs = { A = 'x', VC_CG_NAME = 'y' }");
+    let config = scene.config("c.toml", &format!("{limits}{inheriting}"));
+    let mut command = scene.command("c2", &config);
+    for name in ["VC_CG_NAME", "VC_CG_CPUSET", "VENUS_WORKER_NUMA_PREFERRED", "B"] {
+        command.env(name, "z");
+    }
+    let mut supervisor = Supervisor::spawn(&mut command);
+    supervisor.ready("c2");
+    let told = supervisor.ask(1, json!(["describe"]));
+    assert_eq!((&told["env"]["A"], &told["env"]["B"]), (&json!("x"), &json!("z")));
+    for name in ["VC_CG_NAME", "VC_CG_CPUSET", "VENUS_WORKER_NUMA_PREFERRED"] {
+        assert!(told["env"][name].is_null(), "{name} was passed on");
+    }
+    let run = scene.text("run");
+    for file in told["files"].as_array().expect("files") {
+        assert!(!file.as_str().is_some_and(|file| file.starts_with(&run)), "{file} is inherited");
+    }
+    supervisor.finish();
+
+    let bare = executor("c2", &[], "inherit_envs = false\nenvs = { A = 'x' }");
+    let mut supervisor = scene.start("c2", &bare);
+    assert_eq!(supervisor.ask(1, json!(["describe"]))["env"], json!({ "A": "x" }));
+    supervisor.finish();
+}
+
+#[test]
+fn dead_and_misspelt_settings_are_reported_at_start() {
+    let scene = Scene::new();
+    let envs = "envs = { FIL_PROOFS_MAXIMIZE_CACHING = '1', FIL_PROOFS_PARENTCACHE = 'x' }";
+    let supervisor = scene.start("pc1", &executor("pc1", &[], envs));
+    supervisor.await_log("FIL_PROOFS_MAXIMIZE_CACHING has no effect", 1);
+    supervisor.await_log("did you mean FIL_PROOFS_PARENT_CACHE?", 1);
+    supervisor.finish();
+}
+
+#[test]
+fn version_and_help_are_told_on_standard_output() {
+    let run = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_seal-supervisor"))
+            .args(args)
+            .output()
+            .expect("it runs");
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert!(run(&["--version"]).starts_with("seal-supervisor 0."));
+    for args in [&["--help"][..], &["processor", "--help"]] {
+        let help = run(args);
+        assert!(help.contains("SEAL_RUNTIME_DIR") && help.contains("[[processors.pc1]]"), "{help}");
+    }
+}
