@@ -50,6 +50,7 @@ enum Command {
     /// Runs C2 on a task as venus-worker sends it.
     C2(Task),
     /// Verifies a proof as the network does; the answer is {"valid": true} or {"valid": false}.
+    /// Bytes that are no points of the curve, and so no proof at all, are an error.
     Verify(Task),
     /// Tells the 14 parents of nodes of a proof's graph.
     Parents {

@@ -200,3 +200,76 @@ fn part(
     let digest = sink.into_digest();
     Ok((part, digest))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tiny;
+
+    fn generate(size: SectorSize, dir: &Path, overwrite: Overwrite) -> Result<Generated, String> {
+        let started = |step| assert_ne!(step, GenerateStep::Computing, "must not begin");
+        generate_test_params(size, dir, overwrite, &started).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn production_sizes_are_refused_whatever_is_insisted_on() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for size in [SectorSize::GIB_32, SectorSize::GIB_64] {
+            let error = generate(size, dir.path(), Overwrite::Force).expect_err("too large");
+            assert!(error.contains(&size.to_string()), "{error}");
+        }
+        assert!(!dir.path().join(LOCK).exists());
+    }
+
+    #[test]
+    fn the_default_directory_needs_force() {
+        let error = generate(SectorSize::KIB_2, Path::new(DEFAULT_PARAM_DIR), Overwrite::No);
+        assert!(error.expect_err("not without force").contains("--force"));
+    }
+
+    #[test]
+    fn test_parameters_that_are_there_are_kept() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let params = tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let bytes = fs::metadata(&params).expect("there").len();
+        let there = generate(SectorSize::KIB_2, dir.path(), Overwrite::No);
+        assert_eq!(there, Ok(Generated { params, bytes, took: None }));
+    }
+
+    #[test]
+    fn files_of_unknown_origin_are_not_overwritten() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let params = tiny::write(dir.path());
+        let before = fs::read(&params).expect("readable");
+        let error = generate(SectorSize::KIB_2, dir.path(), Overwrite::No).expect_err("unknown");
+        assert!(error.contains("was not made by gen-params"), "{error}");
+        tiny::mark(dir.path());
+        let mut damaged = before.clone();
+        damaged[0] ^= 1;
+        fs::write(&params, &damaged).expect("writable");
+        let error = generate(SectorSize::KIB_2, dir.path(), Overwrite::No).expect_err("changed");
+        assert!(error.contains("differs") && error.contains("--force"), "{error}");
+        assert_eq!(fs::read(&params).expect("readable"), damaged);
+    }
+
+    #[test]
+    fn what_is_written_is_marked_and_found() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let elsewhere = tempfile::tempdir().expect("a temporary directory");
+        let params = tiny::write(elsewhere.path());
+        let source = fs::read(&params).expect("readable");
+        let parameters = Parameters::<Bls12>::read(&source[..], true).expect("whole");
+        let bytes = write(&tiny::files(), dir.path(), &parameters).expect("writable");
+        assert_eq!(bytes, source.len() as u64);
+        for name in [tiny::files().params(), tiny::files().vk()] {
+            let [ours, theirs] = [dir.path(), elsewhere.path()]
+                .map(|dir| fs::read(dir.join(&name)).expect("readable"));
+            assert_eq!(ours, theirs, "{name}");
+        }
+        let meta = fs::read_to_string(dir.path().join(tiny::files().meta())).expect("readable");
+        assert_eq!(meta, r#"{"sector_size":2048}"#);
+        let there = generate(SectorSize::KIB_2, dir.path(), Overwrite::No).expect("marked");
+        assert_eq!(there.took, None);
+    }
+}

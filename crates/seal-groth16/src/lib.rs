@@ -16,6 +16,8 @@ mod load;
 mod marker;
 mod params;
 mod prove;
+#[cfg(test)]
+mod tiny;
 mod vanilla;
 
 pub use circuit::CircuitFiles;

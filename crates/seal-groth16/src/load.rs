@@ -140,3 +140,112 @@ fn decode_g2(bytes: &[u8]) -> Option<G2Affine> {
         G2Affine::from_uncompressed_unchecked(bytes.try_into().ok()?).into();
     point.filter(|point| *point != G2Affine::default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ParamDir, TestParams, Trust, tiny};
+    use seal_types::SectorSize;
+
+    fn load_from(dir: &Path, test_params: TestParams) -> Result<Loaded, Groth16Error> {
+        let trust = Trust { test_params, ..Trust::default() };
+        let found = ParamDir::new(dir).find(SectorSize::KIB_2, trust)?;
+        load(&found, &mut |_| ControlFlow::Continue(()))
+    }
+
+    fn flip(path: &Path, at: usize) {
+        let mut bytes = std::fs::read(path).expect("readable");
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).expect("writable");
+    }
+
+    fn failure(result: Result<Loaded, Groth16Error>) -> String {
+        result.err().expect("damaged").to_string()
+    }
+
+    #[test]
+    fn marked_parameters_are_loaded() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let loaded = load_from(dir.path(), TestParams::Allow).unwrap_or_else(|e| panic!("{e}"));
+        let counts = [
+            loaded.parameters.h.len(),
+            loaded.parameters.l.len(),
+            loaded.parameters.a.len(),
+            loaded.parameters.b_g1.len(),
+            loaded.parameters.b_g2.len(),
+        ];
+        assert_eq!(counts, [7, 5, 6, 4, 4]);
+    }
+
+    #[test]
+    fn parameters_that_are_not_the_published_ones_are_refused_by_their_digest() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        let error = failure(load_from(dir.path(), TestParams::Refuse));
+        assert!(error.contains("434fb1338ecfaf0f59256f30dde4968f"), "{error}");
+        assert!(load_from(dir.path(), TestParams::Allow).is_ok());
+    }
+
+    #[test]
+    fn a_damaged_point_is_named() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = tiny::write(dir.path());
+        tiny::mark(dir.path());
+        // The third point of H, which begins behind the key (864 + 4 + 2 points) and a length.
+        flip(&path, 864 + 4 + 2 * 96 + 4 + 2 * 96 + 50);
+        let error = failure(load_from(dir.path(), TestParams::Allow));
+        assert!(error.contains("point 2 of list H") && error.contains("params"), "{error}");
+    }
+
+    #[test]
+    fn a_point_swapped_for_another_good_one_is_found_by_the_digest() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let mut bytes = std::fs::read(&path).expect("readable");
+        let other: [u8; 96] =
+            G1Affine::from(blstrs::G1Projective::hash_to_curve(b"other", b"seal-exec test", b""))
+                .to_uncompressed();
+        let at = 864 + 4 + 2 * 96 + 4;
+        bytes[at..at + 96].copy_from_slice(&other);
+        std::fs::write(&path, bytes).expect("writable");
+        let error = failure(load_from(dir.path(), TestParams::Allow));
+        assert!(error.contains("its digest is"), "{error}");
+    }
+
+    #[test]
+    fn the_point_at_infinity_is_refused() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = tiny::write(dir.path());
+        let mut bytes = std::fs::read(&path).expect("readable");
+        let at = bytes.len() - 192;
+        bytes[at..].fill(0);
+        bytes[at] = 0x40;
+        std::fs::write(&path, bytes).expect("writable");
+        let error = failure(load_from(dir.path(), TestParams::Allow));
+        assert!(error.contains("point 3 of list B in G2"), "{error}");
+    }
+
+    #[test]
+    fn a_file_replaced_after_it_was_found_is_noticed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = tiny::write(dir.path());
+        let trust = Trust { test_params: TestParams::Allow, ..Trust::default() };
+        let found = ParamDir::new(dir.path()).find(SectorSize::KIB_2, trust).expect("whole");
+        flip(&path, 864 + 4 + 2 * 96 + 3);
+        let error = failure(load(&found, &mut |_| ControlFlow::Continue(())));
+        assert!(error.contains("list H changed"), "{error}");
+    }
+
+    #[test]
+    fn loading_can_be_stopped() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        let trust = Trust { test_params: TestParams::Allow, ..Trust::default() };
+        let found = ParamDir::new(dir.path()).find(SectorSize::KIB_2, trust).expect("whole");
+        let result = load(&found, &mut |_| ControlFlow::Break(()));
+        assert!(matches!(result, Err(Groth16Error::Cancelled)));
+    }
+}

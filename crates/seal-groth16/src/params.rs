@@ -220,3 +220,78 @@ fn head(path: &Path, bytes: u64) -> Result<Vec<u8>, FileError> {
     open_read(path)?.take(bytes).read_to_end(&mut head).map_err(FileError::of("read", path))?;
     Ok(head)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tiny;
+
+    const ALLOW: Trust = Trust { test_params: TestParams::Allow, digests: DigestCheck::Small };
+    const REFUSE: Trust = Trust { test_params: TestParams::Refuse, digests: DigestCheck::Small };
+
+    fn find(dir: &Path, trust: Trust) -> Result<FoundParams, Groth16Error> {
+        ParamDir::new(dir).find(SectorSize::KIB_2, trust)
+    }
+
+    #[test]
+    fn missing_parameters_are_named_with_what_to_do() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for (size, error) in ParamDir::new(dir.path()).list(Trust::default()) {
+            let error = error.expect_err("an empty directory").to_string();
+            assert!(error.contains(&CircuitFiles::of(size).expect("registered").params()));
+            assert!(error.contains("FIL_PROOFS_PARAMETER_CACHE"), "{error}");
+            // Nobody can make parameters for production sizes.
+            assert_eq!(error.contains("gen-params"), size <= SectorSize::MIB_512, "{error}");
+        }
+    }
+
+    #[test]
+    fn marked_parameters_are_found_only_where_they_are_allowed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        tiny::mark(dir.path());
+        assert!(find(dir.path(), ALLOW).expect("allowed").for_tests);
+        let error = find(dir.path(), REFUSE).expect_err("refused");
+        assert!(matches!(error, Groth16Error::NotPublished { .. }));
+        assert!(error.to_string().contains("--allow-test-params"), "{error}");
+    }
+
+    #[test]
+    fn a_truncated_file_is_found() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = tiny::write(dir.path());
+        let bytes = std::fs::read(&path).expect("readable");
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).expect("writable");
+        let error = find(dir.path(), ALLOW).expect_err("truncated").to_string();
+        assert!(error.contains("damaged") && error.contains(".params"), "{error}");
+    }
+
+    #[test]
+    fn a_length_other_than_the_marked_one_is_found() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let mut marker = Marker::read(dir.path()).expect("readable");
+        marker.files.values_mut().for_each(|file| file.size += 1);
+        marker.write(dir.path()).expect("writable");
+        let error = find(dir.path(), ALLOW).expect_err("another length").to_string();
+        assert!(error.contains("when it was made"), "{error}");
+    }
+
+    #[test]
+    fn a_verifying_key_of_other_parameters_is_found() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        let vk = dir.path().join(tiny::files().vk());
+        let mut bytes = std::fs::read(&vk).expect("readable");
+        bytes[100] ^= 1;
+        std::fs::write(&vk, &bytes).expect("writable");
+        let error = find(dir.path(), ALLOW).expect_err("another key").to_string();
+        assert!(error.contains(".vk is damaged"), "{error}");
+        std::fs::write(&vk, &bytes[..bytes.len() - 1]).expect("writable");
+        let error = find(dir.path(), ALLOW).expect_err("a short key").to_string();
+        assert!(error.contains(".vk is damaged"), "{error}");
+        std::fs::remove_file(&vk).expect("removable");
+        assert!(find(dir.path(), ALLOW).is_ok(), "only verifiers need the file");
+    }
+}

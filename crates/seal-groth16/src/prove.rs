@@ -95,8 +95,6 @@ impl Prover {
         }
         step(at, ProveStep::Checking)?;
         check_task(task)?;
-        // Missing parameters are told before minutes of work, the more so before loading.
-        self.find(proof.sector_size())?;
         let size = proof.sector_size().bytes();
         with_shape!(size, prove_shape, self, task, at)
     }
@@ -343,4 +341,252 @@ where
     )
     .map_err(Groth16Error::upstream("verify the finished proof"))?;
     if valid { Ok(()) } else { Err(Groth16Error::SelfCheck) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{TestParams, tiny};
+    use seal_wire::{ErrorCode, RawRequest};
+    use serde_json::{Value, json};
+    use std::path::Path;
+
+    /// The task of a captured request: a C1 output for `StackedDrg2KiBV1_1`.
+    fn captured() -> Value {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/protocol/c2.request.jsonl");
+        let line = std::fs::read(path).expect("part of every clone");
+        let request = RawRequest::parse(line.trim_ascii_end()).expect("captured");
+        serde_json::from_str(request.task.get()).expect("captured")
+    }
+
+    fn prover(dir: &Path) -> Prover {
+        let trust = Trust { test_params: TestParams::Allow, ..Trust::default() };
+        Prover::new(ParamDir::new(dir), trust)
+    }
+
+    fn prove(prover: &Prover, task: &Value) -> Result<Vec<u8>, Groth16Error> {
+        let task: C2Task = serde_json::from_value(task.clone()).expect("well formed");
+        prover.prove(&task, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Proves a captured task after `change`, without parameters, and returns why not.
+    fn refused(change: impl FnOnce(&mut Value)) -> Groth16Error {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut task = captured();
+        change(&mut task);
+        prove(&prover(dir.path()), &task).expect_err("there are no parameters")
+    }
+
+    fn check_refused(change: impl FnOnce(&mut Value), named: &[&str]) {
+        let error = refused(change);
+        assert_eq!(error.code(), ErrorCode::BadInput, "{error}");
+        let text = error.to_string();
+        for named in named {
+            assert!(text.contains(named), "{named}: {text}");
+        }
+    }
+
+    fn challenge(task: &mut Value, challenge: usize) -> &mut Value {
+        &mut task["c1out"]["vanilla_proofs"]["StackedDrg2KiBV1"][0][challenge]
+    }
+
+    #[test]
+    fn a_good_task_without_parameters_names_the_file() {
+        let error = refused(|_| ());
+        assert!(matches!(error, Groth16Error::MissingParameters { .. }), "{error}");
+        assert_eq!(error.code(), ErrorCode::Parameters);
+        assert!(error.to_string().contains(&tiny::files().params()), "{error}");
+    }
+
+    #[test]
+    fn non_interactive_proofs_are_refused_by_name() {
+        let name = "StackedDrg2KiBV1_2_Feat_NonInteractivePoRep";
+        let error = refused(|task| task["c1out"]["registered_proof"] = json!(name));
+        assert_eq!(error.code(), ErrorCode::Unsupported);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+
+    #[test]
+    fn elements_at_or_above_the_modulus_are_named() {
+        let bad = json!(vec![0xff; 32]);
+        for name in ["comm_r", "comm_d", "replica_id"] {
+            let change = |task: &mut Value| task["c1out"][name] = bad.clone();
+            check_refused(change, &[name, "ffffffff", "modulus"]);
+        }
+        for (pointer, place) in [
+            ("/comm_d_proofs/data/Single/root", "comm_d_proofs.root"),
+            ("/comm_d_proofs/data/Single/path/path/5/hashes/0", "path[5].hashes[0]"),
+            ("/comm_r_last_proof/data/Single/leaf", "comm_r_last_proof.leaf"),
+            ("/replica_column_proofs/c_x/column/rows/1", "c_x.column.rows[1]"),
+            (
+                "/replica_column_proofs/exp_parents/7/inclusion_proof/data/Single/root",
+                "exp_parents[7].inclusion_proof.root",
+            ),
+            ("/labeling_proofs/1/parents/36", "labeling_proofs[1].parents[36]"),
+        ] {
+            let change = |task: &mut Value| {
+                *challenge(task, 1).pointer_mut(pointer).expect("there") = bad.clone();
+            };
+            check_refused(change, &["vanilla_proofs.StackedDrg2KiBV1[0][1].", place, "modulus"]);
+        }
+    }
+
+    #[test]
+    fn proofs_of_the_wrong_shape_are_refused_without_a_panic() {
+        let drop_last = |pointer: &'static str| {
+            move |task: &mut Value| {
+                let list = challenge(task, 0).pointer_mut(pointer).expect("there");
+                list.as_array_mut().expect("a list").pop();
+            }
+        };
+        for (pointer, named) in [
+            ("/comm_d_proofs/data/Single/path/path", "5 levels, expected 6"),
+            ("/comm_r_last_proof/data/Single/path/path/0/hashes", "6 siblings, expected 7"),
+            ("/replica_column_proofs/c_x/column/rows", "1 rows, expected 2"),
+            ("/replica_column_proofs/drg_parents", "5 parents, expected 6"),
+            ("/replica_column_proofs/exp_parents", "7 parents, expected 8"),
+            ("/labeling_proofs", "1 layers, expected 2"),
+            ("/labeling_proofs/0/parents", "labeling_proofs[0]"),
+            ("/encoding_proof/parents", "encoding_proof"),
+        ] {
+            check_refused(drop_last(pointer), &[named]);
+        }
+        check_refused(
+            |task| {
+                let path = "/comm_r_last_proof/data/Single/path/path/1/index";
+                *challenge(task, 0).pointer_mut(path).expect("there") = json!(8);
+            },
+            &["index 8 of 8 nodes"],
+        );
+        check_refused(
+            |task| challenge(task, 0)["comm_d_proofs"] = json!("text"),
+            &["vanilla_proofs", "invalid type"],
+        );
+    }
+
+    #[test]
+    fn wrong_numbers_of_partitions_and_challenges_are_told() {
+        check_refused(
+            |task| {
+                let proofs = &mut task["c1out"]["vanilla_proofs"]["StackedDrg2KiBV1"];
+                let partition = proofs[0].clone();
+                proofs.as_array_mut().expect("a list").push(partition);
+            },
+            &["2 partitions, expected 1"],
+        );
+        check_refused(
+            |task| task["c1out"]["vanilla_proofs"]["StackedDrg2KiBV1"] = json!([[]]),
+            &["[0]", "0 challenges, expected 2"],
+        );
+        check_refused(
+            |task| task["c1out"]["vanilla_proofs"]["StackedDrg2KiBV1"] = json!([]),
+            &["0 partitions, expected 1"],
+        );
+    }
+
+    #[test]
+    fn proofs_under_another_shapes_name_are_refused() {
+        check_refused(
+            |task| {
+                let proofs = task["c1out"]["vanilla_proofs"]["StackedDrg2KiBV1"].take();
+                task["c1out"]["vanilla_proofs"] = json!({ "StackedDrg8MiBV1": proofs });
+            },
+            &["StackedDrg8MiBV1", "StackedDrg2KiBV1"],
+        );
+        check_refused(|task| task["c1out"]["vanilla_proofs"] = json!({}), &["StackedDrg2KiBV1"]);
+        check_refused(|task| task["c1out"]["vanilla_proofs"] = json!(7), &["vanilla_proofs"]);
+    }
+
+    #[test]
+    fn a_c1_output_of_another_sector_is_told_as_such() {
+        let other_sector = |task: &mut Value| task["sector_id"] = json!(7);
+        let other_prover = |task: &mut Value| task["prover_id"] = json!(vec![1; 32]);
+        let other_ticket = |task: &mut Value| task["c1out"]["ticket"][0] = json!(0);
+        let other_graph =
+            |task: &mut Value| task["c1out"]["registered_proof"] = json!("StackedDrg2KiBV1");
+        check_refused(other_sector, &["another sector", "sector 7"]);
+        check_refused(other_prover, &["another sector"]);
+        check_refused(other_ticket, &["another sector"]);
+        check_refused(other_graph, &["another sector"]);
+    }
+
+    #[test]
+    fn commitments_and_seed_must_not_be_zero() {
+        for name in ["comm_r", "comm_d", "seed"] {
+            check_refused(|task| task["c1out"][name] = json!(vec![0; 32]), &[name, "zero"]);
+        }
+    }
+
+    #[test]
+    fn proofs_that_do_not_hold_are_found_before_proving() {
+        // Another seed asks for other challenges; the rest is a sibling or a label gone bad in
+        // each part, of which the published verification walks all but the first two paths.
+        check_refused(|task| task["c1out"]["seed"][0] = json!(0), &["do not verify"]);
+        for pointer in [
+            "/comm_d_proofs/data/Single/path/path/3/hashes/0/0",
+            "/comm_r_last_proof/data/Single/path/path/1/hashes/6/0",
+            "/replica_column_proofs/c_x/inclusion_proof/data/Single/path/path/0/hashes/0/0",
+            "/replica_column_proofs/drg_parents/0/inclusion_proof/data/Single/path/path/1/hashes/0/0",
+        ] {
+            let change = |task: &mut Value| {
+                let byte = challenge(task, 1).pointer_mut(pointer).expect("there");
+                *byte = json!(byte.as_u64().expect("a byte") ^ 1);
+            };
+            check_refused(change, &["do not verify"]);
+        }
+    }
+
+    #[test]
+    fn labels_that_differ_from_the_parents_columns_are_found() {
+        let pointer = "/replica_column_proofs/drg_parents/2/column/rows/0/0";
+        let change = |task: &mut Value| {
+            let byte = challenge(task, 0).pointer_mut(pointer).expect("there");
+            *byte = json!(byte.as_u64().expect("a byte") ^ 1);
+        };
+        check_refused(change, &["[0][0].labeling_proofs[0]", "differ"]);
+        let change = |task: &mut Value| challenge(task, 0)["labeling_proofs"][0]["node"] = json!(1);
+        check_refused(change, &["labeling_proofs[0]", "node 1"]);
+    }
+
+    #[test]
+    fn parameters_of_another_circuit_are_told_as_damaged() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let error = prove(&prover(dir.path()), &captured()).expect_err("no such circuit");
+        assert_eq!(error.code(), ErrorCode::Parameters);
+        assert!(error.to_string().contains("a circuit with 2 inputs"), "{error}");
+    }
+
+    #[test]
+    fn a_task_can_be_stopped_before_it_begins() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let task: C2Task = serde_json::from_value(captured()).expect("captured");
+        let error = prover(dir.path()).prove(&task, &mut |_| ControlFlow::Break(()));
+        assert!(matches!(error, Err(Groth16Error::Cancelled)));
+    }
+
+    /// Needs real parameters, which take minutes to make; the end-to-end tests make them.
+    #[test]
+    fn a_captured_task_is_proved_and_parameters_are_kept() {
+        let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-params"));
+        if !dir.join(tiny::files().params()).exists() {
+            return test_support::skip::skipped(
+                "seal-groth16 a_captured_task_is_proved_and_parameters_are_kept",
+                "there are no test parameters in target/test-params",
+            );
+        }
+        let prover = prover(dir);
+        let mut loads = 0;
+        let mut count_loads = |step| {
+            loads +=
+                usize::from(matches!(step, ProveStep::Loading { done, total } if done == total));
+            ControlFlow::Continue(())
+        };
+        let task: C2Task = serde_json::from_value(captured()).expect("captured");
+        let proof = prover.prove(&task, &mut count_loads).expect("a good task");
+        assert_eq!(proof.len(), PROOF_BYTES);
+        prover.preload(SectorSize::KIB_2, &mut count_loads).expect("loaded already");
+        assert_eq!(loads, 1);
+    }
 }

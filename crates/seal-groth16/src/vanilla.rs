@@ -289,6 +289,9 @@ fn check_label(label: &LabelProof, layer: usize, columns: &ReplicaColumnProofs) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use filecoin_proofs::{DefaultTreeHasher, SectorShape2KiB, SectorShape16KiB, SectorShape32KiB};
+    use rand::rngs::OsRng;
+    use storage_proofs_core::merkle::{DiskTree, MerkleTreeTrait, generate_tree};
 
     #[test]
     fn elements_below_the_modulus_are_good_and_no_others() {
@@ -323,6 +326,50 @@ mod tests {
             assert_eq!(1 << ours.data_levels, theirs.nodes);
             let base = 8_usize.pow(ours.base_levels as u32);
             assert_eq!(base * ours.shape.base_trees() as usize, theirs.nodes);
+        }
+    }
+
+    /// A path in a tree of `Shape` over `nodes` leaves, by the published crates.
+    fn published_path<Shape: MerkleTreeTrait>(nodes: usize) -> MerkleProof {
+        type Disk<S> = DiskTree<
+            DefaultTreeHasher,
+            <S as MerkleTreeTrait>::Arity,
+            <S as MerkleTreeTrait>::SubTreeArity,
+            <S as MerkleTreeTrait>::TopTreeArity,
+        >;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = Some(dir.path().to_path_buf());
+        let (_, tree) = generate_tree::<Disk<Shape>, _>(&mut OsRng, nodes, path);
+        let proof = tree.gen_proof(nodes - 1).expect("a leaf of the tree");
+        let json = serde_json::to_string(&proof).expect("serializable");
+        serde_json::from_str(&json).expect("the published structure")
+    }
+
+    /// The shapes of production sectors, over trees small enough to make here.
+    #[test]
+    fn paths_through_joined_trees_are_those_of_the_published_crates() {
+        let expectation = |name: &str| {
+            let porep = seal_types::Porep {
+                sector_size: name.parse().expect("a size"),
+                shape: TreeShape::of(name.parse().expect("a size")),
+                ..RegisteredProof::all().next().expect("twenty").porep()
+            };
+            let base_levels = porep.base_tree_leaves().ilog(8) as usize;
+            let (partitions, challenges, layers) = (1, 2, 2);
+            let data_levels = porep.nodes().ilog2() as usize;
+            let shape = porep.shape;
+            Expectation { partitions, challenges, layers, shape, data_levels, base_levels }
+        };
+        let paths = [
+            ("2KiB", published_path::<SectorShape2KiB>(64)),
+            ("16KiB", published_path::<SectorShape16KiB>(512)),
+            ("32KiB", published_path::<SectorShape32KiB>(1024)),
+        ];
+        for (expected, _) in &paths {
+            for (name, path) in &paths {
+                let checked = expectation(expected).check_tree_proof(path);
+                assert_eq!(checked.is_ok(), expected == name, "{name} as {expected}: {checked:?}");
+            }
         }
     }
 }
