@@ -1,0 +1,3 @@
+//! Benches live in `benches/`; run them with `cargo bench -p benches`. Results that a document
+//! quotes are kept under `runs/`.
+#![forbid(unsafe_code)]
