@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getppid};
 
@@ -74,6 +74,7 @@ impl std::fmt::Display for Ending {
 #[repr(u8)]
 enum Step {
     DieWithParent = 1,
+    Signals,
     Affinity,
     AffinityReadBack,
     MemoryPolicy,
@@ -88,8 +89,8 @@ struct Before {
     report: PipeWriter,
 }
 
-/// Starts `command` in a process group of its own, at its place, to be killed when the calling
-/// thread ends.
+/// Starts `command` in a process group of its own, at its place, with no signal blocked, to be
+/// killed when the calling thread ends.
 ///
 /// The kernel ties that to the thread, not the process: call this from a thread that lives as
 /// long as the process.
@@ -120,7 +121,7 @@ pub fn spawn(mut command: Command, placement: &Placement) -> Result<Child, Spawn
     command.process_group(0);
     // SAFETY: between fork and exec only async-signal-safe things may be done, because other
     // threads may have held locks, that of the allocator included, at the fork. `Before::apply`
-    // makes system calls (prctl, getppid, sched_setaffinity, sched_getaffinity, set_mempolicy,
+    // makes system calls (prctl, getppid, sigprocmask, sched_setaffinity, sched_getaffinity, set_mempolicy,
     // get_mempolicy, write) on memory that was made before the fork; its errors are plain errno
     // values, which allocate nothing.
     unsafe { command.pre_exec(move || before.apply()) };
@@ -188,6 +189,8 @@ impl Before {
         if getppid() != self.parent {
             return Err(at(Step::DieWithParent)(io::Error::from_raw_os_error(libc::ESRCH)));
         }
+        // The mask is inherited; a child that never sees SIGTERM could only be killed.
+        SigSet::empty().thread_set_mask().map_err(|errno| at(Step::Signals)(errno.into()))?;
         if let Some(cpus) = &self.cpus {
             cpus.apply().map_err(at(Step::Affinity))?;
             // The kernel drops cpus it does not grant without an error.
@@ -206,8 +209,9 @@ impl Before {
 }
 
 impl Step {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::DieWithParent,
+        Self::Signals,
         Self::Affinity,
         Self::AffinityReadBack,
         Self::MemoryPolicy,
@@ -219,6 +223,7 @@ impl Step {
         let node = placement.preferred_node.map(|node| node.to_string()).unwrap_or_default();
         match self {
             Self::DieWithParent => "tie its life to this process".to_owned(),
+            Self::Signals => "let it receive signals".to_owned(),
             Self::Affinity => format!("confine it to cpus {cpus}"),
             Self::AffinityReadBack => {
                 format!("confine it to cpus {cpus}: the kernel grants only some of them")
@@ -280,14 +285,14 @@ mod tests {
     fn memory_of_the_preferred_node_is_preferred() {
         let node = crate::online_nodes(std::path::Path::new("/sys")).expect("readable");
         let Some(node) = node.first().copied() else {
-            eprintln_skip("this kernel has no NUMA nodes");
+            note_skipped("this kernel has no NUMA nodes");
             return;
         };
         let placement = Placement { cpus: None, preferred_node: Some(node) };
         let maps = match spawn(shell("cat /proc/self/numa_maps"), &placement) {
             Ok(child) => child.wait_with_output().expect("can be waited for").stdout,
             Err(SpawnError::Place { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
-                eprintln_skip("memory policies are not permitted here");
+                note_skipped("memory policies are not permitted here");
                 return;
             }
             Err(error) => panic!("{error}"),
@@ -333,6 +338,16 @@ mod tests {
     }
 
     #[test]
+    fn a_child_receives_signals_that_its_parent_holds_back() {
+        let starter = std::thread::spawn(|| {
+            SigSet::from(Signal::SIGTERM).thread_block().expect("allowed");
+            output("grep SigBlk /proc/self/status", &Placement::default())
+        });
+        let blocked = starter.join().expect("no panic");
+        assert_eq!(blocked, "SigBlk:\t0000000000000000\n");
+    }
+
+    #[test]
     fn a_group_is_signalled_until_it_has_been_waited_for() {
         let mut child = spawn(shell("exit 3"), &Placement::default()).expect("starts");
         assert_eq!(wait_ended(child.id()).expect("our child"), Ending::Exited(3));
@@ -343,7 +358,7 @@ mod tests {
     }
 
     /// Tests write to standard error only here, to say what they could not check.
-    fn eprintln_skip(why: &str) {
+    fn note_skipped(why: &str) {
         let _ = writeln!(io::stderr(), "skipped: {why}");
     }
 }

@@ -89,7 +89,8 @@ fn told_to_end_it_cancels_what_is_left_and_leaves_nothing_behind() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let scene = Scene::new();
         let limits = "[processors.limitation.concurrent]\npc1 = 1\n";
-        let mut supervisor = scene.start("pc1", &format!("{limits}{}", executor("pc1", &[], "")));
+        let config = format!("{limits}{}", executor("pc1", &[], ""));
+        let mut supervisor = scene.start_with("pc1", &config, &["--grace", "1h"]);
         let pid = pid_of_executor(&mut supervisor);
         supervisor.send(1, json!([{"touch": scene.path("1")}, {"await": scene.path("never")}]));
         supervisor.send(2, json!([{"answer": 2}]));
