@@ -205,7 +205,7 @@ impl Supervisor {
 
     fn accept(&mut self, id: u64, mut line: Vec<u8>) {
         if self.outstanding.contains(&id) {
-            return self.bad_request(Some(id), "the id is that of a request not answered yet");
+            return self.bad_request(Some(id), "its id is that of a request not answered yet");
         }
         if let Some(end) = &self.end {
             let reason = format!("{}; the request was not started", end.reason);
@@ -222,6 +222,10 @@ impl Supervisor {
 
     fn bad_request(&self, id: Option<u64>, reason: &str) {
         match id {
+            // An answer would be taken for that of the first request with this id.
+            Some(id) if self.outstanding.contains(&id) => {
+                tracing::error!(req = id, reason, "a request repeats an id in use; it is ignored");
+            }
             Some(id) => self.refuse(id, ErrorCode::BadRequest, reason),
             None => tracing::error!(reason, "a line is no request and has no id; it is ignored"),
         }

@@ -46,13 +46,13 @@ fn a_line_over_the_cap_is_answered_and_serving_goes_on() {
 }
 
 #[test]
-fn an_id_in_use_is_refused() {
+fn a_request_that_repeats_an_id_in_use_is_ignored() {
     let scene = Scene::new();
     let mut supervisor = scene.start("pc2", &executor("pc2", &[], ""));
     supervisor.send(1, json!([{"await": scene.path("go")}, {"answer": "first"}]));
     supervisor.send(1, json!([{"answer": "second"}]));
-    let error = supervisor.error(1);
-    assert_eq!(error, "[bad-request] the id is that of a request not answered yet");
+    supervisor.send_raw(b"{\"id\":1,\"task\":[broken\n");
+    supervisor.await_log("a request repeats an id in use; it is ignored", 2);
     scene.touch("go");
     assert_eq!(supervisor.output(1), "first");
     assert_eq!(supervisor.ask(1, json!([{"answer": "third"}])), "third");
