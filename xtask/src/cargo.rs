@@ -44,6 +44,13 @@ pub(crate) fn build_binaries() -> Result<()> {
     cargo(&["build", "--release", "--workspace", "--bins"], &[])
 }
 
+/// Builds everything that tests and benches need, binaries among them. Other than
+/// [`build_binaries`] this is what `cargo test --workspace` builds too: with another choice of
+/// packages the proof crates get other features and are compiled again.
+pub(crate) fn build_all_targets() -> Result<()> {
+    cargo(&["build", "--release", "--workspace", "--all-targets"], &[])
+}
+
 /// Where the test parameters are kept; made once.
 pub(crate) fn test_params_dir() -> PathBuf {
     target().join("test-params")

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use seal_types::SectorSize;
 
-use crate::cargo::{build_binaries, cargo, ensure_test_params, target};
+use crate::cargo::{build_all_targets, cargo, ensure_test_params, target};
 use crate::out::{say, step};
 use crate::tidy;
 
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         clippy.extend(["--", "--deny", "warnings"]);
     }
     cargo(&clippy, &[])?;
-    build_binaries()?;
+    build_all_targets()?;
     ensure_test_params(SectorSize::KIB_2)?;
 
     let skip_log = target().join("skipped-tests");
