@@ -9,6 +9,7 @@
 
 use std::fs::{self, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,15 @@ impl ParentsCache {
     pub fn open(graph: &Graph, directory: &Path, watch: Watch<'_>) -> Result<Self, SdrError> {
         fs::create_dir_all(directory).map_err(FileError::of("create", directory))?;
         let path = directory.join(graph.cache_name() + ".cache");
+        let seen = identity(&path);
         if let Some(cache) = Self::open_existing(graph, &path, watch)? {
+            return Ok(cache);
+        }
+        let _sole_maker = wait_to_make(directory, watch)?;
+        if identity(&path) != seen
+            && let Some(cache) = Self::open_existing(graph, &path, watch)?
+        {
+            // Made by somebody else in the meantime.
             return Ok(cache);
         }
         Self::make(graph, &path, watch)?;
@@ -191,19 +200,46 @@ impl ParentsCache {
     }
 }
 
+/// Which file lies at `path`, and its state: changes when a cache is made.
+fn identity(path: &Path) -> Option<(u64, u64, i64, i64)> {
+    let meta = fs::metadata(path).ok()?;
+    Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+}
+
 /// Waits while another process makes the cache: `filecoin-proofs` gives the file its name first
 /// and holds an exclusive lock until it is complete. Only a shared lock is ever taken here, and
 /// only for a moment.
 fn wait_until_made(file: &fs::File, path: &Path, watch: Watch<'_>) -> Result<(), SdrError> {
+    if wait_for_lock(path, watch, || file.try_lock_shared())? {
+        file.unlock().map_err(FileError::of("unlock", path))?;
+    }
+    Ok(())
+}
+
+/// Waits until nobody else makes a cache in `directory`: two makers of one cache would write the
+/// same temporary, and one could give its name to what the other has only begun. The lock is on
+/// the directory itself, so that it leaves no file behind; it is released with the result.
+fn wait_to_make(directory: &Path, watch: Watch<'_>) -> Result<fs::File, SdrError> {
+    let file = seal_host::open_read(directory)?;
+    wait_for_lock(directory, watch, || file.try_lock())?;
+    Ok(file)
+}
+
+/// Tries until the lock is had. `false` on a file system without locks, where there is nothing to
+/// wait for.
+fn wait_for_lock(
+    path: &Path,
+    watch: Watch<'_>,
+    try_lock: impl Fn() -> Result<(), TryLockError>,
+) -> Result<bool, SdrError> {
     let mut told = None;
     loop {
-        match file.try_lock_shared() {
-            Ok(()) => break,
+        match try_lock() {
+            Ok(()) => return Ok(true),
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => {
-                // A file system without locks: nothing to learn from them there.
-                tracing::debug!(path = %path.display(), %error, "no lock on the parents cache");
-                return Ok(());
+                tracing::debug!(path = %path.display(), %error, "no lock for the parents cache");
+                return Ok(false);
             }
         }
         if (watch.cancelled)() {
@@ -215,8 +251,6 @@ fn wait_until_made(file: &fs::File, path: &Path, watch: Watch<'_>) -> Result<(),
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    file.unlock().map_err(FileError::of("unlock", path))?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -300,6 +334,25 @@ mod tests {
         assert!(matches!(error, SdrError::Cancelled), "{error}");
         maker.unlock().expect("unlockable");
         ParentsCache::open(&graph, dir.path(), QUIET).expect("made");
+    }
+
+    #[test]
+    fn many_who_want_the_same_cache_at_once_all_get_it() {
+        let graph = graph("StackedDrg2KiBV1_1");
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let gate = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        gate.wait();
+                        ParentsCache::open(&graph, dir.path(), QUIET).expect("made once");
+                    });
+                }
+            });
+            // The cache and its stamp.
+            assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 2);
+        }
     }
 
     #[test]
