@@ -10,6 +10,7 @@ mod cpuset;
 mod files;
 mod lock;
 mod map;
+mod memory;
 mod numa;
 mod space;
 mod stdio;
@@ -22,6 +23,7 @@ pub use files::{
 };
 pub use lock::FileLock;
 pub use map::ReadMap;
+pub use memory::Region;
 pub use numa::{NodeId, node_cpus, online_nodes};
 pub use space::{SpaceError, free_bytes, is_all_holes, require_free};
 pub use stdio::{claim_stdout, has_reader};
