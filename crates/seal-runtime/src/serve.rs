@@ -6,14 +6,15 @@
 //!
 //! The end: when the input ends, the parent is gone or wants no more. If somebody still reads the
 //! answers, the tasks at hand are done first; if nobody does, they are stopped at their next
-//! checkpoint. SIGTERM and SIGINT stop them too, with an answer.
+//! checkpoint. SIGTERM and SIGINT stop them too, with an answer. A task that has not come to a
+//! checkpoint within the grace is answered by the loop, and the process ends under it.
 
 use std::any::Any;
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use seal_wire::{
@@ -71,6 +72,7 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         answers,
         events,
         cancel: CancelToken::default(),
+        unanswered: Unanswered::default(),
         running: HashSet::new(),
         queue: VecDeque::new(),
         input_ended: false,
@@ -113,6 +115,22 @@ fn read_input(cap: usize, events: Sender<Event>) {
     });
 }
 
+/// The running tasks that have no answer yet. Whoever takes an id out answers it, so that none is
+/// answered twice.
+#[derive(Clone, Default)]
+struct Unanswered(Arc<Mutex<HashSet<u64>>>);
+
+impl Unanswered {
+    fn add(&self, id: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    /// Whether `id` had no answer; it is the caller's to answer now.
+    fn take(&self, id: u64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
+    }
+}
+
 struct Waiting<T> {
     id: u64,
     sector: String,
@@ -125,6 +143,7 @@ struct Loop<E: Executor> {
     answers: Arc<Answers>,
     events: Sender<Event>,
     cancel: CancelToken,
+    unanswered: Unanswered,
     running: HashSet<u64>,
     queue: VecDeque<Waiting<E::Task>>,
     input_ended: bool,
@@ -152,15 +171,27 @@ impl<E: Executor> Loop<E> {
             let idle = self.running.is_empty() && self.queue.is_empty();
             let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if idle && (self.panicked || self.input_ended) || over {
+                self.answer_running();
                 return self.exit_code();
             }
         }
     }
 
-    fn exit_code(&self) -> ExitCode {
-        if !self.running.is_empty() {
-            tracing::warn!(running = ?self.running, "ending although tasks have not stopped");
+    /// Answers the tasks under which the process ends.
+    fn answer_running(&self) {
+        let grace = self.options.grace;
+        for id in self.running.iter().copied().filter(|id| self.unanswered.take(*id)) {
+            let message = format!(
+                "the executor was told to end and the task did not stop within {grace:?}; the \
+                 executor ends without it"
+            );
+            let error = TaskError::new(ErrorCode::Cancelled, message);
+            tracing::error!(req = id, code = %error.code, "task failed: {}", error.message);
+            self.answer_failure(id, &error);
         }
+    }
+
+    fn exit_code(&self) -> ExitCode {
         if self.panicked {
             ExitCode::Panicked
         } else if self.cancel.is_cancelled() && !self.answers.have_reader() {
@@ -258,17 +289,21 @@ impl<E: Executor> Loop<E> {
         while self.running.len() < self.options.concurrent.max(1) {
             let Some(Waiting { id, sector, task }) = self.queue.pop_front() else { return };
             self.running.insert(id);
+            self.unanswered.add(id);
+            let unanswered = self.unanswered.clone();
             let executor = Arc::clone(&self.executor);
             let answers = Arc::clone(&self.answers);
             let events = self.events.clone();
             let cancel = self.cancel.clone();
             let work = move || {
-                let panicked = run_task(&*executor, id, &sector, task, &answers, cancel);
+                let panicked =
+                    run_task(&*executor, (id, &unanswered), &sector, task, &answers, cancel);
                 // The loop outlives its tasks or the process is ending.
                 let _ = events.send(Event::Done { id, panicked });
             };
             if let Err(error) = std::thread::Builder::new().name(format!("task-{id}")).spawn(work) {
                 self.running.remove(&id);
+                self.unanswered.take(id);
                 let message = format!("cannot start a thread for the task: {error}");
                 self.answer_failure(id, &TaskError::new(ErrorCode::Unavailable, message));
             }
@@ -308,7 +343,7 @@ fn parse_task<E: Executor>(request: &RawRequest) -> serde_json::Result<E::Task> 
 /// Runs one task to its answer. Returns whether it panicked.
 fn run_task<E: Executor>(
     executor: &E,
-    id: u64,
+    (id, unanswered): (u64, &Unanswered),
     sector: &str,
     task: E::Task,
     answers: &Answers,
@@ -327,6 +362,10 @@ fn run_task<E: Executor>(
     let result = result.unwrap_or_else(|panic| {
         Err(TaskError::new(ErrorCode::Internal, format!("panic: {}", panic_text(&*panic))))
     });
+    if !unanswered.take(id) {
+        tracing::warn!(elapsed_ms, "the task ends too late: it was answered as cancelled");
+        return panicked;
+    }
     match result {
         Ok(output) => {
             tracing::info!(elapsed_ms, "task done");
