@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use seal_types::Stage;
 
-use crate::client::{Processor, binary};
+use crate::client::{Processor, binary, binary_dir};
 
 /// Within this time every executor is ready.
 const READY: Duration = Duration::from_secs(30);
@@ -123,6 +123,18 @@ impl Log {
         until(patience, || Ok(!self.lines_with(words)?.is_empty()))
             .with_context(|| format!("no line with {words:?} in the log:\n{}", self.0.display()))
     }
+}
+
+/// The directory of the Groth16 parameters for tests with 2 KiB sectors, which `cargo xtask test`
+/// makes; if they are not there, why not.
+pub fn test_params() -> std::result::Result<PathBuf, String> {
+    let dir = binary_dir().map_err(|error| format!("{error:#}"))?.join("../test-params");
+    if dir.join("seal-exec-test-params.json").exists()
+        && let Ok(dir) = dir.canonicalize()
+    {
+        return Ok(dir);
+    }
+    Err(format!("no test parameters in {}; `cargo xtask test` makes them", dir.display()))
 }
 
 /// Waits until `holds` does.

@@ -1,0 +1,276 @@
+//! Bad input to PC1: staged files, commitments, trees D and directories that are not right.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use super::*;
+use serde_json::json;
+
+const CASE: &str = "2KiB-v1_1-a";
+const EMPTY: &str = "2KiB-v1_1-cc";
+
+#[test]
+fn a_staged_file_that_is_missing_or_a_directory_is_named() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, _) = serve(Stage::Pc1, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    let mut task = sector.pc1_task()?;
+    for (path, code, words) in [
+        ("missing", ErrorCode::Io, &["cannot open", "No such file"][..]),
+        (CASE, ErrorCode::BadInput, &["in_path", "is not a file"]),
+    ] {
+        let path = dir.path().join(path);
+        task["in_path"] = json!(path);
+        let error = pc1.call_failing(&task, PATIENCE)?;
+        tells(&error, code, words)?;
+        ensure!(error.contains(&path.display().to_string()), "{error}");
+    }
+    ensure!(sector.names()?.is_empty(), "{:?}", sector.names()?);
+    pc1_succeeds(&mut pc1, &sector)?;
+    Ok(())
+}
+
+#[test]
+fn a_short_staged_file_is_padded_and_comm_d_decides() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, log) = serve(Stage::Pc1, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    let whole = fs::read(sector.staged())?;
+    fs::write(sector.staged(), &whole[..1000])?;
+    let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
+    let staged = sector.staged().display().to_string();
+    tells(&error, ErrorCode::BadInput, &[&staged, "comm_d is", &sector.vector.comm_d])?;
+    let mut padded = whole[..1000].to_vec();
+    padded.resize(whole.len(), 0);
+    let root = tree_d(&padded);
+    ensure!(error.contains(&hex::encode(&root[root.len() - 32..])), "found root: {error}");
+    let told = log.lines_with(&["WARN", &staged, "1000", "2048", "padded with zeros"])?;
+    ensure!(told.len() == 1, "{}", log.text()?);
+    ensure!(sector.names()?.is_empty(), "{:?}", sector.names()?);
+    ensure!(fs::read(sector.sealed())?.is_empty(), "nothing was copied");
+
+    // Where what is missing is zeros anyway, the sector is good.
+    let empty = stage(EMPTY, dir.path())?;
+    fs::write(empty.staged(), [0; 1000])?;
+    pc1_succeeds(&mut pc1, &empty)?;
+    ensure!(log.lines_with(&["WARN", "padded with zeros"])?.len() == 2, "{}", log.text()?);
+
+    fs::write(sector.staged(), whole)?;
+    pc1_succeeds(&mut pc1, &sector)?;
+    Ok(())
+}
+
+#[test]
+fn a_long_staged_file_is_cut() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, log) = serve(Stage::Pc1, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    let mut long = fs::read(sector.staged())?;
+    long.resize(3000, 7);
+    fs::write(sector.staged(), long)?;
+    pc1_succeeds(&mut pc1, &sector)?;
+    let staged = sector.staged().display().to_string();
+    let told = log.lines_with(&["WARN", &staged, "3000", "2048", "cut"])?;
+    ensure!(told.len() == 1, "{}", log.text()?);
+    Ok(())
+}
+
+#[test]
+fn pieces_of_another_sector_are_refused() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, _) = serve(Stage::Pc1, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    let comm_d = &sector.vector.comm_d;
+
+    let (_, other) = foreign_tree_d();
+    let mut task = sector.pc1_task()?;
+    task["piece_infos"][0]["commitment"] = json!(hex::decode(&other)?);
+    let error = pc1.call_failing(&task, PATIENCE)?;
+    tells(&error, ErrorCode::BadInput, &[comm_d, &other, "another sector"])?;
+
+    // A sector without data, but pieces that have some.
+    let data = fs::read(sector.staged())?;
+    fs::File::create(sector.staged())?.set_len(2048)?;
+    let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
+    tells(&error, ErrorCode::BadInput, &["holds no data", comm_d])?;
+
+    let mut task = sector.pc1_task()?;
+    task["piece_infos"][0]["size"] = json!(2000);
+    let error = pc1.call_failing(&task, PATIENCE)?;
+    tells(&error, ErrorCode::BadInput, &["piece_infos", "piece 0 has 2000 bytes"])?;
+    task["piece_infos"][0]["size"] = json!(4064);
+    let error = pc1.call_failing(&task, PATIENCE)?;
+    tells(&error, ErrorCode::BadInput, &["piece 0 ends 2048 padded bytes behind the end"])?;
+
+    ensure!(sector.names()?.is_empty(), "{:?}", sector.names()?);
+    ensure!(fs::read(sector.sealed())?.is_empty(), "nothing was copied");
+    fs::write(sector.staged(), data)?;
+    pc1_succeeds(&mut pc1, &sector)?;
+    Ok(())
+}
+
+#[test]
+fn a_tree_d_of_another_sector_is_replaced_with_a_warning() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, log) = serve(Stage::Pc1, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    let (foreign, other_comm_d) = foreign_tree_d();
+    let tree = sector.cache().join(TREE_D);
+
+    fs::write(&tree, &foreign)?;
+    pc1_succeeds(&mut pc1, &sector)?;
+    let told = log.lines_with(&[
+        "WARN",
+        &tree.display().to_string(),
+        &sector.vector.comm_d,
+        &other_comm_d,
+        "building this sector's own",
+    ])?;
+    ensure!(told.len() == 1, "{}", log.text()?);
+
+    // Behind a link: what it points to belongs to somebody else.
+    let shared = dir.path().join("shared-tree-d");
+    for content in [&foreign[..], &foreign[..1000], &[]] {
+        sector.clear()?;
+        fs::write(&shared, content)?;
+        symlink(&shared, &tree)?;
+        pc1_succeeds(&mut pc1, &sector)?;
+        ensure!(fs::read(&shared)? == content, "the target of the link was changed");
+        ensure!(fs::symlink_metadata(&tree)?.is_file(), "the tree is still a link");
+    }
+    // A link to nothing.
+    sector.clear()?;
+    fs::remove_file(&shared)?;
+    symlink(&shared, &tree)?;
+    pc1_succeeds(&mut pc1, &sector)?;
+    ensure!(!shared.exists(), "the tree was written through the link");
+    Ok(())
+}
+
+#[test]
+fn a_tree_d_behind_a_link_is_used_and_never_written() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, log) = serve(Stage::Pc1, dir.path())?;
+    let (mut pc2, _) = serve(Stage::Pc2, dir.path())?;
+    let shared = dir.path().join("shared-tree-d");
+    for (done, name) in [CASE, EMPTY].into_iter().enumerate() {
+        let sector = stage(name, dir.path())?;
+        let _ = fs::remove_file(&shared);
+        fs::write(&shared, tree_d(&fs::read(sector.staged())?))?;
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o444))?;
+        symlink(&shared, sector.cache().join(TREE_D))?;
+        let before = fs::metadata(&shared)?;
+        let content = fs::read(&shared)?;
+
+        let pc1out = pc1_succeeds(&mut pc1, &sector)?;
+        pc2_succeeds(&mut pc2, &sector, &pc1out)?;
+        let told = log.lines_with(&["using the tree D that is there"])?;
+        ensure!(told.len() == done + 1, "{}", log.text()?);
+        ensure!(fs::read_link(sector.cache().join(TREE_D))? == shared, "the link is gone");
+        let after = fs::metadata(&shared)?;
+        let state = |meta: &fs::Metadata| {
+            (meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec())
+        };
+        ensure!(state(&after) == state(&before), "the target of the link was touched");
+        ensure!(fs::read(&shared)? == content, "the target of the link was changed");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_sector_without_data_stays_sparse() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, _) = serve(Stage::Pc1, dir.path())?;
+    let (mut pc2, _) = serve(Stage::Pc2, dir.path())?;
+    for name in [EMPTY, "8MiB-v1_1-cc"] {
+        let sector = stage(name, dir.path())?;
+        fs::File::create(sector.staged())?.set_len(sector.vector.sector_size)?;
+        let mut task = sector.pc1_task()?;
+        for in_path in [sector.staged(), "/dev/zero".into()] {
+            sector.clear()?;
+            // A worker's retry may find what an earlier attempt wrote.
+            fs::write(sector.sealed(), [7; 5000])?;
+            task["in_path"] = json!(in_path);
+            let pc1out = pc1.call(&task, PATIENCE)?;
+            ensure!(sector.files()? == expected_after_pc1(&sector.vector), "{name}: wrong files");
+            ensure!(fs::metadata(sector.sealed())?.blocks() == 0, "{name} is not sparse");
+            if name == EMPTY {
+                pc2_succeeds(&mut pc2, &sector, &pc1out)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn remains_of_another_replica_id_are_removed() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, log) = serve(Stage::Pc1, dir.path())?;
+    let (mut pc2, _) = serve(Stage::Pc2, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    // A whole sealing with another ticket, and what only larger sectors or a crash leave.
+    let mut task = sector.pc1_task()?;
+    task["ticket"] = json!(vec![1; 32]);
+    let pc1out = pc1.call(&task, PATIENCE)?;
+    pc2.call(&sector.pc2_task(&pc1out), PATIENCE)?;
+    let remains =
+        ["sc-02-data-layer-11.dat", "sc-02-data-tree-c-3.dat", ".sc-02-data-layer-1.dat.part"];
+    for name in remains {
+        fs::write(sector.cache().join(name), "old")?;
+    }
+    // Not ours to remove.
+    fs::write(sector.cache().join("note"), "keep")?;
+
+    let pc1out = pc1.call(&sector.pc1_task()?, PATIENCE)?;
+    ensure!(sector.names()? == [&["note"], &AFTER_PC1[..]].concat(), "{:?}", sector.names()?);
+    for name in remains {
+        ensure!(!log.lines_with(&["removing remains", name])?.is_empty(), "{name} is not told");
+    }
+    fs::remove_file(sector.cache().join("note"))?;
+    ensure!(sector.files()? == expected_after_pc1(&sector.vector), "wrong files");
+    pc2_succeeds(&mut pc2, &sector, &pc1out)?;
+    Ok(())
+}
+
+#[test]
+fn directories_that_are_none_are_named() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, _) = serve(Stage::Pc1, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    let staged = sector.staged().display().to_string();
+    let missing = dir.path().join("missing/dir").display().to_string();
+    for (field, path, code, words) in [
+        ("cache_path", missing.clone(), ErrorCode::Io, "No such file"),
+        ("cache_path", staged.clone(), ErrorCode::BadInput, "is not a directory"),
+        ("cache_path", format!("{staged}/below"), ErrorCode::Io, "Not a directory"),
+        ("out_path", format!("{missing}/sealed"), ErrorCode::Io, "No such file"),
+        ("out_path", format!("{staged}/below"), ErrorCode::Io, "Not a directory"),
+    ] {
+        let mut task = sector.pc1_task()?;
+        task[field] = json!(path);
+        let error = pc1.call_failing(&task, PATIENCE)?;
+        let named =
+            if field == "out_path" { path.rsplit_once('/').map_or("", |p| p.0) } else { &path };
+        tells(&error, code, &[named, words])?;
+        // Tree D does not depend on what failed; anything else would.
+        ensure!(sector.names()?.iter().all(|name| name == TREE_D), "{:?}", sector.names()?);
+    }
+    pc1_succeeds(&mut pc1, &sector)?;
+    Ok(())
+}
+
+#[test]
+fn a_directory_in_which_another_process_seals_is_left_alone() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, _) = serve(Stage::Pc1, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    fs::write(sector.cache().join(LAYER_1), "another's")?;
+    let other = fs::File::open(sector.cache())?;
+    other.lock()?;
+    let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
+    let cache = sector.cache().display().to_string();
+    tells(&error, ErrorCode::Unavailable, &[&cache, "another sealing process"])?;
+    ensure!(fs::read(sector.cache().join(LAYER_1))? == b"another's", "its file was touched");
+    other.unlock()?;
+    pc1_succeeds(&mut pc1, &sector)?;
+    Ok(())
+}
