@@ -1,0 +1,219 @@
+//! Memory of one layer of labels, written by one thread while others read what is complete.
+//!
+//! Labels come into being in order, and a label never changes once it is there. So one number is
+//! enough to share a layer without a lock: how many labels are published. The writer stores it
+//! with release after the labels below it, and readers load it with acquire before they look.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::Region;
+
+/// A label: 32 bytes.
+pub type Label = [u8; 32];
+
+/// Memory for a layer that nobody shares.
+#[derive(Debug)]
+pub struct LabelMemory {
+    region: Region,
+}
+
+impl LabelMemory {
+    /// Labels in `region`, as many as fit.
+    pub fn new(region: Region) -> Self {
+        Self { region }
+    }
+
+    /// How many labels fit.
+    pub fn nodes(&self) -> usize {
+        self.region.len() / size_of::<Label>()
+    }
+
+    /// All labels, written or not.
+    pub fn labels_mut(&mut self) -> &mut [Label] {
+        self.region.bytes_mut().as_chunks_mut().0
+    }
+
+    /// Starts a layer: none of its labels is written yet.
+    pub fn start_layer(self) -> (LayerWriter, LayerReader) {
+        self.share(0)
+    }
+
+    /// A layer that is complete, all labels published.
+    pub fn into_complete(self) -> LayerReader {
+        let nodes = self.nodes();
+        self.share(nodes).1
+    }
+
+    fn share(mut self, published: usize) -> (LayerWriter, LayerReader) {
+        let nodes = self.nodes();
+        let labels = Labels(self.region.start().cast());
+        let published = AtomicUsize::new(published);
+        let shared = Arc::new(Shared { labels, nodes, published, memory: self });
+        (LayerWriter { shared: Arc::clone(&shared), next: 0 }, LayerReader { shared })
+    }
+}
+
+/// Where the labels begin.
+#[derive(Debug, Clone, Copy)]
+struct Labels(*mut Label);
+
+// SAFETY: the pointer is to a region that `Shared` owns beside it. Which thread may touch which
+// label is decided by `Shared::published`: see `LayerWriter` and `LayerReader`.
+unsafe impl Send for Labels {}
+// SAFETY: as for `Send`; the pointer itself is only copied.
+unsafe impl Sync for Labels {}
+
+#[derive(Debug)]
+struct Shared {
+    labels: Labels,
+    nodes: usize,
+    published: AtomicUsize,
+    /// Owns the region; not touched as long as the layer is shared.
+    memory: LabelMemory,
+}
+
+impl Shared {
+    /// The first `count` labels.
+    ///
+    /// # Safety
+    /// They have been written, what wrote them happened before this call, and none of them is
+    /// written again while the layer is shared.
+    unsafe fn first(&self, count: usize) -> &[Label] {
+        debug_assert!(count <= self.nodes);
+        // SAFETY: `count` is at most `nodes`, so the labels lie in the region, which lives as
+        // long as `self`; the caller vouches that they are not written to.
+        unsafe { std::slice::from_raw_parts(self.labels.0, count) }
+    }
+}
+
+/// The one who writes a layer.
+#[derive(Debug)]
+pub struct LayerWriter {
+    shared: Arc<Shared>,
+    next: usize,
+}
+
+impl LayerWriter {
+    /// Appends the next label. Readers see it after [`LayerWriter::publish`].
+    ///
+    /// # Panics
+    /// When the layer is complete.
+    #[inline]
+    pub fn push(&mut self, label: Label) {
+        assert!(self.next < self.shared.nodes, "the layer is complete");
+        // SAFETY: `next` is below `nodes`, so the label lies in the region; it is not published
+        // and this is the only writer (there is one for each layer, and it cannot be cloned), so
+        // nobody else looks at it.
+        unsafe { self.shared.labels.0.add(self.next).write(label) };
+        self.next += 1;
+    }
+
+    /// All labels written so far, published or not.
+    #[inline]
+    pub fn written(&self) -> &[Label] {
+        // SAFETY: this writer, which is borrowed, wrote the labels below `next`, and `push`
+        // writes only above them.
+        unsafe { self.shared.first(self.next) }
+    }
+
+    /// Lets readers see all labels written so far.
+    #[inline]
+    pub fn publish(&mut self) {
+        self.shared.published.store(self.next, Ordering::Release);
+    }
+
+    /// How many labels the layer has in all.
+    pub fn nodes(&self) -> usize {
+        self.shared.nodes
+    }
+}
+
+/// One who reads a layer while it is written, or afterwards.
+#[derive(Debug, Clone)]
+pub struct LayerReader {
+    shared: Arc<Shared>,
+}
+
+impl LayerReader {
+    /// The labels that are published.
+    #[inline]
+    pub fn published(&self) -> &[Label] {
+        let count = self.shared.published.load(Ordering::Acquire);
+        // SAFETY: the writer stored `count` with release after it wrote the labels below it, and
+        // writes only above `next`, which is at least `count`.
+        unsafe { self.shared.first(count) }
+    }
+
+    /// How many labels the layer has in all.
+    pub fn nodes(&self) -> usize {
+        self.shared.nodes
+    }
+
+    /// Takes the memory back, if the writer and all other readers are gone.
+    pub fn into_memory(self) -> Option<LabelMemory> {
+        Some(Arc::into_inner(self.shared)?.memory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(nodes: usize) -> LabelMemory {
+        LabelMemory::new(Region::anonymous(nodes * 32).expect("memory"))
+    }
+
+    #[test]
+    fn labels_are_seen_when_they_are_published() {
+        let (mut writer, reader) = memory(4).start_layer();
+        writer.push([1; 32]);
+        assert_eq!(writer.written(), [[1; 32]]);
+        assert!(reader.published().is_empty());
+        writer.publish();
+        assert_eq!(reader.published(), [[1; 32]]);
+    }
+
+    #[test]
+    fn memory_comes_back_when_nobody_shares_it() {
+        let (writer, reader) = memory(4).start_layer();
+        let other = reader.clone();
+        assert!(other.into_memory().is_none());
+        drop(writer);
+        let mut memory = reader.into_memory().expect("the last one");
+        memory.labels_mut().fill([7; 32]);
+        assert_eq!(memory.into_complete().published(), [[7; 32]; 4]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the layer is complete")]
+    fn a_layer_takes_no_more_labels_than_it_has() {
+        let (mut writer, _reader) = memory(1).start_layer();
+        writer.push([1; 32]);
+        writer.push([2; 32]);
+    }
+
+    #[test]
+    fn readers_never_see_a_label_before_it_is_written() {
+        const NODES: usize = 1 << 16;
+        let (mut writer, reader) = memory(NODES).start_layer();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for node in 0..NODES {
+                    writer.push([node.to_le_bytes()[0] | 1; 32]);
+                    if node % 32 == 31 {
+                        writer.publish();
+                    }
+                }
+            });
+            let mut seen = 0;
+            while seen < NODES {
+                let labels = reader.published();
+                for (node, label) in labels.iter().enumerate().skip(seen) {
+                    assert_eq!(*label, [node.to_le_bytes()[0] | 1; 32]);
+                }
+                seen = labels.len();
+            }
+        });
+    }
+}

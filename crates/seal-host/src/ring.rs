@@ -1,0 +1,212 @@
+//! A ring of slots between producers and one consumer, without locks.
+//!
+//! Slots are handed over in batches. The batches are numbered from 0 on; batch `b` lies at place
+//! `b mod places` of the ring and is filled by producer `b mod producers`.
+//!
+//! Why no slot is ever touched from two sides: a batch is its producer's from the moment the
+//! consumer has released batch `b - places` until the producer has counted it as ready, and the
+//! consumer's from then until it has released it. Both counts only grow, each has one writer, who
+//! stores it with release after the last touch of the slots, and the other side loads it with
+//! acquire before its first. So each handing over is one release-acquire pair, and between two
+//! batches at the same place there is a pair in each direction. Two producers never meet, because
+//! the batch number alone decides whose it is, and the batches in the ring at one time lie at
+//! different places. A hand-over without a batch taken before passes stale slots on, but changes
+//! nothing of this: who may touch what follows from the counts alone.
+
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter on a cache line of its own, so that its reader does not slow its neighbours' writers.
+/// Two lines, because processors fetch them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Count(AtomicU64);
+
+#[derive(Debug)]
+struct Ring<T> {
+    slots: Box<[UnsafeCell<T>]>,
+    batch: usize,
+    places: u64,
+    /// Batches that each producer has filled.
+    ready: Box<[Count]>,
+    /// Batches that the consumer has released.
+    released: Count,
+}
+
+// SAFETY: a slot is reached only through the producer or the consumer whose batch it is in, as
+// the module's documentation argues, so sharing the ring moves slots between threads and never
+// shares one: `T: Send` suffices.
+unsafe impl<T: Send> Sync for Ring<T> {}
+
+impl<T> Ring<T> {
+    /// The slots of a batch.
+    ///
+    /// # Safety
+    /// The batch is the caller's, and the caller does not hold its slots already.
+    #[expect(clippy::mut_from_ref, reason = "the handing over of batches makes it exclusive")]
+    unsafe fn slots(&self, batch: u64) -> &mut [T] {
+        let place = usize::try_from(batch % self.places).expect("below the number of places");
+        let cells = &self.slots[place * self.batch..(place + 1) * self.batch];
+        let first = cells.as_ptr().cast_mut().cast::<T>();
+        // SAFETY: `UnsafeCell<T>` has the layout of `T`, so `first` begins `batch` slots of the
+        // ring, in bounds by the slicing above; the caller vouches that nobody else reaches them.
+        unsafe { std::slice::from_raw_parts_mut(first, self.batch) }
+    }
+}
+
+/// One who fills every `producers`-th batch.
+#[derive(Debug)]
+pub struct RingProducer<T> {
+    ring: Arc<Ring<T>>,
+    index: usize,
+    /// Batches filled so far.
+    filled: u64,
+}
+
+/// The one who takes the batches in their order.
+#[derive(Debug)]
+pub struct RingConsumer<T> {
+    ring: Arc<Ring<T>>,
+    /// Batches released so far.
+    released: u64,
+}
+
+/// A ring of `places` batches of `batch` slots each.
+///
+/// # Panics
+/// When there is no producer, no slot, or a producer without a place.
+pub fn ring<T: Default + Send>(
+    batch: usize,
+    places: usize,
+    producers: usize,
+) -> (RingConsumer<T>, Vec<RingProducer<T>>) {
+    assert!(batch > 0 && producers > 0 && places >= producers, "a place for every producer");
+    let ring = Arc::new(Ring {
+        slots: (0..batch * places).map(|_| UnsafeCell::new(T::default())).collect(),
+        batch,
+        places: places as u64,
+        ready: (0..producers).map(|_| Count::default()).collect(),
+        released: Count::default(),
+    });
+    let producer = |index| RingProducer { ring: Arc::clone(&ring), index, filled: 0 };
+    let producers = (0..producers).map(producer).collect();
+    (RingConsumer { ring, released: 0 }, producers)
+}
+
+impl<T> RingProducer<T> {
+    /// The number of the batch this producer fills next.
+    #[inline]
+    pub fn next(&self) -> u64 {
+        self.filled * self.ring.ready.len() as u64 + self.index as u64
+    }
+
+    /// The slots of the next batch, if their place is free.
+    #[inline]
+    pub fn try_batch(&mut self) -> Option<&mut [T]> {
+        let batch = self.next();
+        let released = self.ring.released.0.load(Ordering::Acquire);
+        if batch >= released + self.ring.places {
+            return None;
+        }
+        // SAFETY: the batch's number makes it this producer's, it has not been counted as ready,
+        // and the batch before it at its place has been released. The slots are borrowed from
+        // `self` exclusively, so they are not held twice.
+        Some(unsafe { self.ring.slots(batch) })
+    }
+
+    /// Hands the batch that [`RingProducer::try_batch`] gave to the consumer.
+    #[inline]
+    pub fn commit(&mut self) {
+        self.filled += 1;
+        self.ring.ready[self.index].0.store(self.filled, Ordering::Release);
+    }
+}
+
+impl<T> RingConsumer<T> {
+    /// Whether the next batch is ready.
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        let producers = self.ring.ready.len() as u64;
+        let producer = usize::try_from(self.released % producers).expect("below their number");
+        let ready = self.ring.ready[producer].0.load(Ordering::Acquire);
+        ready > self.released / producers
+    }
+
+    /// The slots of the next batch, if it is ready.
+    #[inline]
+    pub fn try_batch(&mut self) -> Option<&mut [T]> {
+        if !self.is_ready() {
+            return None;
+        }
+        // SAFETY: its producer has counted the batch as ready, and it has not been released. The
+        // slots are borrowed from `self` exclusively, so they are not held twice.
+        Some(unsafe { self.ring.slots(self.released) })
+    }
+
+    /// Gives the batch that [`RingConsumer::try_batch`] gave back to the producers.
+    #[inline]
+    pub fn release(&mut self) {
+        self.released += 1;
+        self.ring.released.0.store(self.released, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_ring_gives_no_batch_and_an_empty_one_none_either() {
+        let (mut consumer, mut producers) = ring::<u64>(2, 2, 1);
+        let producer = &mut producers[0];
+        assert!(consumer.try_batch().is_none());
+        for batch in 0..2 {
+            producer.try_batch().expect("free").fill(batch);
+            producer.commit();
+        }
+        assert!(producer.try_batch().is_none());
+        assert_eq!(consumer.try_batch().expect("ready"), [0, 0]);
+        consumer.release();
+        assert!(producer.try_batch().is_some());
+        assert_eq!(consumer.try_batch().expect("ready"), [1, 1]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a place for every producer")]
+    fn every_producer_needs_a_place() {
+        let _ = ring::<u64>(1, 2, 3);
+    }
+
+    #[test]
+    fn batches_arrive_in_order_from_any_number_of_producers() {
+        const BATCHES: u64 = 3000;
+        for producers in 1..=4 {
+            for places in [producers, producers + 1, 8] {
+                let (mut consumer, filling) = ring::<u64>(3, places, producers);
+                std::thread::scope(|scope| {
+                    for mut producer in filling {
+                        scope.spawn(move || {
+                            while producer.next() < BATCHES {
+                                let batch = producer.next();
+                                if let Some(slots) = producer.try_batch() {
+                                    slots.fill(batch);
+                                    producer.commit();
+                                } else {
+                                    std::thread::yield_now();
+                                }
+                            }
+                        });
+                    }
+                    for batch in 0..BATCHES {
+                        while !consumer.is_ready() {
+                            std::thread::yield_now();
+                        }
+                        assert_eq!(consumer.try_batch().expect("ready"), [batch; 3]);
+                        consumer.release();
+                    }
+                });
+            }
+        }
+    }
+}
