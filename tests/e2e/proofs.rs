@@ -23,6 +23,26 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A proof takes about a minute on two cores.
 const PROOF_PATIENCE: Duration = Duration::from_secs(900);
 
+/// One executor a stage; PC2 and C2 take turns.
+const SUPERVISED: &str = r#"
+[processors.limitation.concurrent]
+pc1 = 1
+pc2 = 1
+c2 = 1
+
+[processors.ext_locks]
+gpu = 1
+
+[[processors.pc1]]
+
+[[processors.pc2]]
+locks = ["gpu"]
+
+[[processors.c2]]
+args = ["processor", "c2"]
+locks = ["gpu"]
+"#;
+
 /// The proofs of 2 KiB sectors, each with the vector its data is from.
 const SMALL: [(&str, &str); 4] = [
     ("StackedDrg2KiBV1", "2KiB-v1-a"),
@@ -198,6 +218,7 @@ fn one_shot_runs_answer_as_the_processor_does() -> Result<()> {
 }
 
 /// The one test that proves: one process, one proof after the other, the parameters loaded once.
+/// Each stage runs under its supervisor.
 #[test]
 fn proofs_over_our_files_are_accepted_by_the_networks_verifier() -> Result<()> {
     let params = match test_params() {
@@ -209,13 +230,15 @@ fn proofs_over_our_files_are_accepted_by_the_networks_verifier() -> Result<()> {
     };
     let dir = tempfile::tempdir()?;
     let oracle = Oracle::new(dir.path(), &params);
-    let mut pc1 = serve(Stage::Pc1, dir.path())?;
-    let mut pc2 = serve(Stage::Pc2, dir.path())?;
-    let (mut c2, log) = Launch::executor(Stage::C2, dir.path())?
-        .args(["--preload", "2KiB", "processor", "c2"])
-        .env("FIL_PROOFS_PARAMETER_CACHE", &params)
-        .env("SEAL_ALLOW_TEST_PARAMS", "1")
-        .serve(Stage::C2)?;
+    let supervised = |stage: Stage| {
+        Launch::supervisor(stage, SUPERVISED, dir.path())?
+            .env("FIL_PROOFS_PARAMETER_CACHE", &params)
+            .env("SEAL_ALLOW_TEST_PARAMS", "1")
+            .serve(stage)
+    };
+    let (mut pc1, _) = supervised(Stage::Pc1)?;
+    let (mut pc2, _) = supervised(Stage::Pc2)?;
+    let (mut c2, log) = supervised(Stage::C2)?;
 
     for sector in small_sectors(dir.path())? {
         let proof = sector.proof;
@@ -249,7 +272,11 @@ fn proofs_over_our_files_are_accepted_by_the_networks_verifier() -> Result<()> {
         ensure!(verdict == json!({ "valid": false }), "{proof}: {verdict}");
     }
     let loads = log.lines_with(&["load parameters", "\"percent\":100"])?;
-    ensure!(loads.len() <= 1, "the parameters are loaded once: {loads:?}");
+    ensure!(loads.len() == 1, "the parameters are loaded once: {loads:?}");
+    for processor in [pc1, pc2, c2] {
+        let (lines, status) = processor.ended_by_input(PATIENCE)?;
+        ensure!(lines.is_empty() && status.success(), "{status}, {lines:?}");
+    }
     Ok(())
 }
 

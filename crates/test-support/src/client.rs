@@ -126,6 +126,12 @@ impl Processor {
         Ok(nix::sys::signal::kill(self.nix_pid()?, nix::sys::signal::Signal::SIGTERM)?)
     }
 
+    /// Ends the input and waits for the end as [`Processor::ended`] does.
+    pub fn ended_by_input(mut self, patience: Duration) -> Result<(Vec<String>, ExitStatus)> {
+        self.close_input();
+        self.ended(patience)
+    }
+
     /// Waits until the process closes its standard output and ends. Returns the lines that were
     /// not read yet and its status.
     pub fn ended(mut self, patience: Duration) -> Result<(Vec<String>, ExitStatus)> {

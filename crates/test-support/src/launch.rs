@@ -35,6 +35,21 @@ impl Launch {
         Ok(launch.env("FIL_PROOFS_PARENT_CACHE", dir.join("parents")))
     }
 
+    /// The supervisor of `stage`, with `config` as its configuration and with `dir` for this
+    /// file, its log and the directory that supervisors share.
+    pub fn supervisor(stage: Stage, config: &str, dir: &Path) -> Result<Self> {
+        let file = dir.join(format!("{stage}.toml"));
+        fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))?;
+        let mut launch = Self::binary("seal-supervisor", dir)?
+            .args(["processor", stage.name(), "--config"])
+            .args([file])
+            .args(["--runtime-dir"])
+            .args([dir.join("run")])
+            .env("FIL_PROOFS_PARENT_CACHE", dir.join("parents"));
+        launch.log = dir.join(format!("seal-supervisor-{stage}.log"));
+        Ok(launch)
+    }
+
     /// The binary `name` of this build, which keeps its log in `dir`.
     pub fn binary(name: &str, dir: &Path) -> Result<Self> {
         Ok(Self {
