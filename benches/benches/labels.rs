@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use seal_sdr::{Graph, ParentsCache, Watch, label_layer};
-use seal_sha256::{Kernel, LabelPrefix};
+use seal_sha256::{Kernel, LabelPrefix, Prepared};
 use seal_types::{RegisteredProof, ReplicaId};
 use test_support::plain;
 
@@ -31,6 +31,41 @@ fn one_label(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The bound of a sector's latency: label after label, each over the one before, everything else
+/// prepared. Time is for one label of each lane.
+fn chain<const LANES: usize>(criterion: &mut Criterion) {
+    const NODES: u64 = 512;
+    let mut group = criterion.benchmark_group(format!("chain-x{LANES}"));
+    group.throughput(Throughput::Elements(NODES));
+    let mut expected = None;
+    for kernel in Kernel::available() {
+        let mut slots: Vec<Prepared> = (0..LANES)
+            .map(|lane| {
+                let parents = std::array::from_fn(|i| [(i + lane).to_le_bytes()[0]; 32]);
+                let mut slot = Prepared { parents, late: 1, ..Prepared::default() };
+                slot.hash_ahead(&LabelPrefix::new(kernel, [7; 32]), 2, 40);
+                slot
+            })
+            .collect();
+        let mut run = |start: u8| {
+            slots.iter_mut().for_each(|slot| slot.parents[0] = [start; 32]);
+            for _ in 0..NODES {
+                let labels = kernel.chain::<14, LANES>(std::array::from_fn(|lane| &slots[lane]));
+                for (slot, label) in slots.iter_mut().zip(labels) {
+                    slot.parents[0] = label;
+                }
+            }
+            slots[LANES - 1].parents[0]
+        };
+        let label = run(7);
+        assert_eq!(*expected.get_or_insert(label), label, "{}", kernel.name());
+        group.bench_function(BenchmarkId::from_parameter(kernel.name()), |bencher| {
+            bencher.iter(|| run(black_box(7)));
+        });
+    }
+    group.finish();
+}
+
 fn one_layer(criterion: &mut Criterion) {
     let porep = "StackedDrg8MiBV1_1".parse::<RegisteredProof>().expect("registered").porep();
     let graph = Graph::new(&porep);
@@ -45,15 +80,16 @@ fn one_layer(criterion: &mut Criterion) {
     for kernel in Kernel::available() {
         let prefix = LabelPrefix::new(kernel, replica_id.0);
         let mut labels = vec![[0; 32]; nodes];
+        label_layer(&parents, &prefix, 1, &mut labels, &[], QUIET).expect("not cancelled");
+        assert_eq!(labels[..1000], expected, "{}", kernel.name());
         group.bench_function(BenchmarkId::from_parameter(kernel.name()), |bencher| {
             bencher.iter(|| {
                 label_layer(&parents, &prefix, 1, &mut labels, &[], QUIET).expect("not cancelled");
             });
         });
-        assert_eq!(labels[..1000], expected, "{}", kernel.name());
     }
     group.finish();
 }
 
-criterion_group!(labels, one_label, one_layer);
+criterion_group!(labels, one_label, chain::<1>, chain::<2>, chain::<4>, one_layer);
 criterion_main!(labels);

@@ -1,5 +1,6 @@
 //! Choice of the kernel at run time.
 
+use crate::chain::Prepared;
 use crate::portable;
 #[cfg(target_arch = "x86_64")]
 use crate::shani;
@@ -103,6 +104,31 @@ impl Kernel {
             Isa::Portable => portable::compress(state, blocks),
             #[cfg(target_arch = "x86_64")]
             Isa::ShaNi(proof) => proof.compress(state, blocks),
+        }
+    }
+
+    /// Adds the block of two halves to `state`.
+    #[inline]
+    pub(crate) fn compress_halves(self, state: &mut State, left: &[u8; 32], right: &[u8; 32]) {
+        match self.0 {
+            Isa::Portable => portable::compress_halves(state, left, right),
+            #[cfg(target_arch = "x86_64")]
+            Isa::ShaNi(proof) => proof.compress_halves(state, left, right),
+        }
+    }
+
+    /// Adds the blocks of each lane from `first` on to its state.
+    #[inline]
+    pub(crate) fn chain_from<const PARENTS: usize, const LANES: usize>(
+        self,
+        first: usize,
+        states: &mut [State; LANES],
+        prepared: [&Prepared; LANES],
+    ) {
+        match self.0 {
+            Isa::Portable => portable::chain_from::<PARENTS, LANES>(first, states, prepared),
+            #[cfg(target_arch = "x86_64")]
+            Isa::ShaNi(proof) => proof.chain_from::<PARENTS, LANES>(first, states, prepared),
         }
     }
 

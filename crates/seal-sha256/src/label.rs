@@ -64,6 +64,18 @@ impl LabelPrefix {
         cut(&state)
     }
 
+    /// The kernel.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// The state after the header of `node` of `layer`.
+    pub(crate) fn header_state(&self, layer: u32, node: u64) -> State {
+        let mut state = INITIAL_STATE;
+        self.kernel.compress(&mut state, &[self.header(layer, node)]);
+        state
+    }
+
     /// Replica id, layer and node, the numbers big-endian.
     fn header(&self, layer: u32, node: u64) -> [u8; 64] {
         let mut block = [0; 64];

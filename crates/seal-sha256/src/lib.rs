@@ -7,6 +7,7 @@
 //! Source: FIPS 180-4. All kernels are bit-identical to the portable one, and that to the
 //! published vectors.
 
+mod chain;
 mod kernel;
 mod label;
 mod portable;
@@ -14,6 +15,7 @@ mod prefetch;
 #[cfg(target_arch = "x86_64")]
 mod shani;
 
+pub use chain::Prepared;
 pub use kernel::{INITIAL_STATE, Kernel, KernelError, State, digest_of};
 pub use label::{ALL_PARENTS, BASE_PARENTS, LabelPrefix, REPEATED_PARENTS};
 pub use prefetch::prefetch;

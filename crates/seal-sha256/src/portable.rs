@@ -1,6 +1,7 @@
 //! The compression function in plain Rust, close to the text of FIPS 180-4.
 
 use crate::State;
+use crate::chain::{CHAIN, Prepared};
 
 /// The round constants: fractional parts of the cube roots of the first 64 primes.
 pub(crate) const K: [u32; 64] = [
@@ -73,6 +74,26 @@ pub(crate) const K: [u32; 64] = [
 pub(crate) fn compress(state: &mut State, blocks: &[[u8; 64]]) {
     for block in blocks {
         compress_one(state, block);
+    }
+}
+
+pub(crate) fn compress_halves(state: &mut State, left: &[u8; 32], right: &[u8; 32]) {
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(left);
+    block[32..].copy_from_slice(right);
+    compress_one(state, &block);
+}
+
+pub(crate) fn chain_from<const PARENTS: usize, const LANES: usize>(
+    first: usize,
+    states: &mut [State; LANES],
+    prepared: [&Prepared; LANES],
+) {
+    for (state, prepared) in states.iter_mut().zip(prepared) {
+        for block in first..CHAIN {
+            let (left, right) = prepared.halves::<PARENTS>(block);
+            compress_halves(state, left, right);
+        }
     }
 }
 
