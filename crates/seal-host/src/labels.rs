@@ -102,10 +102,11 @@ impl LayerWriter {
     #[inline]
     pub fn push(&mut self, label: Label) {
         assert!(self.next < self.shared.nodes, "the layer is complete");
-        // SAFETY: `next` is below `nodes`, so the label lies in the region; it is not published
-        // and this is the only writer (there is one for each layer, and it cannot be cloned), so
-        // nobody else looks at it.
-        unsafe { self.shared.labels.0.add(self.next).write(label) };
+        // SAFETY: `next` is below `nodes`, so the label lies in the region.
+        let place = unsafe { self.shared.labels.0.add(self.next) };
+        // SAFETY: the label at `place` is not published, and this is the only writer (there is one
+        // for each layer, and it cannot be cloned), so nobody else looks at it.
+        unsafe { place.write(label) };
         self.next += 1;
     }
 
@@ -150,9 +151,13 @@ impl LayerReader {
         self.shared.nodes
     }
 
-    /// Takes the memory back, if the writer and all other readers are gone.
-    pub fn into_memory(self) -> Option<LabelMemory> {
-        Some(Arc::into_inner(self.shared)?.memory)
+    /// Takes the memory back, if the writer and all other readers are gone; otherwise gives the
+    /// reader back.
+    pub fn into_memory(self) -> Result<LabelMemory, Self> {
+        match Arc::try_unwrap(self.shared) {
+            Ok(shared) => Ok(shared.memory),
+            Err(shared) => Err(Self { shared }),
+        }
     }
 }
 
@@ -178,7 +183,8 @@ mod tests {
     fn memory_comes_back_when_nobody_shares_it() {
         let (writer, reader) = memory(4).start_layer();
         let other = reader.clone();
-        assert!(other.into_memory().is_none());
+        let other = other.into_memory().expect_err("still shared");
+        drop(other);
         drop(writer);
         let mut memory = reader.into_memory().expect("the last one");
         memory.labels_mut().fill([7; 32]);

@@ -34,6 +34,20 @@ pub enum SdrError {
         /// How much was asked for.
         bytes: u64,
     },
+    /// A thread cannot run on its core.
+    #[error("cannot run a labelling thread on cpu {cpu}: {reason}")]
+    Core {
+        /// The cpu.
+        cpu: usize,
+        /// Why not.
+        reason: String,
+    },
+    /// A labelling thread ended before its time.
+    #[error("a labelling thread failed in layer {layer}; the log has its panic")]
+    Unit {
+        /// The layer.
+        layer: u32,
+    },
     /// The work was no longer wanted.
     #[error("cancelled")]
     Cancelled,

@@ -4,6 +4,7 @@
 //! the sector's data, of trees or of requests.
 #![forbid(unsafe_code)]
 
+mod engine;
 mod error;
 mod feistel;
 mod graph;
@@ -12,6 +13,7 @@ mod parents;
 mod replica_id;
 mod stamp;
 
+pub use engine::{Bind, Engine, LayerHandle, LayerJob, MAX_LANES, Seat, UnitCores};
 pub use error::SdrError;
 pub use graph::{EXPANDER_DEGREE, Graph, PARENTS};
 pub use labels::{Labelling, Parents, label_layer, label_layers};

@@ -165,8 +165,8 @@ fn rounds<const LANES: usize>(
 fn rounds_again<const LANES: usize>(states: &mut [Packed; LANES], sums: &[Sums; LANES]) {
     let before = *states;
     for group in 0..16 {
-        for lane in 0..LANES {
-            four_rounds(&mut states[lane], sums[lane][group]);
+        for (state, sums) in states.iter_mut().zip(sums) {
+            four_rounds(state, sums[group]);
         }
     }
     add(states, &before);

@@ -1,0 +1,213 @@
+//! The consumer thread of a unit: label after label, for up to four sectors.
+
+use std::sync::Arc;
+
+use seal_host::RingConsumer;
+use seal_sha256::{ALL_PARENTS, BASE_PARENTS, Prepared};
+
+use super::feed::Feed;
+use super::job::Lane;
+use super::unit::{BATCH, Inbox, Spin};
+
+/// Nodes that a consumer without producers prepares ahead of the chain. The processor executes
+/// them in the chain's waiting times, so few suffice; their headers overlap with the chain.
+const AHEAD: usize = 4;
+/// Nodes ahead for which such a consumer asks for parents.
+const FETCH_AHEAD: usize = 24;
+/// How often a lane that is ready waits for the others before it goes on alone.
+const PATIENCE: u32 = 500;
+
+/// Where a lane's prepared labels come from.
+pub(crate) enum Source {
+    /// From producers.
+    Ring(RingConsumer<Prepared>),
+    /// From the consumer itself: node `n` is in slot `n mod AHEAD`.
+    Own { feed: Feed, slots: Box<[Prepared; AHEAD]>, prepared: usize },
+}
+
+impl Source {
+    pub(crate) fn own(feed: Feed) -> Self {
+        Self::Own { feed, slots: Box::default(), prepared: 0 }
+    }
+
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.is_ready(),
+            Self::Own { .. } => true,
+        }
+    }
+}
+
+/// A layer at the consumer.
+pub(crate) struct Seated {
+    pub(crate) lane: Lane,
+    pub(crate) source: Source,
+}
+
+/// Labels the layers that arrive until the unit ends.
+pub(crate) fn run(inbox: &Arc<Inbox<Seated>>) {
+    let mut seated: Vec<Seated> = Vec::new();
+    let mut spin = Spin::default();
+    let mut patience = 0;
+    while inbox.receive(&mut seated) {
+        // Dropping a lane that was stopped tells the one who waits.
+        seated.retain(|one| !one.lane.shared.is_stopped());
+        let ready = seated.iter().filter(|one| one.source.is_ready()).count();
+        if ready == 0 || ready < seated.len() && patience < PATIENCE {
+            patience += u32::from(ready > 0);
+            spin.wait();
+            continue;
+        }
+        patience = 0;
+        spin.reset();
+        step(&mut seated);
+        for index in (0..seated.len()).rev() {
+            if seated[index].lane.is_complete() {
+                let Seated { lane, source } = seated.swap_remove(index);
+                drop(source);
+                lane.complete();
+            }
+        }
+    }
+}
+
+/// Labels one batch of every lane that is ready.
+fn step(seated: &mut [Seated]) {
+    // Messages of layer 1 have another shape, and the first batch begins with a node without
+    // parents: those lanes go alone.
+    let mut together: Vec<&mut Seated> = Vec::with_capacity(seated.len());
+    for one in seated.iter_mut().filter(|one| one.source.is_ready()) {
+        if one.lane.next() == 0 {
+            first_batch(one);
+        } else if one.lane.shared.layer == 1 {
+            batch::<BASE_PARENTS, 1>([one]);
+        } else {
+            together.push(one);
+        }
+    }
+    let mut rest = &mut together[..];
+    loop {
+        rest = match rest {
+            [a, b, c, d, rest @ ..] => {
+                batch::<ALL_PARENTS, 4>([a, b, c, d]);
+                rest
+            }
+            [a, b, rest @ ..] => {
+                batch::<ALL_PARENTS, 2>([a, b]);
+                rest
+            }
+            [a, rest @ ..] => {
+                batch::<ALL_PARENTS, 1>([a]);
+                rest
+            }
+            [] => return,
+        }
+    }
+}
+
+/// The first batch of a layer: node 0 has no parents.
+fn first_batch(one: &mut Seated) {
+    let shared = &one.lane.shared;
+    let label = shared.prefix.label_without_parents(shared.layer);
+    if shared.layer == 1 {
+        batch_from::<BASE_PARENTS, 1>([one], Some(label));
+    } else {
+        batch_from::<ALL_PARENTS, 1>([one], Some(label));
+    }
+}
+
+fn batch<const PARENTS: usize, const LANES: usize>(lanes: [&mut Seated; LANES]) {
+    batch_from::<PARENTS, LANES>(lanes, None);
+}
+
+/// One batch of each lane, node by node together. The lanes of a unit are all fed in the same way.
+fn batch_from<const PARENTS: usize, const LANES: usize>(
+    mut lanes: [&mut Seated; LANES],
+    first_label: Option<[u8; 32]>,
+) {
+    let skip = usize::from(first_label.is_some());
+    if let Some(label) = first_label {
+        lanes[0].lane.writer.push(label);
+    }
+    match lanes[0].source {
+        Source::Ring(_) => ring_batch::<PARENTS, LANES>(&mut lanes, skip),
+        Source::Own { .. } => own_batch::<PARENTS, LANES>(&mut lanes, skip),
+    }
+    for one in lanes {
+        one.lane.writer.publish();
+        if let Source::Ring(ring) = &mut one.source {
+            ring.release();
+        }
+    }
+}
+
+/// A batch that producers have prepared.
+fn ring_batch<const PARENTS: usize, const LANES: usize>(
+    lanes: &mut [&mut Seated; LANES],
+    skip: usize,
+) {
+    let kernel = lanes[0].lane.shared.prefix.kernel();
+    let mut views = lanes.each_mut().map(|one| {
+        let Seated { lane, source } = &mut **one;
+        let Source::Ring(ring) = source else { unreachable!("the unit has producers") };
+        (&mut lane.writer, ring.try_batch().expect("it was ready"))
+    });
+    for i in skip..BATCH {
+        let slots = views.each_mut().map(|(writer, slots)| {
+            slots[i].patch(writer.written());
+            &slots[i]
+        });
+        let labels = kernel.chain::<PARENTS, LANES>(slots);
+        for ((writer, _), label) in views.iter_mut().zip(labels) {
+            writer.push(label);
+        }
+    }
+}
+
+/// A batch that the consumer prepares itself, a few nodes ahead of the chain.
+fn own_batch<const PARENTS: usize, const LANES: usize>(
+    lanes: &mut [&mut Seated; LANES],
+    skip: usize,
+) {
+    let kernel = lanes[0].lane.shared.prefix.kernel();
+    let mut views = lanes.each_mut().map(|one| {
+        let Seated { lane, source } = &mut **one;
+        let Source::Own { feed, slots, prepared } = source else {
+            unreachable!("the unit has no producers")
+        };
+        (&mut lane.writer, feed, slots, prepared)
+    });
+    for _ in skip..BATCH {
+        for (writer, feed, slots, prepared) in &mut views {
+            prepare_own(feed, slots, prepared, writer.written(), writer.nodes());
+        }
+        let slots = views.each_mut().map(|(writer, _, slots, _)| {
+            let slot = &mut slots[writer.written().len() % AHEAD];
+            slot.patch(writer.written());
+            &*slot
+        });
+        let labels = kernel.chain::<PARENTS, LANES>(slots);
+        for ((writer, ..), label) in views.iter_mut().zip(labels) {
+            writer.push(label);
+        }
+    }
+}
+
+/// Prepares nodes until `AHEAD` are, and asks for the parents of one further on.
+#[inline(always)]
+fn prepare_own(
+    feed: &Feed,
+    slots: &mut [Prepared; AHEAD],
+    prepared: &mut usize,
+    labels: &[[u8; 32]],
+    nodes: usize,
+) {
+    let next = labels.len();
+    // Node 0 is never prepared.
+    *prepared = (*prepared).max(next);
+    while *prepared < (next + AHEAD).min(nodes) {
+        feed.prepare(*prepared, labels, &mut slots[*prepared % AHEAD]);
+        *prepared += 1;
+        feed.prefetch((*prepared + FETCH_AHEAD).min(nodes - 1), labels);
+    }
+}

@@ -1,0 +1,84 @@
+//! Multicore labelling: units of one consumer thread and its producers.
+//!
+//! Label after label waits for the one before, so one thread computes them, the *consumer*. All
+//! that does not wait is done ahead by *producers* on neighbouring cores: they gather the parents'
+//! labels and hash the header. A unit without producers prepares a few nodes ahead by itself,
+//! which uses a single core best where cores are short.
+//!
+//! A consumer labels up to four sectors at once in interleaved lanes. A sector takes a *seat* at a
+//! unit for all its layers; one that finds none waits. Nothing runs outside of a unit.
+
+mod consumer;
+mod feed;
+mod job;
+mod producer;
+mod seats;
+mod unit;
+
+pub use job::{LayerHandle, LayerJob};
+pub use seats::Seat;
+
+use std::sync::Arc;
+
+use crate::SdrError;
+use seats::Seats;
+use unit::Unit;
+
+/// Sectors that one consumer can label at once.
+pub const MAX_LANES: usize = 4;
+
+/// Threads of one unit: each is bound to its core before it does anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitCores {
+    /// Core of the consumer.
+    pub consumer: usize,
+    /// Cores of the producers; may be none.
+    pub producers: Vec<usize>,
+}
+
+/// Binds the calling thread to a core, or tells why it cannot.
+pub type Bind = dyn Fn(usize) -> Result<(), String> + Send + Sync;
+
+/// The units of a process.
+#[derive(Debug)]
+pub struct Engine {
+    units: Vec<Unit>,
+    seats: Arc<Seats>,
+}
+
+impl Engine {
+    /// Starts the threads of `units`, each bound by `bind`. At most `lanes` sectors share a unit.
+    ///
+    /// # Errors
+    /// When a thread cannot be started or bound; nothing keeps running then.
+    pub fn start(units: &[UnitCores], lanes: usize, bind: Arc<Bind>) -> Result<Self, SdrError> {
+        let lanes = lanes.clamp(1, MAX_LANES);
+        let seats = Arc::new(Seats::new(units.len(), lanes));
+        let units: Result<_, _> =
+            units.iter().map(|cores| Unit::start(cores, Arc::clone(&bind))).collect();
+        Ok(Self { units: units?, seats })
+    }
+
+    /// A seat for a sector at the emptiest unit. Waits while all are taken: `waits` is told once
+    /// how many there are, and `cancelled` ends the wait.
+    pub fn take_seat(
+        &self,
+        waits: &dyn Fn(usize),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Seat, SdrError> {
+        self.seats.take(waits, cancelled)
+    }
+
+    /// Starts a layer of the sector that has `seat`.
+    pub fn label_layer(&self, seat: &Seat, job: LayerJob) -> LayerHandle {
+        self.units[seat.unit()].label_layer(job)
+    }
+
+    /// How many sectors can be labelled at the same time.
+    pub fn seats(&self) -> usize {
+        self.seats.count()
+    }
+}
+
+#[cfg(test)]
+mod tests;

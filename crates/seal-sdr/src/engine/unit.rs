@@ -1,0 +1,191 @@
+//! The threads of one unit and how layers reach them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use seal_host::ring;
+use seal_sha256::Prepared;
+
+use super::consumer::{self, Seated, Source};
+use super::feed::Feed;
+use super::job::{LayerHandle, LayerJob, start};
+use super::producer::{self, Share};
+use super::{Bind, UnitCores};
+use crate::SdrError;
+
+/// Nodes that change hands together, and between two looks at what is new. The look-ahead makes
+/// parents within two batches or so of a node late, which costs the consumer a copy each.
+pub(crate) const BATCH: usize = 16;
+/// Batches in a ring for each producer: one that is filled, one that is used, and some slack.
+const PLACES: usize = 4;
+
+/// Waiting without a system call for each node: a hint to the processor, and only after many of
+/// them the core is offered to others, for the case that there are more threads than cores.
+#[derive(Debug, Default)]
+pub(crate) struct Spin(u32);
+
+impl Spin {
+    const BEFORE_YIELD: u32 = 4096;
+
+    pub(crate) fn wait(&mut self) {
+        self.0 += 1;
+        if self.0.is_multiple_of(Self::BEFORE_YIELD) {
+            std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// Layers on their way to a thread.
+#[derive(Debug)]
+pub(crate) struct Inbox<T> {
+    state: Mutex<State<T>>,
+    arrived: Condvar,
+    /// Not zero if something has arrived: looked at without the lock, often.
+    news: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    waiting: Vec<T>,
+    ended: bool,
+}
+
+impl<T> Default for Inbox<T> {
+    fn default() -> Self {
+        let state = State { waiting: Vec::new(), ended: false };
+        Self { state: Mutex::new(state), arrived: Condvar::new(), news: AtomicUsize::new(0) }
+    }
+}
+
+impl<T> Inbox<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, one: T) {
+        self.lock().waiting.push(one);
+        self.news.fetch_add(1, Ordering::Release);
+        self.arrived.notify_all();
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.news.fetch_add(1, Ordering::Release);
+        self.arrived.notify_all();
+    }
+
+    /// Adds what has arrived to `work`; sleeps while there is no work at all. `false` at the end.
+    #[inline]
+    pub(crate) fn receive(&self, work: &mut Vec<T>) -> bool {
+        // Only this thread takes from the inbox, so a count that has not changed since it last
+        // looked means that there is nothing new.
+        if !work.is_empty() && self.news.load(Ordering::Acquire) == 0 {
+            return true;
+        }
+        let mut state = self.lock();
+        while state.waiting.is_empty() && work.is_empty() && !state.ended {
+            state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.news.store(0, Ordering::Release);
+        work.append(&mut state.waiting);
+        !state.ended
+    }
+}
+
+/// The threads of one unit.
+#[derive(Debug)]
+pub(crate) struct Unit {
+    consumer: Arc<Inbox<Seated>>,
+    producers: Vec<Arc<Inbox<Share>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Seated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Seated")
+    }
+}
+
+impl std::fmt::Debug for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Share")
+    }
+}
+
+impl Unit {
+    pub(crate) fn start(cores: &UnitCores, bind: Arc<Bind>) -> Result<Self, SdrError> {
+        let mut unit = Self {
+            consumer: Arc::default(),
+            producers: cores.producers.iter().map(|_| Arc::default()).collect(),
+            threads: Vec::new(),
+        };
+        let inbox = Arc::clone(&unit.consumer);
+        let run = move || consumer::run(&inbox);
+        unit.spawn(format!("sdr-{}", cores.consumer), cores.consumer, &bind, run)?;
+        for (index, cpu) in cores.producers.iter().enumerate() {
+            let inbox = Arc::clone(&unit.producers[index]);
+            let run = move || producer::run(&inbox);
+            unit.spawn(format!("sdr-p-{cpu}"), *cpu, &bind, run)?;
+        }
+        Ok(unit)
+    }
+
+    /// Starts a thread and waits until it is bound.
+    fn spawn(
+        &mut self,
+        name: String,
+        cpu: usize,
+        bind: &Arc<Bind>,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<(), SdrError> {
+        let (bind, (bound, answer)) = (Arc::clone(bind), std::sync::mpsc::channel());
+        let body = move || {
+            let result = bind(cpu);
+            let is_bound = result.is_ok();
+            // The starter waits for it.
+            let _ = bound.send(result);
+            if is_bound {
+                run();
+            }
+        };
+        let failed = |reason: String| SdrError::Core { cpu, reason };
+        let thread = std::thread::Builder::new().name(name).spawn(body);
+        self.threads.push(thread.map_err(|error| failed(error.to_string()))?);
+        answer.recv().unwrap_or_else(|_| Err("the thread ended".to_owned())).map_err(failed)
+    }
+
+    pub(crate) fn label_layer(&self, job: LayerJob) -> LayerHandle {
+        let (lane, handle) = start(job);
+        let feed = || Feed { shared: Arc::clone(&handle.shared) };
+        let source = if self.producers.is_empty() {
+            Source::own(feed())
+        } else {
+            let count = self.producers.len();
+            let (consumer, rings) = ring::<Prepared>(BATCH, PLACES * count, count);
+            for (inbox, ring) in self.producers.iter().zip(rings) {
+                inbox.send(Share { feed: feed(), ring, producers: count });
+            }
+            Source::Ring(consumer)
+        };
+        self.consumer.send(Seated { lane, source });
+        handle
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        self.consumer.end();
+        self.producers.iter().for_each(|inbox| inbox.end());
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has told its layers.
+            let _ = thread.join();
+        }
+    }
+}
