@@ -62,6 +62,57 @@ impl CpuMask {
     }
 }
 
+/// A thread that could not be put where it belongs.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The kernel refuses.
+    #[error("cannot confine a thread to cpus {cpus}")]
+    Refused {
+        /// The cpus.
+        cpus: CpuSet,
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel grants something else.
+    #[error(
+        "a thread was to be confined to cpus {cpus}, but the kernel grants {granted}; they may be \
+         switched off or outside this process's cgroup"
+    )]
+    NotGranted {
+        /// The cpus.
+        cpus: CpuSet,
+        /// What was read back.
+        granted: CpuSet,
+    },
+}
+
+/// The cpus that the calling thread may use now: what its cgroup and its parent leave it.
+pub fn allowed_cpus() -> io::Result<CpuSet> {
+    CpuMask::current().map(|mask| mask.cpus())
+}
+
+/// Confines the calling thread to one cpu, and reads back that it is.
+pub fn bind_current_thread(cpu: u32) -> Result<(), BindError> {
+    confine_current_thread(&[cpu].into_iter().collect())
+}
+
+/// Confines the calling thread, and threads that it starts, to some cpus, and reads back that it
+/// is.
+pub fn confine_current_thread(cpus: &CpuSet) -> Result<(), BindError> {
+    let refused = |source| BindError::Refused { cpus: cpus.clone(), source };
+    let mask =
+        CpuMask::of(cpus).ok_or_else(|| refused(io::Error::from_raw_os_error(libc::EINVAL)))?;
+    mask.apply().map_err(refused)?;
+    let granted = CpuMask::current().map_err(refused)?;
+    // The kernel drops cpus it does not grant without an error.
+    if granted == mask {
+        Ok(())
+    } else {
+        Err(BindError::NotGranted { cpus: cpus.clone(), granted: granted.cpus() })
+    }
+}
+
 /// The cpus that are switched on, from sysfs (`/sys` as `sys_root`).
 pub fn online_cpus(sys_root: &Path) -> Result<CpuSet, FileError> {
     read_cpu_set(&sys_root.join("devices/system/cpu/online"))
@@ -113,6 +164,28 @@ mod tests {
         assert!(grantable_cpus(&[8000].into_iter().collect()).expect("asked").is_empty());
         assert!(grantable_cpus(&[1 << 30].into_iter().collect()).expect("asked").is_empty());
         assert_eq!(CpuMask::current().expect("always readable").cpus(), current);
+    }
+
+    #[test]
+    fn a_thread_is_bound_or_there_is_an_error() {
+        let allowed = allowed_cpus().expect("always readable");
+        for cpu in allowed.iter() {
+            let bound = std::thread::spawn(move || {
+                bind_current_thread(cpu).expect("one of the allowed cpus");
+                allowed_cpus().expect("always readable")
+            });
+            assert_eq!(bound.join().expect("no panic"), [cpu].into_iter().collect());
+        }
+        assert_eq!(allowed_cpus().expect("always readable"), allowed);
+        let refused = bind_current_thread(8000).unwrap_err();
+        assert_eq!(refused.to_string(), "cannot confine a thread to cpus 8000");
+        let first = allowed.iter().next().expect("a thread runs somewhere");
+        let partly = std::thread::spawn(move || {
+            confine_current_thread(&[first, 8000].into_iter().collect()).unwrap_err().to_string()
+        });
+        let text = partly.join().expect("no panic");
+        assert!(text.contains(&format!("confined to cpus {first},8000")), "{text}");
+        assert!(text.contains(&format!("grants {first};")), "{text}");
     }
 
     #[test]

@@ -239,7 +239,7 @@ impl Step {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::process::Stdio;
 
     use super::*;
@@ -358,7 +358,7 @@ mod tests {
     }
 
     /// Tests write to standard error only here, to say what they could not check.
-    fn note_skipped(why: &str) {
+    pub(crate) fn note_skipped(why: &str) {
         let _ = writeln!(io::stderr(), "skipped: {why}");
     }
 }

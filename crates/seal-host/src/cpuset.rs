@@ -32,6 +32,21 @@ impl CpuSet {
         self.0.iter().copied()
     }
 
+    /// Whether the cpu is in it.
+    pub fn contains(&self, cpu: u32) -> bool {
+        self.0.contains(&cpu)
+    }
+
+    /// The lowest cpu.
+    pub fn first(&self) -> Option<u32> {
+        self.0.first().copied()
+    }
+
+    /// The cpus that are in `other` too.
+    pub fn and(&self, other: &Self) -> Self {
+        Self(self.0.intersection(&other.0).copied().collect())
+    }
+
     /// The cpus that are not in `other`.
     pub fn minus(&self, other: &Self) -> Self {
         Self(self.0.difference(&other.0).copied().collect())

@@ -4,20 +4,31 @@
 //! Knows nothing of sealing. One of the five crates that may contain unsafe code; everything it
 //! offers is safe to call.
 
+mod admission;
 mod affinity;
 mod child;
 mod cpuset;
+mod fault;
 mod files;
+mod huge_pages;
 mod labels;
 mod lock;
 mod map;
 mod memory;
+mod memory_files;
 mod numa;
+mod place_self;
 mod ring;
 mod space;
 mod stdio;
+mod topology;
+mod units;
 
-pub use affinity::{grantable_cpus, online_cpus};
+pub use admission::{Admission, AdmissionError, Admitted, NodeMemory, Roots};
+pub use affinity::{
+    BindError, allowed_cpus, bind_current_thread, confine_current_thread, grantable_cpus,
+    online_cpus,
+};
 pub use child::{Ending, Placement, SpawnError, signal_group, spawn, wait_ended};
 pub use cpuset::{BadCpuSet, CpuSet};
 pub use files::{
@@ -26,8 +37,12 @@ pub use files::{
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
 pub use lock::FileLock;
 pub use map::ReadMap;
-pub use memory::Region;
-pub use numa::{NodeId, node_cpus, online_nodes};
+pub use memory::{MemoryError, MemoryPolicy, PageChoice, Pages, Region};
+pub use memory_files::{BadPattern, MemoryFiles, PrepareError, Prepared};
+pub use numa::{Binding, NodeId, node_cpus, online_nodes, preferred_node};
+pub use place_self::{PLACEMENT_NAMES, PlaceError, Placed, place_self};
 pub use ring::{RingConsumer, RingProducer, ring};
 pub use space::{SpaceError, free_bytes, is_all_holes, require_free};
 pub use stdio::{claim_stdout, has_reader};
+pub use topology::{Cpu, L3Id, Topology};
+pub use units::{CoreUnit, NoUnits, Reduced, Threads, UnitPlan, UnitRequest, plan_units};

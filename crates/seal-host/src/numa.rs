@@ -1,4 +1,4 @@
-//! NUMA nodes and the memory policy of a thread.
+//! NUMA nodes and the memory policies of threads and ranges of memory.
 
 use std::io;
 use std::path::Path;
@@ -34,16 +34,31 @@ pub fn node_cpus(sys_root: &Path, node: NodeId) -> Result<CpuSet, FileError> {
     read_cpu_set(&sys_root.join(format!("devices/system/node/node{node}/cpulist")))
 }
 
+/// A set of nodes in the kernel's form.
+type Mask = [u64; MASK_BITS / 64];
+
+/// The set of one node, or `None` if it is beyond what a mask holds.
+fn mask_of(node: NodeId) -> Option<Mask> {
+    let mut mask = [0; MASK_BITS / 64];
+    *mask.get_mut(node.0 as usize / 64)? |= 1 << (node.0 % 64);
+    Some(mask)
+}
+
+/// The only node of a set.
+fn only_node(mask: &Mask) -> Option<NodeId> {
+    let mut nodes = (0..MASK_BITS).filter(|bit| mask[bit / 64] >> (bit % 64) & 1 == 1);
+    let node = nodes.next()?;
+    if nodes.next().is_some() { None } else { u32::try_from(node).ok().map(NodeId) }
+}
+
 /// A policy that prefers the memory of one node, in the kernel's form.
 #[derive(Clone, Debug)]
-pub(crate) struct Preferred([u64; MASK_BITS / 64]);
+pub(crate) struct Preferred(Mask);
 
 impl Preferred {
     /// The policy, or `None` if the node is beyond what a mask holds.
     pub(crate) fn node(node: NodeId) -> Option<Self> {
-        let mut mask = [0; MASK_BITS / 64];
-        *mask.get_mut(node.0 as usize / 64)? |= 1 << (node.0 % 64);
-        Some(Self(mask))
+        mask_of(node).map(Self)
     }
 
     /// Sets the policy of the calling thread, which it hands on by fork and exec.
@@ -60,25 +75,108 @@ impl Preferred {
 
     /// Whether this is the policy of the calling thread. Async-signal-safe.
     pub(crate) fn is_current(&self) -> io::Result<bool> {
-        let (mut mode, mut mask) = (0_i32, [0_u64; MASK_BITS / 64]);
-        // SAFETY: get_mempolicy(2) writes the mode through the first pointer and as many bits as
-        // the third argument says through the second; both point to locals of that size. Address
-        // and flags 0 ask for the thread's own policy.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_get_mempolicy,
-                &raw mut mode,
-                mask.as_mut_ptr(),
-                MASK_BITS,
-                0_usize,
-                0_usize,
-            )
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let (mode, mask) = thread_policy()?;
         Ok(mode == libc::MPOL_PREFERRED && mask == self.0)
     }
+}
+
+/// Mode and nodes of the calling thread's memory policy. Async-signal-safe.
+fn thread_policy() -> io::Result<(i32, Mask)> {
+    let (mut mode, mut mask) = (0_i32, [0_u64; MASK_BITS / 64]);
+    // SAFETY: get_mempolicy(2) writes the mode through the first pointer and as many bits as the
+    // third argument says through the second; both point to locals of that size. Address and
+    // flags 0 ask for the thread's own policy.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_get_mempolicy,
+            &raw mut mode,
+            mask.as_mut_ptr(),
+            MASK_BITS,
+            0_usize,
+            0_usize,
+        )
+    };
+    if result == 0 { Ok((mode, mask)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The node whose memory the calling thread was told to use, by its parent or by
+/// [`place_self`](crate::place_self). `None` if nobody told it, or if the kernel does not say.
+pub fn preferred_node() -> Option<NodeId> {
+    match thread_policy() {
+        Ok((libc::MPOL_PREFERRED | libc::MPOL_BIND, mask)) => only_node(&mask),
+        _ => None,
+    }
+}
+
+/// How strictly memory stays on the node it is meant for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// Memory of that node or none.
+    Strict,
+    /// Memory of that node as long as there is any, then of others.
+    Preferred,
+}
+
+impl std::fmt::Display for Binding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Strict => "strict",
+            Self::Preferred => "preferred",
+        })
+    }
+}
+
+/// Decides for pages of `memory`, which begins at a page and has not been touched yet, from which
+/// node they are taken.
+pub(crate) fn bind_memory(memory: &mut [u8], node: NodeId, binding: Binding) -> io::Result<()> {
+    let mask = mask_of(node).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let mode = match binding {
+        Binding::Strict => libc::MPOL_BIND,
+        Binding::Preferred => libc::MPOL_PREFERRED,
+    };
+    // SAFETY: mbind(2) takes a range, a mode, a pointer to a mask and the number of its bits, and
+    // flags. The mask is a local, valid for reading that many bits. The range is memory that this
+    // call borrows exclusively; the policy changes neither its content nor its protection, and
+    // without flags no page is moved.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mbind,
+            memory.as_mut_ptr(),
+            memory.len(),
+            mode,
+            mask.as_ptr(),
+            MASK_BITS,
+            0_usize,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The node of the page at each of `offsets` into `memory`; `None` where no page is.
+///
+/// # Panics
+/// If an offset is beyond the end.
+pub(crate) fn nodes_of_pages(memory: &[u8], offsets: &[usize]) -> io::Result<Vec<Option<NodeId>>> {
+    let pages: Vec<*const u8> = offsets.iter().map(|offset| &raw const memory[*offset]).collect();
+    let mut nodes = vec![-1_i32; pages.len()];
+    // SAFETY: move_pages(2) for process 0, the calling one, reads `count` addresses through the
+    // second pointer and, where the third is null, moves nothing and writes as many numbers
+    // through the fourth. Both vectors have that length. The addresses are only looked up.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0_usize,
+            pages.len(),
+            pages.as_ptr(),
+            std::ptr::null::<i32>(),
+            nodes.as_mut_ptr(),
+            0_usize,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(nodes.into_iter().map(|node| u32::try_from(node).ok().map(NodeId)).collect())
 }
 
 #[cfg(test)]
@@ -96,6 +194,31 @@ mod tests {
         fs::write(node.join("node1/cpulist"), "48-95\n").expect("writable");
         assert_eq!(online_nodes(sys.path()).expect("readable"), [NodeId(0), NodeId(1)]);
         assert_eq!(node_cpus(sys.path(), NodeId(1)).expect("readable").to_string(), "48-95");
+    }
+
+    #[test]
+    fn the_only_node_of_a_set_is_told() {
+        let mask = mask_of(NodeId(65)).expect("within the mask");
+        assert_eq!(only_node(&mask), Some(NodeId(65)));
+        let mut two = mask;
+        two[0] = 1;
+        assert_eq!(only_node(&two), None);
+        assert_eq!(only_node(&[0; MASK_BITS / 64]), None);
+    }
+
+    #[test]
+    fn a_thread_knows_the_node_it_was_told() {
+        let thread = std::thread::spawn(|| {
+            let before = preferred_node();
+            let told = Preferred::node(NodeId(0)).expect("within the mask").apply();
+            (before, told.map(|()| preferred_node()))
+        });
+        let (before, told) = thread.join().expect("no panic");
+        assert_eq!(before, None);
+        // Containers may forbid memory policies; nothing to check there.
+        if let Ok(told) = told {
+            assert_eq!(told, Some(NodeId(0)));
+        }
     }
 
     #[test]

@@ -1,0 +1,456 @@
+//! Whether memory for another task is there, before it is taken.
+//!
+//! Memory that is not there is taken all the same: the kernel promises more than it has, and kills
+//! somebody when it comes to keeping it. So what a task needs is compared with what is free on its
+//! node, and what was promised to other tasks counts until they have it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::huge_pages::{HUGE_PAGES, fits, free_huge_pages};
+use crate::{
+    Binding, FileError, MemoryError, MemoryFiles, MemoryPolicy, NodeId, PageChoice, Region,
+};
+
+/// Memory of a node, or of the whole machine, as the kernel counts it. In bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeMemory {
+    /// All there is.
+    pub total: u64,
+    /// Not used for anything.
+    pub free: u64,
+    /// Used for what can be dropped: copies of files, caches of the kernel.
+    pub reclaimable: u64,
+}
+
+/// Memory that a task needs and that is not there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdmissionError {
+    /// There is too little.
+    #[error(
+        "{place} has too little memory: {needed} MiB are needed and {available} MiB available, \
+         {missing} MiB are missing ({free} MiB free, {reclaimable} MiB in caches that can be \
+         dropped, {huge} MiB in free huge pages, less {promised} MiB promised to other tasks and a \
+         reserve of {reserve} MiB); run fewer tasks there{hint}"
+    )]
+    TooLittle {
+        /// The node or machine.
+        place: String,
+        /// What the task needs, in MiB as all that follow.
+        needed: u64,
+        /// What it could have.
+        available: u64,
+        /// The difference.
+        missing: u64,
+        /// Memory not used for anything.
+        free: u64,
+        /// Memory that can be had back.
+        reclaimable: u64,
+        /// Free huge pages of use to the task.
+        huge: u64,
+        /// What tasks that are just starting will take.
+        promised: u64,
+        /// What is left alone.
+        reserve: u64,
+        /// Another way out.
+        hint: &'static str,
+    },
+    /// A memory region could not be had although there should have been enough.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The kernel's counts could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Where the kernel tells about the machine.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// Usually `/sys`.
+    pub sys: PathBuf,
+    /// Usually `/proc`.
+    pub proc: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self { sys: "/sys".into(), proc: "/proc".into() }
+    }
+}
+
+impl NodeMemory {
+    /// Memory of `node`, or of the machine where it is `None`.
+    pub fn read(roots: &Roots, node: Option<NodeId>) -> Result<Self, FileError> {
+        let path = match node {
+            Some(node) => roots.sys.join(format!("devices/system/node/node{node}/meminfo")),
+            None => roots.proc.join("meminfo"),
+        };
+        let text = std::fs::read_to_string(&path).map_err(FileError::of("read", &path))?;
+        let count = |name: &str| {
+            kib(&text, name).map(|kib| kib << 10).ok_or_else(|| {
+                let error = io::Error::other(format!("it has no line on {name}"));
+                FileError::of("understand", &path)(error)
+            })
+        };
+        let mut reclaimable = 0;
+        for name in ["Active(file)", "Inactive(file)", "SReclaimable"] {
+            reclaimable += count(name)?;
+        }
+        Ok(Self { total: count("MemTotal")?, free: count("MemFree")?, reclaimable })
+    }
+
+    /// What is left alone by default: a hundredth, and 256 MiB at least.
+    pub fn default_reserve(&self) -> u64 {
+        (self.total / 100).max(256 << 20)
+    }
+}
+
+/// The number that a line such as `Node 0 MemFree: 123 kB` or `MemFree: 123 kB` gives.
+fn kib(meminfo: &str, name: &str) -> Option<u64> {
+    meminfo.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        if key.split_ascii_whitespace().last()? != name {
+            return None;
+        }
+        value.split_ascii_whitespace().next()?.parse().ok()
+    })
+}
+
+/// The memory that tasks of this process take, counted while they take it.
+#[derive(Debug, Default)]
+pub struct Admission {
+    roots: Roots,
+    reserve: Option<u64>,
+    promised: Mutex<BTreeMap<Option<NodeId>, u64>>,
+}
+
+/// Memory promised to a task. What it has not taken when this is dropped is promised to others.
+#[derive(Debug)]
+pub struct Admitted<'a> {
+    admission: &'a Admission,
+    node: Option<NodeId>,
+    left: AtomicU64,
+}
+
+impl Admission {
+    /// For the machine that `roots` tell of. `reserve` bytes of each node are left alone;
+    /// `None` for [`NodeMemory::default_reserve`].
+    pub fn new(roots: Roots, reserve: Option<u64>) -> Self {
+        Self { roots, reserve, promised: Mutex::default() }
+    }
+
+    /// Regions of the given sizes, as `policy` wants them: in prepared files of the size where
+    /// there are free ones, the others taken from what is free after a look at whether that is
+    /// enough.
+    pub fn allocate(
+        &self,
+        sizes: &[usize],
+        policy: &MemoryPolicy,
+        files: Option<&MemoryFiles>,
+    ) -> Result<Vec<Region>, AdmissionError> {
+        let mut regions = Vec::with_capacity(sizes.len());
+        for size in sizes {
+            regions.push(match files {
+                Some(files) => files.take(*size, policy)?,
+                None => None,
+            });
+        }
+        let missing: Vec<_> = sizes
+            .iter()
+            .zip(&regions)
+            .filter(|(_, got)| got.is_none())
+            .map(|(size, _)| *size)
+            .collect();
+        let admitted = self.admit(&missing, policy)?;
+        let allocate = |size| Region::allocate_on(&self.roots.sys, size, policy, Some(&admitted));
+        let regions = sizes.iter().zip(regions).map(|(size, got)| match got {
+            Some(region) => Ok(region),
+            None => allocate(*size),
+        });
+        Ok(regions.collect::<Result<_, _>>()?)
+    }
+
+    /// Promises memory for regions of the given sizes, if it is there.
+    pub fn admit(
+        &self,
+        sizes: &[usize],
+        policy: &MemoryPolicy,
+    ) -> Result<Admitted<'_>, AdmissionError> {
+        // Memory that is only preferred on a node may come from all of them.
+        let node = policy
+            .node
+            .and_then(|(node, binding)| (binding == Binding::Strict).then_some(node))
+            .filter(|node| self.knows(*node));
+        let needed: u64 = sizes.iter().map(|size| *size as u64).sum();
+        let mut promised = self.promised();
+        let memory = NodeMemory::read(&self.roots, node)?;
+        let huge = self.huge(sizes, policy.pages, node)?;
+        let reserve = self.reserve.unwrap_or_else(|| memory.default_reserve());
+        // Promises to other places may be kept from here too, if one of the two is the machine.
+        let to_others: u64 = promised
+            .iter()
+            .filter(|(place, _)| node.is_none() || place.is_none() || **place == node)
+            .map(|(_, bytes)| *bytes)
+            .sum();
+        let available =
+            (memory.free + memory.reclaimable + huge).saturating_sub(to_others + reserve);
+        if needed > available {
+            let mib = |bytes: u64| bytes >> 20;
+            return Err(AdmissionError::TooLittle {
+                place: node.map_or("this machine".into(), |node| format!("NUMA node {node}")),
+                needed: needed.div_ceil(1 << 20),
+                available: mib(available),
+                missing: (needed - available).div_ceil(1 << 20),
+                free: mib(memory.free),
+                reclaimable: mib(memory.reclaimable),
+                huge: mib(huge),
+                promised: mib(to_others),
+                reserve: mib(reserve),
+                hint: if node.is_some() {
+                    ", or let them use other nodes with SEAL_NUMA=preferred"
+                } else {
+                    ""
+                },
+            });
+        }
+        *promised.entry(node).or_default() += needed;
+        Ok(Admitted { admission: self, node, left: AtomicU64::new(needed) })
+    }
+
+    /// What free huge pages give to regions of the given sizes: whole regions of the largest size.
+    fn huge(
+        &self,
+        sizes: &[usize],
+        pages: PageChoice,
+        node: Option<NodeId>,
+    ) -> Result<u64, FileError> {
+        let largest = sizes.iter().copied().max().unwrap_or(0);
+        if pages != PageChoice::Huge || largest == 0 {
+            return Ok(0);
+        }
+        let mut regions = 0;
+        for page in HUGE_PAGES.into_iter().filter(|page| fits(largest, *page)) {
+            regions += free_huge_pages(&self.roots.sys, node, page)? / largest.div_ceil(page);
+        }
+        Ok((regions.min(sizes.len()) * largest) as u64)
+    }
+
+    /// Whether the kernel tells about single nodes: one without NUMA support does not.
+    fn knows(&self, node: NodeId) -> bool {
+        self.roots.sys.join(format!("devices/system/node/node{node}/meminfo")).exists()
+    }
+
+    fn promised(&self) -> MutexGuard<'_, BTreeMap<Option<NodeId>, u64>> {
+        self.promised.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self, node: Option<NodeId>, bytes: u64) {
+        if let Some(promised) = self.promised().get_mut(&node) {
+            *promised = promised.saturating_sub(bytes);
+        }
+    }
+}
+
+impl Admitted<'_> {
+    /// Notes that `bytes` of it are taken: from now on the kernel counts them.
+    pub fn taken(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        // Rounding up to whole pages can take a little more than was promised.
+        let take = |left: u64| Some(left.saturating_sub(bytes));
+        let Ok(before) = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) else {
+            return;
+        };
+        self.admission.forget(self.node, bytes.min(before));
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.admission.forget(self.node, *self.left.get_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::huge_pages::huge_page_dir;
+    use std::fs;
+
+    const GIB: usize = 1 << 30;
+    const SECTOR: usize = 32 * GIB;
+    const TASK: [usize; 3] = [SECTOR, SECTOR, 64 << 20];
+
+    struct Machine(tempfile::TempDir);
+
+    impl Machine {
+        fn roots(&self) -> Roots {
+            Roots { sys: self.0.path().join("sys"), proc: self.0.path().join("proc") }
+        }
+
+        /// Two nodes of 1 TiB, with so many GiB free and in caches.
+        fn new(nodes: [(u64, u64); 2]) -> Self {
+            let machine = Self(tempfile::tempdir().expect("a temporary directory"));
+            let mut all = (0, 0);
+            for (node, (free, caches)) in nodes.into_iter().enumerate() {
+                let text = lines(&format!("Node {node} "), 1 << 10, free, caches);
+                let dir = machine.roots().sys.join(format!("devices/system/node/node{node}"));
+                fs::create_dir_all(&dir).expect("writable");
+                fs::write(dir.join("meminfo"), text).expect("writable");
+                all = (all.0 + free, all.1 + caches);
+            }
+            fs::create_dir_all(machine.roots().proc).expect("writable");
+            let text = lines("", 2 << 10, all.0, all.1);
+            fs::write(machine.roots().proc.join("meminfo"), text).expect("writable");
+            machine
+        }
+
+        fn huge_pages(&self, node: u32, page: usize, free: usize) {
+            let dir = huge_page_dir(&self.roots().sys, Some(NodeId(node)), page);
+            fs::create_dir_all(&dir).expect("writable");
+            fs::write(dir.join("free_hugepages"), format!("{free}\n")).expect("writable");
+        }
+
+        fn admission(&self) -> Admission {
+            Admission::new(self.roots(), Some(8 << 30))
+        }
+    }
+
+    /// As the kernel writes it; sizes in GiB.
+    fn lines(prefix: &str, total: u64, free: u64, caches: u64) -> String {
+        let kib = |gib: u64| gib << 20;
+        format!(
+            "{prefix}MemTotal:       {} kB\n{prefix}MemFree:        {} kB\n\
+             {prefix}Active:          123 kB\n{prefix}Active(anon):    123 kB\n\
+             {prefix}Active(file):    {} kB\n{prefix}Inactive(file):  {} kB\n\
+             {prefix}SReclaimable:    0 kB\n{prefix}HugePages_Total:     0\n",
+            kib(total),
+            kib(free),
+            kib(caches) / 2,
+            kib(caches) / 2,
+        )
+    }
+
+    fn on(node: u32, binding: Binding) -> MemoryPolicy {
+        MemoryPolicy { node: Some((NodeId(node), binding)), ..MemoryPolicy::default() }
+    }
+
+    #[test]
+    fn caches_count_as_free_and_the_reserve_does_not() {
+        for (free, caches, fits) in [(73, 0, true), (10, 63, true), (72, 0, false), (0, 72, false)]
+        {
+            let machine = Machine::new([(free, caches), (0, 0)]);
+            let admission = machine.admission();
+            let admitted = admission.admit(&TASK, &on(0, Binding::Strict));
+            assert_eq!(admitted.is_ok(), fits, "{free} {caches}: {admitted:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let machine = Machine::new([(40, 10), (500, 0)]);
+        let error = machine.admission().admit(&TASK, &on(0, Binding::Strict)).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("NUMA node 0 has too little memory: 65600 MiB are needed"),
+            "{text}"
+        );
+        assert!(text.contains("43008 MiB available, 22592 MiB are missing"), "{text}");
+        assert!(text.contains("40960 MiB free, 10240 MiB in caches"), "{text}");
+        assert!(text.contains("SEAL_NUMA=preferred"), "{text}");
+    }
+
+    #[test]
+    fn memory_that_is_only_preferred_may_be_elsewhere() {
+        let machine = Machine::new([(40, 10), (500, 0)]);
+        let admission = machine.admission();
+        assert!(admission.admit(&TASK, &on(0, Binding::Preferred)).is_ok());
+        assert!(admission.admit(&TASK, &MemoryPolicy::default()).is_ok());
+    }
+
+    #[test]
+    fn what_was_promised_counts_until_it_is_taken() {
+        let machine = Machine::new([(100, 0), (100, 0)]);
+        let admission = machine.admission();
+        let strict = on(0, Binding::Strict);
+        let first = admission.admit(&TASK, &strict).expect("enough for one");
+        let error = admission.admit(&TASK, &strict).unwrap_err();
+        assert!(error.to_string().contains("less 65600 MiB promised"), "{error}");
+        assert!(admission.admit(&TASK, &on(1, Binding::Strict)).is_ok(), "another node");
+        // The kernel of this machine does not see what was taken, so it fits now.
+        first.taken(SECTOR);
+        first.taken(SECTOR + (64 << 20));
+        assert!(admission.admit(&TASK, &strict).is_ok());
+        first.taken(SECTOR);
+        assert_eq!(admission.promised().get(&Some(NodeId(0))), Some(&0));
+    }
+
+    #[test]
+    fn what_was_not_taken_is_given_back() {
+        let machine = Machine::new([(100, 0), (0, 0)]);
+        let admission = machine.admission();
+        let strict = on(0, Binding::Strict);
+        let admitted = admission.admit(&TASK, &strict).expect("enough for one");
+        admitted.taken(GIB);
+        drop(admitted);
+        assert!(admission.admit(&TASK, &strict).is_ok());
+    }
+
+    #[test]
+    fn free_huge_pages_count_for_the_regions_that_fit_in_them() {
+        let strict = on(0, Binding::Strict);
+        for (page, free, fits) in
+            [(GIB, 64, true), (GIB, 63, false), (2 << 20, 32 << 10, true), (2 << 20, 100, false)]
+        {
+            let machine = Machine::new([(9, 0), (0, 0)]);
+            machine.huge_pages(0, page, free);
+            assert_eq!(machine.admission().admit(&TASK, &strict).is_ok(), fits, "{page} {free}");
+        }
+        let machine = Machine::new([(9, 0), (0, 0)]);
+        machine.huge_pages(0, GIB, 64);
+        let small = MemoryPolicy { pages: PageChoice::Transparent, ..strict };
+        assert!(machine.admission().admit(&TASK, &small).is_err(), "they are of no use to it");
+    }
+
+    #[test]
+    fn a_kernel_that_knows_no_nodes_has_one_memory() {
+        let machine = Machine::new([(100, 0), (0, 0)]);
+        fs::remove_dir_all(machine.roots().sys).expect("removable");
+        let admission = machine.admission();
+        assert!(admission.admit(&TASK, &on(0, Binding::Strict)).is_ok());
+        let error = admission.admit(&[2048 * GIB], &on(0, Binding::Strict)).unwrap_err();
+        assert!(error.to_string().starts_with("this machine has too little"), "{error}");
+    }
+
+    #[test]
+    fn counts_that_are_missing_are_named() {
+        let machine = Machine::new([(1, 1), (1, 1)]);
+        let path = machine.roots().proc.join("meminfo");
+        fs::write(&path, "MemTotal: 1 kB\n").expect("writable");
+        let error = NodeMemory::read(&machine.roots(), None).unwrap_err();
+        assert_eq!((error.verb, error.path), ("understand", path));
+    }
+
+    #[test]
+    fn the_reserve_grows_with_the_memory() {
+        let memory = |total| NodeMemory { total, free: 0, reclaimable: 0 };
+        assert_eq!(memory(1 << 40).default_reserve(), (1 << 40) / 100);
+        assert_eq!(memory(1 << 30).default_reserve(), 256 << 20);
+    }
+
+    #[test]
+    fn memory_of_this_machine_is_admitted_and_taken() {
+        let admission = Admission::default();
+        let sizes = [8 << 20, 8 << 20, 1 << 16];
+        let regions =
+            admission.allocate(&sizes, &MemoryPolicy::default(), None).expect("little memory");
+        assert_eq!(regions.iter().map(Region::len).collect::<Vec<_>>(), sizes);
+        assert!(regions.iter().all(|region| region.percent_by_node().is_some()));
+        assert_eq!(admission.promised().values().sum::<u64>(), 0);
+        let error = admission.allocate(&[1 << 50], &MemoryPolicy::default(), None).unwrap_err();
+        assert!(matches!(error, AdmissionError::TooLittle { .. }), "{error}");
+    }
+}

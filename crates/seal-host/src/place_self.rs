@@ -1,0 +1,195 @@
+//! Where a process puts itself, when the one that started it leaves that to it.
+//!
+//! venus-worker starts its processors anywhere and names their place in the environment.
+
+use std::path::Path;
+
+use crate::numa::Preferred;
+use crate::{
+    BadCpuSet, BindError, CpuSet, FileError, NodeId, confine_current_thread, online_nodes,
+};
+
+/// The names of the environment by which a process is told its place.
+pub const PLACEMENT_NAMES: [&str; 3] =
+    ["VC_CG_CPUSET", "VC_CG_NAME", "VENUS_WORKER_NUMA_PREFERRED"];
+
+/// Where the process is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// The cpus to which it is confined.
+    pub cpus: Option<CpuSet>,
+    /// The NUMA node whose memory it prefers.
+    pub node: Option<NodeId>,
+    /// The name of a cgroup, which is not made: the confinement holds without.
+    pub group: Option<String>,
+}
+
+/// A place that cannot be had. The process must not go on elsewhere.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// The cpus are no list of cpus.
+    #[error("VC_CG_CPUSET: {0}")]
+    CpuSet(#[from] BadCpuSet),
+    /// There is no cpu in the list.
+    #[error("VC_CG_CPUSET is empty; name cpus such as \"0-3,8\", or leave it unset")]
+    NoCpus,
+    /// The kernel does not let it use them.
+    #[error("VC_CG_CPUSET: {source}")]
+    Bind {
+        /// Why.
+        source: BindError,
+    },
+    /// The node is no number.
+    #[error("VENUS_WORKER_NUMA_PREFERRED={value:?} is not the number of a NUMA node")]
+    Node {
+        /// What was set.
+        value: String,
+    },
+    /// There is no such node.
+    #[error("VENUS_WORKER_NUMA_PREFERRED={node}: this machine has no such NUMA node, only {there}")]
+    NoNode {
+        /// The node.
+        node: NodeId,
+        /// The nodes there are.
+        there: CpuSet,
+    },
+    /// The kernel does not let it prefer the memory.
+    #[error(
+        "VENUS_WORKER_NUMA_PREFERRED={node}: cannot prefer its memory (containers may need \
+         CAP_SYS_NICE)"
+    )]
+    Memory {
+        /// The node.
+        node: NodeId,
+        /// What the operating system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The machine's description cannot be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Puts the process where its environment wants it, all or not at all, and reads back that it is
+/// there. `get` gives the values of [`PLACEMENT_NAMES`].
+///
+/// Threads inherit their place when they start: call this before there are others.
+pub fn place_self(get: impl Fn(&str) -> Option<String>) -> Result<Placed, PlaceError> {
+    place_on(Path::new("/sys"), get)
+}
+
+fn place_on(sys_root: &Path, get: impl Fn(&str) -> Option<String>) -> Result<Placed, PlaceError> {
+    let cpus: Option<CpuSet> = get("VC_CG_CPUSET").map(|text| text.parse()).transpose()?;
+    if cpus.as_ref().is_some_and(CpuSet::is_empty) {
+        return Err(PlaceError::NoCpus);
+    }
+    let node = get("VENUS_WORKER_NUMA_PREFERRED")
+        .map(|value| value.trim().parse().map(NodeId).map_err(|_| PlaceError::Node { value }))
+        .transpose()?;
+    if let Some(node) = node {
+        let nodes = online_nodes(sys_root)?;
+        if !nodes.contains(&node) {
+            let there = nodes.into_iter().map(|node| node.0).collect();
+            return Err(PlaceError::NoNode { node, there });
+        }
+    }
+    if let Some(cpus) = &cpus {
+        confine_current_thread(cpus).map_err(|source| PlaceError::Bind { source })?;
+    }
+    if let Some(node) = node {
+        let memory = |source| PlaceError::Memory { node, source };
+        let invalid = || std::io::Error::from_raw_os_error(libc::EINVAL);
+        let preferred = Preferred::node(node).ok_or_else(|| memory(invalid()))?;
+        preferred.apply().map_err(memory)?;
+        if !preferred.is_current().map_err(memory)? {
+            return Err(memory(invalid()));
+        }
+    }
+    Ok(Placed { cpus, node, group: get("VC_CG_NAME") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{allowed_cpus, preferred_node};
+
+    /// Places a thread of its own, as a process is placed by its first thread.
+    fn place(
+        sys_root: std::path::PathBuf,
+        values: &[(&str, &str)],
+    ) -> (Result<Placed, String>, CpuSet, Option<NodeId>) {
+        let values: Vec<_> =
+            values.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let placed = std::thread::spawn(move || {
+            let get = |name: &str| {
+                values.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+            };
+            let placed = place_on(&sys_root, get).map_err(|error| error.to_string());
+            (placed, allowed_cpus().expect("always readable"), preferred_node())
+        });
+        placed.join().expect("no panic")
+    }
+
+    fn two_nodes() -> tempfile::TempDir {
+        let sys = tempfile::tempdir().expect("a temporary directory");
+        let node = sys.path().join("devices/system/node");
+        std::fs::create_dir_all(&node).expect("writable");
+        std::fs::write(node.join("online"), "0-1\n").expect("writable");
+        sys
+    }
+
+    #[test]
+    fn without_a_place_nothing_changes() {
+        let allowed = allowed_cpus().expect("always readable");
+        let (placed, cpus, node) = place("/sys".into(), &[("HOME", "/h")]);
+        assert_eq!((placed, cpus, node), (Ok(Placed::default()), allowed, None));
+    }
+
+    #[test]
+    fn the_cpus_and_the_node_of_the_environment_are_taken() {
+        let allowed = allowed_cpus().expect("always readable");
+        let last = allowed.iter().last().expect("a thread runs somewhere");
+        let values = [("VC_CG_CPUSET", last.to_string()), ("VC_CG_NAME", "vc/1/2".to_owned())];
+        let values: Vec<_> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let (placed, cpus, _) = place("/sys".into(), &values);
+        let placed = placed.expect("allowed");
+        assert_eq!(cpus, [last].into_iter().collect());
+        assert_eq!((placed.cpus, placed.group.as_deref()), (Some(cpus), Some("vc/1/2")));
+
+        let (placed, _, node) = place("/sys".into(), &[("VENUS_WORKER_NUMA_PREFERRED", "0")]);
+        match placed {
+            Ok(placed) => assert_eq!((placed.node, node), (Some(NodeId(0)), Some(NodeId(0)))),
+            // No NUMA here, or policies not permitted: it must be said, and nothing done.
+            Err(text) => assert!(text.contains("VENUS_WORKER_NUMA_PREFERRED=0"), "{text}"),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_had_stops_the_start() {
+        let allowed = allowed_cpus().expect("always readable");
+        let sys = two_nodes();
+        for (name, value, text) in [
+            ("VC_CG_CPUSET", "8000", "VC_CG_CPUSET: cannot confine a thread to cpus 8000"),
+            ("VC_CG_CPUSET", "a-b", "VC_CG_CPUSET: \"a-b\" is not a list of cpus"),
+            ("VC_CG_CPUSET", "", "VC_CG_CPUSET is empty"),
+            ("VENUS_WORKER_NUMA_PREFERRED", "-1", "=\"-1\" is not the number of a NUMA node"),
+            ("VENUS_WORKER_NUMA_PREFERRED", "2", "this machine has no such NUMA node, only 0-1"),
+        ] {
+            let (placed, cpus, node) = place(sys.path().into(), &[(name, value)]);
+            let error = placed.expect_err("it cannot be had");
+            assert!(error.contains(text), "{error}");
+            assert_eq!((cpus, node), (allowed.clone(), None));
+        }
+    }
+
+    #[test]
+    fn a_bad_node_leaves_the_cpus_alone_too() {
+        let allowed = allowed_cpus().expect("always readable");
+        let first = allowed.first().expect("a thread runs somewhere").to_string();
+        let values = [("VC_CG_CPUSET", first.as_str()), ("VENUS_WORKER_NUMA_PREFERRED", "7")];
+        let (placed, cpus, _) = place(two_nodes().path().into(), &values);
+        assert!(placed.is_err());
+        assert_eq!(cpus, allowed);
+    }
+}
