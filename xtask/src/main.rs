@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask help` lists them.
 #![forbid(unsafe_code)]
 
+mod bench_pc1;
 mod cargo;
 mod out;
 mod seal;
@@ -21,6 +22,8 @@ enum Command {
     Seal(seal::Args),
     /// Check formatting, lints and structure, and run all tests.
     Test(test::Args),
+    /// Measure PC1 of whole sectors, if wanted against the published crates in the same run.
+    BenchPc1(bench_pc1::Args),
     /// Check the structure only: layers, unsafe code, documents.
     Tidy,
 }
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Seal(args) => seal::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::BenchPc1(args) => bench_pc1::run(&args),
         Command::Tidy => tidy::run(),
     };
     match result {

@@ -321,7 +321,7 @@ impl Report {
 }
 
 /// Streams pseudo-random data, so that a 32 GiB sector needs no memory.
-fn write_input(file: &Path, length: u64) -> Result<()> {
+pub(crate) fn write_input(file: &Path, length: u64) -> Result<()> {
     const BLOCK: usize = 1 << 20;
     let file = File::create(file).with_context(|| format!("cannot create {}", file.display()))?;
     let mut output = BufWriter::new(file);

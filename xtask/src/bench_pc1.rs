@@ -1,0 +1,381 @@
+//! `cargo xtask bench-pc1`: PC1 of whole sectors by the stage's own binary, and by the published
+//! crates beside it, in turn on the same cores.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use seal_types::{ApiVersion, Feature, RegisteredProof, SectorSize, Stage};
+use serde_json::{Value, json};
+use test_support::client::Processor;
+use test_support::data;
+use test_support::vector::file_digest;
+
+use crate::cargo::{binary, build_binaries, cargo, root, target};
+use crate::out::{say, step};
+
+/// Blocks on the serial chain of a label, and what one takes at best with one lane: 32 round
+/// instructions of 4 cycles each.
+const CHAIN_BLOCKS: u64 = 19;
+const BLOCK_CYCLES: u64 = 128;
+
+/// Options of `bench-pc1`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Size of the sectors.
+    #[arg(long, value_name = "SIZE", default_value = "512MiB")]
+    sector_size: SectorSize,
+    /// API version of the graph: 1.0 or 1.1.
+    #[arg(long, value_name = "VERSION", default_value = "1.1")]
+    api: String,
+    /// Sectors at once.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    sectors: usize,
+    /// Producers of each unit; default: what pc1-exec chooses.
+    #[arg(long, value_name = "P")]
+    producers: Option<usize>,
+    /// Lanes of each unit; default: what pc1-exec chooses.
+    #[arg(long, value_name = "L")]
+    lanes: Option<usize>,
+    /// Runs of each side; the median counts.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    runs: usize,
+    /// Do the same work by filecoin-proofs 19.1 with multicore SDR and one producer, in turn, one
+    /// sector after the other. Needs libhwloc.
+    #[arg(long)]
+    peer: bool,
+}
+
+struct Bench {
+    proof: RegisteredProof,
+    dir: PathBuf,
+    pieces: Value,
+    /// SHA-256 of the last layer by sector, once somebody has made it.
+    expected: Vec<Option<String>>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let api = match args.api.as_str() {
+        "1.0" => ApiVersion::V1_0,
+        "1.1" => ApiVersion::V1_1,
+        other => bail!("there is no API version {other}; 1.0 and 1.1 can be measured"),
+    };
+    let proof = RegisteredProof::find(args.sector_size, api, Feature::Interactive)
+        .with_context(|| format!("sectors of {} have no registered proof", args.sector_size))?;
+    ensure!(args.sectors > 0 && args.runs > 0, "at least one sector and one run");
+    build_binaries()?;
+    let peer = if args.peer { Some(build_peer()?) } else { None };
+
+    let parent = target().join("bench");
+    std::fs::create_dir_all(&parent)?;
+    let scratch = tempfile::Builder::new().prefix("pc1-").tempdir_in(&parent)?;
+    let mut bench = Bench::prepare(proof, scratch.path().to_path_buf(), args.sectors)?;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for run in 1..=args.runs {
+        step(&format!("run {run} of {}", args.runs));
+        ours.push(bench.ours(args)?);
+        if let Some(peer) = &peer {
+            theirs.push(bench.peer(peer)?);
+        }
+    }
+    report(args, &bench, &ours, &theirs)
+}
+
+fn build_peer() -> Result<PathBuf> {
+    let dir = target().join("peer");
+    let manifest = root().join("benches/peer/Cargo.toml");
+    let manifest = manifest.to_str().context("the repository's path is UTF-8")?;
+    let build = ["build", "--release", "--manifest-path", manifest];
+    cargo(&build, &[("CARGO_TARGET_DIR", dir.as_os_str())])
+        .context("the peer needs libhwloc (Debian: libhwloc-dev)")?;
+    Ok(dir.join("release/peer"))
+}
+
+impl Bench {
+    fn prepare(proof: RegisteredProof, dir: PathBuf, sectors: usize) -> Result<Self> {
+        step(&format!("preparing {sectors} sectors of {proof}"));
+        let input = dir.join("input");
+        crate::sector::write_input(&input, proof.sector_size().unpadded_bytes())?;
+        let output = Command::new(binary("oracle"))
+            .args(["add-piece", "--proof", &proof.to_string(), "--input"])
+            .arg(&input)
+            .arg("--staged")
+            .arg(dir.join("staged"))
+            .stderr(Stdio::null())
+            .output()
+            .context("cannot start oracle")?;
+        ensure!(output.status.success(), "oracle add-piece failed");
+        std::fs::remove_file(&input)?;
+        let added: Value = serde_json::from_slice(&output.stdout)?;
+        let status = Command::new(binary("pc1-exec"))
+            .args(["parents", "--proof", &proof.to_string()])
+            .env("FIL_PROOFS_PARENT_CACHE", parents())
+            .stdout(Stdio::null())
+            .status()
+            .context("cannot start pc1-exec")?;
+        ensure!(status.success(), "pc1-exec parents failed");
+        Ok(Self { proof, dir, pieces: added["piece_infos"].clone(), expected: vec![None; sectors] })
+    }
+
+    fn task(&self, sector: usize) -> Value {
+        let dir = self.sector_dir(sector);
+        json!({
+            "registered_proof": self.proof.to_string(),
+            "cache_path": dir.join("cache"), "in_path": self.dir.join("staged"),
+            "out_path": dir.join("sealed"),
+            "prover_id": data::derive("prover", "bench"), "sector_id": sector + 1,
+            "ticket": data::derive("ticket", "bench"), "piece_infos": self.pieces,
+        })
+    }
+
+    fn sector_dir(&self, sector: usize) -> PathBuf {
+        self.dir.join(format!("sector-{sector}"))
+    }
+
+    /// As a worker leaves the directories before PC1.
+    fn clear(&self) -> Result<()> {
+        for sector in 0..self.expected.len() {
+            let dir = self.sector_dir(sector);
+            if dir.exists() {
+                std::fs::remove_dir_all(&dir)?;
+            }
+            std::fs::create_dir_all(dir.join("cache"))?;
+            File::create(dir.join("sealed"))?;
+        }
+        Ok(())
+    }
+
+    /// A result counts only if all sides made the same bytes.
+    fn check(&mut self) -> Result<()> {
+        let last = seal_types::layer_file(self.proof.porep().layers);
+        for sector in 0..self.expected.len() {
+            let found = file_digest(&self.sector_dir(sector).join("cache").join(&last))?.sha256;
+            let expected = self.expected[sector].get_or_insert_with(|| found.clone());
+            ensure!(*expected == found, "the last layer of sector {sector} differs");
+        }
+        Ok(())
+    }
+
+    /// All sectors at once, by one executor.
+    fn ours(&mut self, args: &Args) -> Result<Run> {
+        self.clear()?;
+        let log = self.dir.join("log");
+        let mut command = Command::new(binary("pc1-exec"));
+        command.env("FIL_PROOFS_PARENT_CACHE", parents()).env("RUST_LOG", "info");
+        command.stderr(Stdio::from(File::create(&log)?));
+        if let Some(producers) = args.producers {
+            command.env("FIL_PROOFS_MULTICORE_SDR_PRODUCERS", producers.to_string());
+        }
+        if let Some(lanes) = args.lanes {
+            command.env("SEAL_PC1_LANES", lanes.to_string());
+        }
+        let mut executor = Processor::start(Stage::Pc1, &mut command, Duration::from_secs(30))?;
+        let started = Instant::now();
+        for sector in 0..self.expected.len() {
+            executor.send(&self.task(sector))?;
+        }
+        for _ in 0..self.expected.len() {
+            let answer = executor.answer(Duration::from_secs(48 * 3600))?;
+            ensure!(answer.err_msg.is_none(), "{:?}", answer.err_msg);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let memory = peak_memory(executor.pid());
+        executor.finish()?;
+        self.check()?;
+        let layers = layer_seconds(&std::fs::read_to_string(&log)?);
+        say(&format!("    ours  {seconds:>8.2} s"));
+        Ok(Run { seconds, layers, memory })
+    }
+
+    /// One sector after the other, each with both cores.
+    fn peer(&mut self, peer: &Path) -> Result<Run> {
+        self.clear()?;
+        let started = Instant::now();
+        let mut layers = Vec::new();
+        for sector in 0..self.expected.len() {
+            let task = self.dir.join("task.json");
+            std::fs::write(&task, self.task(sector).to_string())?;
+            let output = Command::new(peer)
+                .arg(&task)
+                .env("FIL_PROOFS_PARENT_CACHE", parents())
+                .env("FIL_PROOFS_USE_MULTICORE_SDR", "1")
+                .env("FIL_PROOFS_MULTICORE_SDR_PRODUCERS", "1")
+                .output()
+                .context("cannot start the peer")?;
+            let log = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "the peer failed: {log}");
+            layers.extend(peer_layer_seconds(&log));
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        self.check()?;
+        say(&format!("    peer  {seconds:>8.2} s"));
+        Ok(Run { seconds, layers, memory: None })
+    }
+}
+
+struct Run {
+    seconds: f64,
+    /// Labelling alone, layer by layer of all sectors.
+    layers: Vec<f64>,
+    memory: Option<u64>,
+}
+
+fn parents() -> PathBuf {
+    target().join("parents")
+}
+
+/// The most memory the process ever had, in bytes.
+fn peak_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// `label_ms` of the executor's log lines.
+fn layer_seconds(log: &str) -> Vec<f64> {
+    log.lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|line| Some(line.get("label_ms")?.as_f64()? / 1000.0))
+        .collect()
+}
+
+/// From "Layer n" to "storing labels" in the crates' log.
+fn peer_layer_seconds(log: &str) -> Vec<f64> {
+    let mut began = None;
+    let mut layers = Vec::new();
+    for line in log.lines() {
+        let Some((at, text)) = line.split_once(' ') else { continue };
+        let Ok(at) = at.parse::<f64>() else { continue };
+        if text.trim_start().starts_with("Layer ") {
+            began = Some(at);
+        } else if text.contains("storing labels on disk")
+            && let Some(began) = began.take()
+        {
+            layers.push((at - began) / 1000.0);
+        }
+    }
+    layers
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<_> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+fn report(args: &Args, bench: &Bench, ours: &[Run], theirs: &[Run]) -> Result<()> {
+    let nodes = bench.proof.sector_size().nodes() as f64;
+    let sectors = args.sectors as f64;
+    let ghz = measured_ghz();
+    let limit_ns = (CHAIN_BLOCKS * BLOCK_CYCLES) as f64 / ghz;
+    say("");
+    say(&format!(
+        "{}, {} at once, clock {ghz:.2} GHz by a chain of multiplications",
+        bench.proof, args.sectors
+    ));
+    say("  side   all sectors  per sector  layer (median)  ns/label  cycles/label  sectors/h");
+    let row = |name: &str, runs: &[Run]| -> Option<Value> {
+        let seconds = median(runs.iter().map(|run| run.seconds))?;
+        let layer = median(runs.iter().flat_map(|run| run.layers.iter().copied()));
+        let ns = layer.map(|layer| layer * 1e9 / nodes);
+        let text = |value: Option<f64>, digits: usize| {
+            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+        };
+        say(&format!(
+            "  {name:<5} {seconds:>9.2} s {:>9.2} s {:>13} s {:>9} {:>13} {:>10.2}",
+            seconds / sectors,
+            text(layer, 2),
+            text(ns, 1),
+            text(ns.map(|ns| ns * ghz), 0),
+            sectors * 3600.0 / seconds,
+        ));
+        Some(json!({
+            "seconds": seconds, "seconds_per_sector": seconds / sectors,
+            "layer_seconds": layer, "ns_per_label": ns,
+            "runs": runs.iter().map(|run| run.seconds).collect::<Vec<_>>(),
+            "peak_memory_bytes": runs.iter().filter_map(|run| run.memory).max(),
+        }))
+    };
+    let (us, peer) = (row("ours", ours), row("peer", theirs));
+    say(&format!(
+        "  limit of one lane: {limit_ns:.1} ns a label ({CHAIN_BLOCKS} blocks of {BLOCK_CYCLES} cycles)"
+    ));
+    let seconds = |side: &Option<Value>| side.as_ref().and_then(|side| side["seconds"].as_f64());
+    let ratio = seconds(&us).zip(seconds(&peer)).map(|(us, peer)| peer / us);
+    if let Some(ratio) = ratio {
+        say(&format!("  ours is {ratio:.2} times as fast"));
+    }
+    write_result(
+        args,
+        json!({ "ours": us, "peer": peer, "ratio": ratio, "clock_ghz": ghz,
+        "limit_ns_per_label": limit_ns, "proof": bench.proof.to_string() }),
+    )
+}
+
+/// Cycles per second, by a chain of multiplications of 3 cycles each on x86-64.
+fn measured_ghz() -> f64 {
+    const STEPS: u64 = 20_000_000;
+    let best = (0..5)
+        .map(|_| {
+            let started = Instant::now();
+            let end = (0..STEPS).fold(3_u64, |x, _| std::hint::black_box(x).wrapping_mul(x | 1));
+            std::hint::black_box(end);
+            started.elapsed().as_secs_f64()
+        })
+        .fold(f64::INFINITY, f64::min);
+    // The chain goes through memory (`black_box`) on some compilers, so this is a lower bound;
+    // the operating system's figure is taken where it is higher.
+    let chain = STEPS as f64 * 3.0 / best / 1e9;
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mhz = info
+        .lines()
+        .filter(|line| line.starts_with("cpu MHz"))
+        .filter_map(|line| line.split(':').nth(1)?.trim().parse::<f64>().ok())
+        .fold(0.0, f64::max);
+    chain.max(mhz / 1000.0)
+}
+
+fn write_result(args: &Args, result: Value) -> Result<()> {
+    let text = |command: &str, arguments: &[&str]| -> String {
+        let output = Command::new(command).args(arguments).current_dir(root()).output();
+        output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu = cpu.lines().find(|line| line.starts_with("model name"));
+    let cpu = cpu.and_then(|line| line.split(':').nth(1)).unwrap_or("unknown").trim().to_owned();
+    let date = text("date", &["-u", "+%Y-%m-%dT%H-%M-%SZ"]);
+    let record = json!({
+        "command": std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        "commit": text("git", &["rev-parse", "--short", "HEAD"]),
+        "cpu": cpu, "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "kernel": text("uname", &["-r"]), "date": date, "sectors": args.sectors,
+        "result": result,
+    });
+    let dir = root().join("benches/runs");
+    std::fs::create_dir_all(&dir)?;
+    let file = dir.join(format!("pc1-{}-{date}.json", args.sector_size));
+    std::fs::write(&file, serde_json::to_string_pretty(&record)? + "\n")?;
+    say(&format!("  kept in {}", file.display()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_are_timed_from_the_logs() {
+        let log = "5 Layer 1\n1505 >>   storing labels on disk\n1600 Layer 2\n4100   storing labels on disk";
+        assert_eq!(peer_layer_seconds(log), [1.5, 2.5]);
+        let log = "{\"label_ms\":1500,\"message\":\"x\"}\nnot json\n{\"message\":\"y\"}";
+        assert_eq!(layer_seconds(log), [1.5]);
+    }
+
+    #[test]
+    fn the_median_is_the_middle_one() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
+        assert_eq!(median(std::iter::empty()), None);
+    }
+}
