@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use pc1_exec::{Pc1Job, Pc1Settings, pre_commit1};
 use seal_runtime::{CancelToken, TaskContext};
-use seal_sha256::Kernel;
+use seal_sha256::{ChaCha8, Kernel};
 use seal_trees::{Pc2Paths, Piece, Settings, Watch, pre_commit2};
 use seal_types::SectorSize;
 use test_support::skip::{skipped, slow_tests};
@@ -34,7 +34,8 @@ fn reproduce(vector: &Vector, dir: &Path, kernel: Kernel) -> Result<()> {
         ticket: vector.ticket()?,
         pieces: vec![Piece { commitment: vector.comm_d()?, unpadded_bytes: vector.piece.bytes }],
     };
-    let settings = Pc1Settings { parents: dir.join("parents"), kernel };
+    let draws = ChaCha8::detect();
+    let settings = Pc1Settings { parents: dir.join("parents"), kernel, draws };
     let context = TaskContext::new("vector".to_owned(), CancelToken::default());
     let pc1 = pre_commit1(&job, &settings, &context)?;
     ensure!(pc1.comm_d == vector.comm_d()?, "comm_d is {}", pc1.comm_d);

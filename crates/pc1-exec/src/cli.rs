@@ -9,10 +9,11 @@ use seal_runtime::{
     Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, run_one,
     serve, serves_stage,
 };
-use seal_sha256::Kernel;
+use seal_sha256::{ChaCha8, Kernel};
 use seal_types::Stage;
 use seal_wire::ExitCode;
 
+use crate::parents::{ParentsArgs, parents as make_parents};
 use crate::{Pc1, Pc1Settings};
 
 /// What this executor acts on.
@@ -32,7 +33,8 @@ Environment:
   FIL_PROOFS_PARENT_CACHE  directory of the parents caches
   FIL_PROOFS_CACHE_DIR     without the above, they are in this text with `filecoin-parents`
                            appended; default /var/tmp/
-  SEAL_FORCE_ISA           SHA-256 kernel: portable or shani; default: the fastest there is
+  SEAL_FORCE_ISA           instructions of the kernels that can use them: portable; shani (SHA-256);
+                           avx2 or avx512 (parents cache); default: the fastest there are
   RUST_LOG                 level of logs: error, warn, info (default), debug, trace
 Other FIL_PROOFS_* variables have no effect here; those that are set are named at start.
 
@@ -41,7 +43,8 @@ What an earlier sealing under another replica id left in cache_path is removed f
 
 Examples:
   pc1-exec run --task task.json        one sector from a file; the output goes to standard output
-  pc1-exec < requests.jsonl            all requests of a file";
+  pc1-exec < requests.jsonl            all requests of a file
+  pc1-exec parents --proof StackedDrg32GiBV1_1    the parents cache, ahead of the first sector";
 
 /// Executor of pre-commit phase 1 (PC1): labels the layers of a Filecoin sector.
 #[derive(Debug, Parser)]
@@ -77,20 +80,24 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         task: PathBuf,
     },
+    /// Make the parents cache of a proof ahead of the first sector, or check the one that is
+    /// there. Tells its digest and whether it is the published one.
+    Parents(ParentsArgs),
 }
 
 /// The whole program, up to its exit code.
 pub fn main() -> ExitCode {
     let environment = Environment::of_process();
-    let kernel = match kernel(&environment) {
-        Ok(kernel) => kernel,
+    let (kernel, draws) = match kernels(&environment) {
+        Ok(kernels) => kernels,
         Err(error) => {
             init_logging();
             tracing::error!("SEAL_FORCE_ISA: {error}");
             return ExitCode::Config;
         }
     };
-    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &[("sha256", kernel.name())]);
+    let kernels = [("sha256", kernel.name()), ("chacha8", draws.name())];
+    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &kernels);
     let cli: Cli = match parse_command_line(version) {
         Ok(cli) => cli,
         Err(code) => return code,
@@ -102,20 +109,32 @@ pub fn main() -> ExitCode {
         .serve
         .parents
         .unwrap_or_else(|| seal_sdr::cache_directory(|name| environment.get(name)));
-    tracing::info!(sha256 = kernel.name(), parents = %parents.display(), "pc1-exec");
-    let executor = Pc1 { settings: Pc1Settings { parents, kernel } };
+    tracing::info!(sha256 = kernel.name(), chacha8 = draws.name(), parents = %parents.display(), "pc1-exec");
+    if let Some(Command::Parents(args)) = &cli.command {
+        return make_parents(args, &parents, draws);
+    }
+    let executor = Pc1 { settings: Pc1Settings { parents, kernel, draws } };
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor, &task),
         Some(Command::Processor { stage }) if !serves_stage(Stage::Pc1, stage) => ExitCode::Usage,
-        Some(Command::Processor { .. }) | None => {
+        Some(Command::Processor { .. } | Command::Parents(_)) | None => {
             let grace = Duration::from_secs(10);
             serve(Arc::new(executor), ServeOptions { concurrent: cli.serve.concurrent, grace })
         }
     }
 }
 
-fn kernel(environment: &Environment) -> Result<Kernel, seal_sha256::KernelError> {
-    environment.get("SEAL_FORCE_ISA").map_or_else(|| Ok(Kernel::detect()), |n| Kernel::by_name(&n))
+/// The kernels: the fastest, or for each that can use it the instructions that are asked for.
+fn kernels(environment: &Environment) -> Result<(Kernel, ChaCha8), seal_sha256::KernelError> {
+    let Some(name) = environment.get("SEAL_FORCE_ISA") else {
+        return Ok((Kernel::detect(), ChaCha8::detect()));
+    };
+    match (Kernel::by_name(&name), ChaCha8::by_name(&name)) {
+        (Err(error), None) => Err(error),
+        (kernel, draws) => {
+            Ok((kernel.unwrap_or_else(|_| Kernel::detect()), draws.unwrap_or_else(ChaCha8::detect)))
+        }
+    }
 }
 
 #[cfg(test)]

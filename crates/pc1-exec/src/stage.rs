@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use seal_host::require_free;
 use seal_runtime::{TaskContext, Unit};
 use seal_sdr::{Graph, Labelling, ParentsCache, label_layers, replica_id};
-use seal_sha256::Kernel;
+use seal_sha256::{ChaCha8, Kernel};
 use seal_trees::{
     Piece, ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces,
     zero_commitment,
@@ -23,6 +23,8 @@ pub struct Pc1Settings {
     pub parents: PathBuf,
     /// SHA-256 kernel of the labels.
     pub kernel: Kernel,
+    /// ChaCha8 kernel of the parents.
+    pub draws: ChaCha8,
 }
 
 /// One sector to label. As the task of the wire, but for any graph, so that tests can label
@@ -98,7 +100,8 @@ pub fn pre_commit1(
         },
         cancelled: &|| context.is_cancelled(),
     };
-    let parents = ParentsCache::open(&Graph::new(&job.porep), &settings.parents, watch)?;
+    let graph = Graph::new(&job.porep).drawing_with(settings.draws);
+    let parents = ParentsCache::open(&graph, &settings.parents, watch)?;
     let labelling = Labelling {
         porep: &job.porep,
         parents: &parents,

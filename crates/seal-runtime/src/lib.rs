@@ -20,7 +20,7 @@ pub use command_line::{parse_command_line, serves_stage};
 pub use context::{TaskContext, Unit};
 pub use environment::{Environment, Honoured};
 pub use logging::init_logging;
-pub use one_shot::run_one;
+pub use one_shot::{run_one, stop_on_signal};
 pub use serve::{ServeOptions, serve};
 pub use version::long_version;
 

@@ -70,7 +70,7 @@ fn parse<E: Executor>(text: &str, file: &Path) -> Result<E::Task, TaskError> {
 }
 
 /// A first SIGINT or SIGTERM stops the task at its next checkpoint, a second ends the process.
-fn stop_on_signal(cancel: &CancelToken) -> Result<(), TaskError> {
+pub fn stop_on_signal(cancel: &CancelToken) -> Result<(), TaskError> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let failed = |error: std::io::Error| {
         TaskError::new(ErrorCode::Internal, format!("cannot watch for signals: {error}"))

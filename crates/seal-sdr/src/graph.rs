@@ -5,7 +5,7 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use seal_sha256::{ALL_PARENTS, BASE_PARENTS};
+use seal_sha256::{ALL_PARENTS, BASE_PARENTS, ChaCha8};
 use seal_types::{ApiVersion, Porep, PorepId};
 use sha2::{Digest, Sha256};
 
@@ -17,7 +17,7 @@ pub const PARENTS: usize = ALL_PARENTS;
 pub const EXPANDER_DEGREE: usize = ALL_PARENTS - BASE_PARENTS;
 
 /// Nodes of the graph behind the base graph, for each node of the base graph.
-const METAGRAPH_DEGREE: u64 = BASE_PARENTS as u64 - 1;
+pub(crate) const METAGRAPH_DEGREE: u64 = BASE_PARENTS as u64 - 1;
 
 /// The graph of one registered proof.
 #[derive(Clone, Debug)]
@@ -27,6 +27,7 @@ pub struct Graph {
     base_seed: [u8; 28],
     feistel_keys: [u64; 4],
     feistel: Feistel,
+    draws: ChaCha8,
 }
 
 impl Graph {
@@ -42,7 +43,25 @@ impl Graph {
         }
         let [k0, k1, k2, _] = feistel_keys;
         let feistel = Feistel::new(nodes * EXPANDER_DEGREE as u64, [k0, k1, k2]);
-        Self { nodes, api_version: porep.api_version, base_seed, feistel_keys, feistel }
+        Self {
+            nodes,
+            api_version: porep.api_version,
+            base_seed,
+            feistel_keys,
+            feistel,
+            draws: ChaCha8::detect(),
+        }
+    }
+
+    /// The same graph, whose parents cache is made with `kernel` instead of the fastest there is.
+    pub fn drawing_with(self, kernel: ChaCha8) -> Self {
+        Self { draws: kernel, ..self }
+    }
+
+    /// A graph with the name of this one and other parents.
+    #[cfg(test)]
+    pub(crate) fn spoilt(self) -> Self {
+        Self { base_seed: [0; 28], ..self }
     }
 
     /// Number of nodes; below 2^32.
@@ -59,6 +78,22 @@ impl Graph {
             *parent = self.expander_parent(node, i);
         }
         parents
+    }
+
+    pub(crate) fn api_version(&self) -> ApiVersion {
+        self.api_version
+    }
+
+    pub(crate) fn base_seed(&self) -> &[u8; 28] {
+        &self.base_seed
+    }
+
+    pub(crate) fn feistel(&self) -> &Feistel {
+        &self.feistel
+    }
+
+    pub(crate) fn draws(&self) -> ChaCha8 {
+        self.draws
     }
 
     fn base_parents(&self, node: u32, parents: &mut [u32]) {

@@ -7,7 +7,9 @@
 mod engine;
 mod error;
 mod feistel;
+mod generate;
 mod graph;
+mod in_order;
 mod labels;
 mod parents;
 mod replica_id;
@@ -17,7 +19,7 @@ pub use engine::{Bind, Engine, LayerHandle, LayerJob, MAX_LANES, Seat, UnitCores
 pub use error::SdrError;
 pub use graph::{EXPANDER_DEGREE, Graph, PARENTS};
 pub use labels::{Labelling, Parents, label_layer, label_layers};
-pub use parents::{ParentsCache, cache_directory};
+pub use parents::{ParentsCache, cache_directory, parents_digest};
 pub use replica_id::replica_id;
 
 /// How a long piece of work tells where it is and learns that it is no longer wanted.

@@ -9,7 +9,7 @@
 
 use std::fs::{self, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,20 +18,33 @@ use seal_host::{FileError, PartFile, ReadMap, require_free};
 use seal_types::parents_cache_digest;
 use sha2::{Digest, Sha256};
 
+use crate::generate::{ENTRY, Generator};
+use crate::in_order::in_order;
 use crate::stamp::Stamp;
 use crate::{Graph, PARENTS, Part, SdrError, Watch};
 
-/// Bytes of a node's parents in the file.
-const ENTRY: usize = PARENTS * 4;
-/// Nodes whose parents are computed or hashed between two looks at the watch.
-const BLOCK_NODES: usize = 1 << 18;
-/// Nodes compared with the graph where no digest is published.
+/// Nodes whose parents are computed, written and hashed together, just under 1 MiB.
+const BLOCK_NODES: u64 = 1 << 14;
+/// Threads that compute parents, at most: SHA-256 over the whole cannot be shared between threads,
+/// and so many keep it busy.
+const MAX_MAKERS: usize = 8;
+/// Threads that read a cache ahead of its digest.
+const READERS: usize = 2;
+/// Nodes compared with the graph one by one.
 const SAMPLES: u64 = 4096;
 
 /// A checked parents cache, mapped into memory.
 #[derive(Debug)]
 pub struct ParentsCache {
     map: ReadMap,
+    sha256: String,
+}
+
+/// Whether a cache that has a stamp is hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    Once,
+    Again,
 }
 
 /// The directory of parents caches under `environment`, as `filecoin-proofs` finds it:
@@ -50,26 +63,44 @@ pub fn cache_directory(environment: impl Fn(&str) -> Option<String>) -> PathBuf 
 impl ParentsCache {
     /// Opens the cache of `graph` in `directory`, or makes it if it is not there or not right.
     pub fn open(graph: &Graph, directory: &Path, watch: Watch<'_>) -> Result<Self, SdrError> {
+        Self::open_or_make(graph, directory, Check::Once, watch)
+    }
+
+    /// As [`ParentsCache::open`], but a cache that was checked before is hashed again.
+    pub fn check(graph: &Graph, directory: &Path, watch: Watch<'_>) -> Result<Self, SdrError> {
+        Self::open_or_make(graph, directory, Check::Again, watch)
+    }
+
+    fn open_or_make(
+        graph: &Graph,
+        directory: &Path,
+        check: Check,
+        watch: Watch<'_>,
+    ) -> Result<Self, SdrError> {
         fs::create_dir_all(directory).map_err(FileError::of("create", directory))?;
         let path = directory.join(graph.cache_name() + ".cache");
         let seen = identity(&path);
-        if let Some(cache) = Self::open_existing(graph, &path, watch)? {
+        if let Some(cache) = Self::open_existing(graph, &path, check, watch)? {
             return Ok(cache);
         }
         let _sole_maker = wait_to_make(directory, watch)?;
         if identity(&path) != seen
-            && let Some(cache) = Self::open_existing(graph, &path, watch)?
+            && let Some(cache) = Self::open_existing(graph, &path, check, watch)?
         {
             // Made by somebody else in the meantime.
             return Ok(cache);
         }
-        Self::make(graph, &path, watch)?;
-        // Read back what other processes will read.
-        Self::open_existing(graph, &path, watch)?.ok_or_else(|| SdrError::WrongParents {
-            wanted: "the graph's parents".to_owned(),
-            found: "other parents".to_owned(),
-            path,
-        })
+        Self::make(graph, &path, watch)
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        self.map.path()
+    }
+
+    /// SHA-256 over the file, in hex, as it was when it was made or last hashed.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     /// The parents of `node`.
@@ -87,6 +118,7 @@ impl ParentsCache {
     fn open_existing(
         graph: &Graph,
         path: &Path,
+        check: Check,
         watch: Watch<'_>,
     ) -> Result<Option<Self>, SdrError> {
         let file = match fs::File::open(path) {
@@ -96,7 +128,7 @@ impl ParentsCache {
         };
         wait_until_made(&file, path, watch)?;
 
-        let wanted = graph.nodes() * ENTRY as u64;
+        let wanted = cache_bytes(graph);
         let map = ReadMap::of_file(&file, path)?;
         if map.len() as u64 != wanted {
             tracing::warn!(
@@ -105,17 +137,22 @@ impl ParentsCache {
             );
             return Ok(None);
         }
-        let published = parents_cache_digest(&graph.cache_name()).map(|digest| digest.sha256);
-        if let Some(stamp) = Stamp::read(path) {
+        let published = published_digest(graph);
+        if check == Check::Once
+            && let Some(stamp) = Stamp::read(path)
+        {
             let current = Stamp::of(&file, path, stamp.sha256.clone())?;
             if current == stamp && published.is_none_or(|digest| digest == stamp.sha256) {
-                return Ok(Some(Self { map }));
+                return Ok(Some(Self { map, sha256: stamp.sha256 }));
             }
         }
 
-        tracing::info!(path = %path.display(), "checking the parents cache once");
-        let cache = Self { map };
-        let found = cache.digest(watch)?;
+        tracing::info!(path = %path.display(), "checking the parents cache");
+        let mut stamp = Stamp::of(&file, path, String::new())?;
+        let found = digest(graph, Part::CheckParents, READERS, watch, |offset, block| {
+            Ok(file.read_exact_at(block, offset).map_err(FileError::of("read", path))?)
+        })?;
+        let cache = Self { map, sha256: found.clone() };
         let right = match published {
             Some(digest) => digest == found,
             None => cache.samples_agree(graph),
@@ -127,24 +164,10 @@ impl ParentsCache {
             );
             return Ok(None);
         }
-        // The check holds without its stamp too, which a read-only directory cannot take.
-        if let Err(error) = Stamp::of(&file, path, found)?.write(path) {
-            tracing::warn!(%error, "cannot note that the parents cache was checked");
-        }
+        // Of the file as it was before it was hashed, so that a later change is noticed.
+        stamp.sha256 = found;
+        stamp.write_or_warn(path);
         Ok(Some(cache))
-    }
-
-    fn digest(&self, watch: Watch<'_>) -> Result<String, SdrError> {
-        let total = (self.map.len() / ENTRY) as u64;
-        let mut digest = Sha256::new();
-        for (block, bytes) in (1_u64..).zip(self.map.chunks(BLOCK_NODES * ENTRY)) {
-            if (watch.cancelled)() {
-                return Err(SdrError::Cancelled);
-            }
-            digest.update(bytes);
-            (watch.progress)(Part::CheckParents, total.min(block * BLOCK_NODES as u64), total);
-        }
-        Ok(hex::encode(digest.finalize()))
     }
 
     /// Compares nodes spread over the whole graph, first and last among them, with the graph.
@@ -162,42 +185,108 @@ impl ParentsCache {
         })
     }
 
-    fn make(graph: &Graph, path: &Path, watch: Watch<'_>) -> Result<(), SdrError> {
+    /// Makes the cache: computed and written by several threads, hashed in order by this one.
+    fn make(graph: &Graph, path: &Path, watch: Watch<'_>) -> Result<Self, SdrError> {
         let directory = path.parent().unwrap_or(Path::new("."));
-        require_free(directory, graph.nodes() * ENTRY as u64)?;
-        tracing::info!(path = %path.display(), "making the parents cache");
-        let mut part = PartFile::create(path)?;
-        let mut digest = Sha256::new();
-        let mut block = vec![0; BLOCK_NODES.min(graph.nodes() as usize) * ENTRY];
-        let nodes = u32::try_from(graph.nodes()).expect("below 2^32");
-        for first in (0..nodes).step_by(BLOCK_NODES) {
-            if (watch.cancelled)() {
-                return Err(SdrError::Cancelled);
-            }
-            let count = BLOCK_NODES.min((nodes - first) as usize);
-            let bytes = &mut block[..count * ENTRY];
-            bytes.par_chunks_mut(ENTRY).zip(first..nodes).for_each(|(entry, node)| {
-                for (bytes, parent) in
-                    entry.as_chunks_mut::<4>().0.iter_mut().zip(graph.parents(node))
-                {
-                    *bytes = parent.to_le_bytes();
-                }
-            });
-            digest.update(&*bytes);
-            part.write_all(bytes)?;
-            let done = u64::from(first) + count as u64;
-            (watch.progress)(Part::MakeParents, done, graph.nodes());
-        }
-        let found = hex::encode(digest.finalize());
-        if let Some(published) = parents_cache_digest(&graph.cache_name())
-            && published.sha256 != found
+        require_free(directory, cache_bytes(graph))?;
+        tracing::info!(
+            path = %path.display(), kernel = graph.draws().name(), "making the parents cache"
+        );
+        let part = PartFile::create(path)?;
+        let found = make_digest(graph, watch, |offset, block| {
+            let written = part.file().write_all_at(block, offset);
+            Ok(written.map_err(FileError::of("write", part.part_path()))?)
+        })?;
+        let wrong = |wanted: &str, found: &str| SdrError::WrongParents {
+            path: path.to_path_buf(),
+            wanted: wanted.to_owned(),
+            found: found.to_owned(),
+        };
+        if let Some(published) = published_digest(graph)
+            && published != found
         {
-            let wanted = published.sha256.to_owned();
-            return Err(SdrError::WrongParents { path: path.to_path_buf(), wanted, found });
+            return Err(wrong(published, &found));
+        }
+        // Some nodes of what other processes will read, computed in the other way.
+        let map = ReadMap::of_file(part.file(), part.part_path())?;
+        if !(Self { map, sha256: found.clone() }).samples_agree(graph) {
+            return Err(wrong("that of the graph", &found));
         }
         part.finish()?;
-        Ok(())
+
+        let file = seal_host::open_read(path)?;
+        Stamp::of(&file, path, found.clone())?.write_or_warn(path);
+        Ok(Self { map: ReadMap::of_file(&file, path)?, sha256: found })
     }
+}
+
+/// SHA-256, in hex, over the parents cache that `graph` has: all parents are computed and none is
+/// stored. Fails if another digest is published.
+pub fn parents_digest(graph: &Graph, watch: Watch<'_>) -> Result<String, SdrError> {
+    let found = make_digest(graph, watch, |_, _| Ok(()))?;
+    match published_digest(graph) {
+        Some(published) if published != found => Err(SdrError::WrongParents {
+            path: (graph.cache_name() + ".cache").into(),
+            wanted: published.to_owned(),
+            found,
+        }),
+        _ => Ok(found),
+    }
+}
+
+fn published_digest(graph: &Graph) -> Option<&'static str> {
+    parents_cache_digest(&graph.cache_name()).map(|digest| digest.sha256)
+}
+
+fn cache_bytes(graph: &Graph) -> u64 {
+    graph.nodes() * ENTRY as u64
+}
+
+/// The digest of all parents of `graph`; `store` gets every block and its offset, in any order.
+fn make_digest(
+    graph: &Graph,
+    watch: Watch<'_>,
+    store: impl Fn(u64, &[u8]) -> Result<(), SdrError> + Sync,
+) -> Result<String, SdrError> {
+    let makers = std::thread::available_parallelism().map_or(1, |cpus| cpus.get().min(MAX_MAKERS));
+    let generator = Generator::new(graph);
+    digest(graph, Part::MakeParents, makers, watch, |offset, block| {
+        let first = u32::try_from(offset / ENTRY as u64).expect("nodes are below 2^32");
+        generator.write(first, block);
+        store(offset, block)
+    })
+}
+
+/// The digest of what `fill` puts into the block at each offset of the cache.
+fn digest(
+    graph: &Graph,
+    part: Part,
+    workers: usize,
+    watch: Watch<'_>,
+    fill: impl Fn(u64, &mut [u8]) -> Result<(), SdrError> + Sync,
+) -> Result<String, SdrError> {
+    let nodes = graph.nodes();
+    let first_of = |number: u64| number * BLOCK_NODES;
+    let stop = || if (watch.cancelled)() { Err(SdrError::Cancelled) } else { Ok(()) };
+    let mut digest = Sha256::new();
+    in_order(
+        nodes.div_ceil(BLOCK_NODES),
+        workers,
+        |number, block| {
+            stop()?;
+            let first = first_of(number);
+            let count = BLOCK_NODES.min(nodes - first);
+            block.resize(count as usize * ENTRY, 0);
+            fill(first * ENTRY as u64, block)
+        },
+        |number, block| {
+            stop()?;
+            digest.update(block);
+            (watch.progress)(part, nodes.min(first_of(number + 1)), nodes);
+            Ok(())
+        },
+    )?;
+    Ok(hex::encode(digest.finalize()))
 }
 
 /// Which file lies at `path`, and its state: changes when a cache is made.
@@ -298,6 +387,54 @@ mod tests {
                 fs::write(&path, bad).expect("writable");
                 ParentsCache::open(&graph, dir.path(), QUIET).expect("made again");
                 assert_eq!(fs::read(&path).expect("readable"), good, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn damage_that_leaves_the_stamp_valid_is_found_when_asked_for() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let graph = graph("StackedDrg2KiBV1_1");
+        let path = cache_path(&graph, dir.path());
+        ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
+        let good = fs::read(&path).expect("readable");
+        let file = fs::File::options().write(true).open(&path).expect("writable");
+        let modified = file.metadata().and_then(|meta| meta.modified()).expect("readable");
+        file.write_all_at(&[good[700] ^ 4], 700).expect("writable");
+        file.set_modified(modified).expect("writable");
+
+        let trusted = ParentsCache::open(&graph, dir.path(), QUIET).expect("stamped");
+        assert_ne!(fs::read(&path).expect("readable"), good);
+        let checked = ParentsCache::check(&graph, dir.path(), QUIET).expect("made again");
+        assert_eq!(fs::read(&path).expect("readable"), good);
+        assert_eq!(trusted.sha256(), checked.sha256());
+        assert_eq!(checked.path(), path);
+    }
+
+    #[test]
+    fn parents_that_are_not_the_published_ones_get_no_name() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let spoilt = graph("StackedDrg8MiBV1_1").spoilt();
+        for error in [
+            ParentsCache::open(&spoilt, dir.path(), QUIET).unwrap_err(),
+            parents_digest(&spoilt, QUIET).unwrap_err(),
+        ] {
+            assert!(matches!(error, SdrError::WrongParents { .. }), "{error}");
+            assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
+        }
+    }
+
+    #[test]
+    fn the_digest_alone_is_that_of_the_file() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for name in ["StackedDrg2KiBV1_1", "StackedDrg8MiBV1_2_Feat_NonInteractivePoRep"] {
+            let graph = graph(name);
+            let cache = ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
+            let file = fs::read(cache.path()).expect("readable");
+            assert_eq!(hex::encode(Sha256::digest(file)), cache.sha256(), "{name}");
+            for kernel in seal_sha256::ChaCha8::available() {
+                let graph = graph.clone().drawing_with(kernel);
+                assert_eq!(parents_digest(&graph, QUIET).expect(name), cache.sha256(), "{name}");
             }
         }
     }

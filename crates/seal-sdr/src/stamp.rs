@@ -40,8 +40,15 @@ impl Stamp {
         serde_json::from_slice(&text).ok()
     }
 
-    /// Writes the stamp of the cache at `path`.
-    pub(crate) fn write(&self, path: &Path) -> Result<(), FileError> {
+    /// Writes the stamp of the cache at `path`. A read-only directory cannot take it; the check
+    /// holds without it too, for this process.
+    pub(crate) fn write_or_warn(&self, path: &Path) {
+        if let Err(error) = self.write(path) {
+            tracing::warn!(%error, "cannot note that the parents cache was checked");
+        }
+    }
+
+    fn write(&self, path: &Path) -> Result<(), FileError> {
         let mut part = PartFile::create(&stamp_path(path))?;
         let text = serde_json::to_vec_pretty(self).expect("numbers and text");
         part.write_all(&text)?;

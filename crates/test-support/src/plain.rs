@@ -145,7 +145,12 @@ impl Graph {
             }
             element = left << half_bits | right;
             if element < elements {
-                return element / 8;
+                // API 1.0 keeps 32 bits of the element.
+                let kept = match self.api_version {
+                    ApiVersion::V1_0 => element & 0xffff_ffff,
+                    ApiVersion::V1_1 | ApiVersion::V1_2 => element,
+                };
+                return kept / 8;
             }
         }
     }
