@@ -10,8 +10,8 @@ use seal_groth16::{
     DEFAULT_PARAM_DIR, DigestCheck, Overwrite, ParamDir, Prover, TestParams, Trust,
 };
 use seal_runtime::{
-    Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, run_one,
-    serve, serves_stage,
+    Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
+    run_one, serve, serves_stage,
 };
 use seal_types::{SectorSize, Stage};
 use seal_wire::ExitCode;
@@ -37,6 +37,8 @@ Environment:
   FIL_PROOFS_VERIFY_PRODUCTION_PARAMS  1: compare every parameter file with its published digest
                                        when it is loaded, also those above 2 GiB
   SEAL_ALLOW_TEST_PARAMS               1: prove with test parameters, as --allow-test-params
+  VC_CG_CPUSET                         cpus to run on, as venus-worker sets them for its processors
+  VENUS_WORKER_NUMA_PREFERRED          NUMA node whose memory to prefer, likewise
   RUST_LOG                             level of logs: error, warn, info (default), debug, trace
 Other FIL_PROOFS_* variables have no effect here; those that are set are named at start.
 
@@ -116,6 +118,9 @@ pub fn main() -> ExitCode {
     init_logging();
     let environment = Environment::of_process();
     environment.report(HONOURED);
+    if let Err(code) = place(&environment) {
+        return code;
+    }
 
     let dir = environment.get(PARAMETER_CACHE).unwrap_or_else(|| DEFAULT_PARAM_DIR.to_owned());
     let trust = trust(&cli.serve, &environment);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use seal_runtime::{
-    Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, run_one,
-    serve, serves_stage,
+    Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
+    run_one, serve, serves_stage,
 };
 use seal_trees::Settings;
 use seal_types::Stage;
@@ -36,6 +36,8 @@ Environment:
   FIL_PROOFS_USE_GPU_TREE_BUILDER    1: asks for a GPU. This build has none: an error at start,
   FIL_PROOFS_USE_GPU_COLUMN_BUILDER     unless SEAL_GPU=optional lets the CPU do the work
   FIL_PROOFS_ROWS_TO_DISCARD         must be 2, the default
+  VC_CG_CPUSET                       cpus to run on, as venus-worker sets them for its processors
+  VENUS_WORKER_NUMA_PREFERRED        NUMA node whose memory to prefer, likewise
   RUST_LOG                           level of logs: error, warn, info (default), debug, trace
 Other FIL_PROOFS_* variables have no effect here; those that are set are named at start.
 
@@ -91,6 +93,9 @@ pub fn main() -> ExitCode {
     init_logging();
     let environment = Environment::of_process();
     environment.report(HONOURED);
+    if let Err(code) = place(&environment) {
+        return code;
+    }
     if let Err(error) = start::check(&environment) {
         tracing::error!("{error}");
         return ExitCode::Config;

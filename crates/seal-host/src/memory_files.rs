@@ -497,13 +497,20 @@ mod tests {
         assert!(files.take(SIZE, &MemoryPolicy::default()).expect("readable").is_none());
     }
 
+    /// A directory beside this test, which is built on a disk.
+    fn on_disk() -> tempfile::TempDir {
+        let test = std::env::current_exe().expect("this test has a name");
+        let beside = test.parent().expect("it lies in a directory");
+        tempfile::tempdir_in(beside).expect("writable")
+    }
+
     #[test]
     fn files_on_a_disk_are_no_memory() {
-        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a temporary directory");
+        let dir = on_disk();
         let files = files_in(dir.path());
         let error = files.prepare(Path::new("/sys"), NODE_0, 1, SIZE as u64).unwrap_err();
         if !matches!(error, PrepareError::NotMemory { .. }) {
-            note_skipped("the sources lie on a file system in memory");
+            note_skipped("this test lies on a file system in memory");
             return;
         }
         assert!(error.to_string().contains("mount -t hugetlbfs"), "{error}");

@@ -29,17 +29,14 @@ pub struct Placed {
 #[non_exhaustive]
 pub enum PlaceError {
     /// The cpus are no list of cpus.
-    #[error("VC_CG_CPUSET: {0}")]
+    #[error("VC_CG_CPUSET cannot be understood")]
     CpuSet(#[from] BadCpuSet),
     /// There is no cpu in the list.
     #[error("VC_CG_CPUSET is empty; name cpus such as \"0-3,8\", or leave it unset")]
     NoCpus,
     /// The kernel does not let it use them.
-    #[error("VC_CG_CPUSET: {source}")]
-    Bind {
-        /// Why.
-        source: BindError,
-    },
+    #[error("VC_CG_CPUSET cannot be had")]
+    Bind(#[source] BindError),
     /// The node is no number.
     #[error("VENUS_WORKER_NUMA_PREFERRED={value:?} is not the number of a NUMA node")]
     Node {
@@ -71,6 +68,13 @@ pub enum PlaceError {
     File(#[from] FileError),
 }
 
+impl PlaceError {
+    /// Whether what was asked for makes no sense anywhere; else it cannot be had here and now.
+    pub fn is_nonsense(&self) -> bool {
+        matches!(self, Self::CpuSet(_) | Self::NoCpus | Self::Node { .. })
+    }
+}
+
 /// Puts the process where its environment wants it, all or not at all, and reads back that it is
 /// there. `get` gives the values of [`PLACEMENT_NAMES`].
 ///
@@ -95,7 +99,7 @@ fn place_on(sys_root: &Path, get: impl Fn(&str) -> Option<String>) -> Result<Pla
         }
     }
     if let Some(cpus) = &cpus {
-        confine_current_thread(cpus).map_err(|source| PlaceError::Bind { source })?;
+        confine_current_thread(cpus).map_err(PlaceError::Bind)?;
     }
     if let Some(node) = node {
         let memory = |source| PlaceError::Memory { node, source };
@@ -114,6 +118,12 @@ mod tests {
     use super::*;
     use crate::{allowed_cpus, preferred_node};
 
+    /// The error with its cause.
+    fn told(error: &PlaceError) -> String {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+        format!("{error}{}", cause.unwrap_or_default())
+    }
+
     /// Places a thread of its own, as a process is placed by its first thread.
     fn place(
         sys_root: std::path::PathBuf,
@@ -125,7 +135,7 @@ mod tests {
             let get = |name: &str| {
                 values.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
             };
-            let placed = place_on(&sys_root, get).map_err(|error| error.to_string());
+            let placed = place_on(&sys_root, get).map_err(|error| told(&error));
             (placed, allowed_cpus().expect("always readable"), preferred_node())
         });
         placed.join().expect("no panic")
@@ -170,8 +180,16 @@ mod tests {
         let allowed = allowed_cpus().expect("always readable");
         let sys = two_nodes();
         for (name, value, text) in [
-            ("VC_CG_CPUSET", "8000", "VC_CG_CPUSET: cannot confine a thread to cpus 8000"),
-            ("VC_CG_CPUSET", "a-b", "VC_CG_CPUSET: \"a-b\" is not a list of cpus"),
+            (
+                "VC_CG_CPUSET",
+                "8000",
+                "VC_CG_CPUSET cannot be had: cannot confine a thread to cpus 8000",
+            ),
+            (
+                "VC_CG_CPUSET",
+                "a-b",
+                "VC_CG_CPUSET cannot be understood: \"a-b\" is not a list of cpus",
+            ),
             ("VC_CG_CPUSET", "", "VC_CG_CPUSET is empty"),
             ("VENUS_WORKER_NUMA_PREFERRED", "-1", "=\"-1\" is not the number of a NUMA node"),
             ("VENUS_WORKER_NUMA_PREFERRED", "2", "this machine has no such NUMA node, only 0-1"),

@@ -30,16 +30,10 @@ const KNOWN: [&str; 19] = [
     "FIL_PROOFS_WINDOW_POST_SYNTHESIS_NUM_CPUS",
 ];
 
-/// Other names that users set for some stage.
-const OTHERS: [&str; 7] = [
-    "CUDA_VISIBLE_DEVICES",
-    "HUGEPAGE_FILES_PATH",
-    "HUGEPAGE_FILES_PATH_PATTERN",
-    "SEAL_GPU",
-    "VC_CG_CPUSET",
-    "VC_CG_NAME",
-    "VENUS_WORKER_NUMA_PREFERRED",
-];
+/// Other names that users set for some stage. Those of a place are for all of them: see
+/// [`place`](crate::place).
+const OTHERS: [&str; 4] =
+    ["CUDA_VISIBLE_DEVICES", "HUGEPAGE_FILES_PATH", "HUGEPAGE_FILES_PATH_PATTERN", "SEAL_GPU"];
 
 /// The names one executor acts on.
 #[derive(Clone, Copy, Debug)]

@@ -12,6 +12,7 @@ mod context;
 mod environment;
 mod logging;
 mod one_shot;
+mod placement;
 mod serve;
 mod version;
 
@@ -21,6 +22,7 @@ pub use context::{TaskContext, Unit};
 pub use environment::{Environment, Honoured};
 pub use logging::init_logging;
 pub use one_shot::{run_one, stop_on_signal};
+pub use placement::place;
 pub use serve::{ServeOptions, serve};
 pub use version::long_version;
 

@@ -1,0 +1,62 @@
+//! An executor puts itself where its environment wants it, before it starts threads.
+
+use seal_host::{PlaceError, Placed, place_self};
+use seal_wire::{ErrorCode, ExitCode, TaskError};
+
+use crate::Environment;
+
+/// Puts the process on the cpus and the NUMA node that venus-worker names in the environment of a
+/// processor that it starts directly. What cannot be had is logged, and the error is what the
+/// process exits with.
+///
+/// Call this before anything that starts threads: they inherit their place.
+pub fn place(environment: &Environment) -> Result<Placed, ExitCode> {
+    let placed = place_self(|name| environment.get(name)).map_err(|error| {
+        let code = exit_code(&error);
+        // With its causes, as errors of tasks have them.
+        let error = TaskError::from_error(ErrorCode::Unavailable, &error).message;
+        tracing::error!("this process is not where it was told to be: {error}");
+        code
+    })?;
+    match (&placed.cpus, &placed.group) {
+        (Some(cpus), group) => {
+            tracing::info!(%cpus, group, "confined to the cpus of VC_CG_CPUSET, without a cgroup");
+        }
+        (None, Some(group)) => {
+            tracing::warn!("VC_CG_NAME={group} has no effect without VC_CG_CPUSET");
+        }
+        (None, None) => {}
+    }
+    if let Some(node) = placed.node {
+        tracing::info!(%node, "memory of the NUMA node is preferred");
+    }
+    Ok(placed)
+}
+
+fn exit_code(error: &PlaceError) -> ExitCode {
+    if error.is_nonsense() { ExitCode::Config } else { ExitCode::Start }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_cannot_be_had_ends_the_process() {
+        for (name, value, code) in [
+            ("VC_CG_CPUSET", "some", ExitCode::Config),
+            ("VC_CG_CPUSET", "8000-8001", ExitCode::Start),
+            ("VENUS_WORKER_NUMA_PREFERRED", "one", ExitCode::Config),
+            ("VENUS_WORKER_NUMA_PREFERRED", "900", ExitCode::Start),
+        ] {
+            let placed = place(&Environment::of(&[(name, value)]));
+            assert_eq!(placed, Err(code), "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn a_group_alone_changes_nothing() {
+        let placed = place(&Environment::of(&[("VC_CG_NAME", "g")])).expect("nothing to be had");
+        assert_eq!((placed.cpus, placed.node), (None, None));
+    }
+}
