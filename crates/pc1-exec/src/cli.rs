@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use seal_runtime::{
-    Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, run_one,
-    serve, serves_stage,
+    Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
+    run_one, serve, serves_stage,
 };
 use seal_sha256::{ChaCha8, Kernel};
 use seal_types::Stage;
 use seal_wire::ExitCode;
 
+use crate::hugepages::{self, HugePagesArgs, prepare as prepare_huge_pages};
 use crate::parents::{ParentsArgs, parents as make_parents};
 use crate::{Pc1, Pc1Settings};
 
@@ -22,6 +23,8 @@ const HONOURED: Honoured = Honoured(&[
     "FIL_PROOFS_CACHE_DIR",
     // Every parents cache is checked, asked for or not.
     "FIL_PROOFS_VERIFY_CACHE",
+    hugepages::PATH,
+    hugepages::PATTERN,
 ]);
 
 const AFTER_HELP: &str = "\
@@ -35,6 +38,13 @@ Environment:
                            appended; default /var/tmp/
   SEAL_FORCE_ISA           instructions of the kernels that can use them: portable; shani (SHA-256);
                            avx2 or avx512 (parents cache); default: the fastest there are
+  HUGEPAGE_FILES_PATH      directory of memory files made by `pc1-exec hugepages`, in numa_N for
+                           NUMA node N
+  HUGEPAGE_FILES_PATH_PATTERN
+                           directory of memory files with $NUMA_NODE_INDEX for the node's number
+  VC_CG_CPUSET             cpus to run on, as venus-worker sets them for its processors
+  VENUS_WORKER_NUMA_PREFERRED
+                           NUMA node whose memory to prefer, likewise
   RUST_LOG                 level of logs: error, warn, info (default), debug, trace
 Other FIL_PROOFS_* variables have no effect here; those that are set are named at start.
 
@@ -83,6 +93,9 @@ enum Command {
     /// Make the parents cache of a proof ahead of the first sector, or check the one that is
     /// there. Tells its digest and whether it is the published one.
     Parents(ParentsArgs),
+    /// Set memory aside for the layers of sectors: files of huge pages on a NUMA node, which are
+    /// used by task after task. Does nothing if they are there.
+    Hugepages(HugePagesArgs),
 }
 
 /// The whole program, up to its exit code.
@@ -104,7 +117,13 @@ pub fn main() -> ExitCode {
     };
     init_logging();
     environment.report(HONOURED);
+    if let Err(code) = place(&environment) {
+        return code;
+    }
 
+    if let Some(Command::Hugepages(args)) = &cli.command {
+        return prepare_huge_pages(args, &environment);
+    }
     let parents = cli
         .serve
         .parents
@@ -117,7 +136,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor, &task),
         Some(Command::Processor { stage }) if !serves_stage(Stage::Pc1, stage) => ExitCode::Usage,
-        Some(Command::Processor { .. } | Command::Parents(_)) | None => {
+        Some(Command::Processor { .. } | Command::Parents(_) | Command::Hugepages(_)) | None => {
             let grace = Duration::from_secs(10);
             serve(Arc::new(executor), ServeOptions { concurrent: cli.serve.concurrent, grace })
         }

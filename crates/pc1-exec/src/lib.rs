@@ -8,6 +8,7 @@ mod data;
 mod directory;
 mod error;
 mod executor;
+mod hugepages;
 mod parents;
 mod stage;
 

@@ -18,7 +18,7 @@ use crate::memory::{SMALL_PAGE, percent_by_node};
 use crate::numa::bind_memory;
 use crate::{
     BindError, Binding, CpuSet, FileError, MemoryError, MemoryPolicy, NodeId, PartFile, Region,
-    read_dir_names,
+    online_nodes, read_dir_names,
 };
 
 /// What stands for the number of a node in the name of a directory.
@@ -47,12 +47,20 @@ pub struct BadPattern {
 pub enum PrepareError {
     /// The directory is on a disk, or nobody knows where.
     #[error(
-        "{} is not on a file system in memory; mount one of huge pages there, for example \
-         `mount -t hugetlbfs -o pagesize=1G none {}`", path.display(), path.display()
+        "{} is not on a file system in memory; mount one of huge pages there or above, for \
+         example `mount -t hugetlbfs -o pagesize=1G none /mnt/huge`", path.display()
     )]
     NotMemory {
         /// The directory.
         path: PathBuf,
+    },
+    /// There is no such node.
+    #[error("this machine has no NUMA node {node}, only {there}")]
+    NoNode {
+        /// The node.
+        node: NodeId,
+        /// The nodes there are.
+        there: CpuSet,
     },
     /// The size is not a number of whole pages.
     #[error("files of {bytes} bytes are not made of whole pages of {page} bytes")]
@@ -239,6 +247,16 @@ impl MemoryFiles {
         bytes: u64,
     ) -> Result<Prepared, PrepareError> {
         let directory = self.directory(node);
+        let nodes = online_nodes(sys_root)?;
+        if !nodes.contains(&node) {
+            let there = nodes.into_iter().map(|node| node.0).collect();
+            return Err(PrepareError::NoNode { node, there });
+        }
+        let above = directory.ancestors().find(|path| path.exists()).unwrap_or(&directory);
+        let above = File::open(above).map_err(FileError::of("open", above))?;
+        if memory_page(&above, &directory)?.is_none() {
+            return Err(PrepareError::NotMemory { path: directory });
+        }
         std::fs::create_dir_all(&directory).map_err(FileError::of("create", &directory))?;
         let opened = File::open(&directory).map_err(FileError::of("open", &directory))?;
         let page = memory_page(&opened, &directory)?
@@ -514,8 +532,20 @@ mod tests {
             return;
         }
         assert!(error.to_string().contains("mount -t hugetlbfs"), "{error}");
+        assert!(!files.directory(NODE_0).exists(), "nothing is left behind");
+        fs::create_dir_all(files.directory(NODE_0)).expect("writable");
         fs::write(files.directory(NODE_0).join("file"), vec![0; SIZE]).expect("writable");
         assert!(files.take(SIZE, &policy(Binding::Strict)).expect("readable").is_none());
+    }
+
+    #[test]
+    fn a_node_that_is_not_there_is_named() {
+        let files = files_in(Path::new("/dev/shm"));
+        let error = files.prepare(Path::new("/sys"), NodeId(900), 1, 4096).unwrap_err();
+        assert!(
+            error.to_string().starts_with("this machine has no NUMA node 900, only"),
+            "{error}"
+        );
     }
 
     #[test]
