@@ -34,6 +34,34 @@ pub enum SdrError {
         /// How much was asked for.
         bytes: u64,
     },
+    /// A label is not what its parents make it.
+    #[error(
+        "self-check: the label of node {node} in layer {layer} is wrong{}; memory or processor of \
+         this machine are not reliable, test them before sealing on",
+        core.map(|core| format!(", computed on cpu {core}")).unwrap_or_default()
+    )]
+    WrongLabel {
+        /// The layer.
+        layer: u32,
+        /// The node.
+        node: u64,
+        /// The cpu that labelled the layer, if it was one.
+        core: Option<u32>,
+    },
+    /// A finished layer has other content than a moment ago.
+    #[error(
+        "layer file {} has the SHA-256 digest {found} and not {wanted}, which it had when it was \
+         checked; somebody writes to it, or disk or memory of this machine are not reliable",
+        path.display()
+    )]
+    ChangedLayer {
+        /// The layer's file.
+        path: PathBuf,
+        /// Digest of the manifest.
+        wanted: String,
+        /// Digest of what was read.
+        found: String,
+    },
     /// A thread cannot run on its core.
     #[error("cannot run a labelling thread on cpu {cpu}: {reason}")]
     Core {

@@ -11,16 +11,24 @@ mod generate;
 mod graph;
 mod in_order;
 mod labels;
+mod manifest;
 mod parents;
 mod replica_id;
+mod resume;
+mod self_check;
 mod stamp;
+mod store;
 
 pub use engine::{Bind, Engine, LayerHandle, LayerJob, MAX_LANES, Seat, UnitCores};
 pub use error::SdrError;
 pub use graph::{EXPANDER_DEGREE, Graph, PARENTS};
 pub use labels::{Labelling, Parents, label_layer, label_layers};
+pub use manifest::{LayerRecord, Manifest, Sealing};
 pub use parents::{ParentsCache, cache_directory, parents_digest};
 pub use replica_id::replica_id;
+pub use resume::{finished_layers, load_layer};
+pub use self_check::check_labels;
+pub use store::{LabelSource, LayerStore};
 
 /// How a long piece of work tells where it is and learns that it is no longer wanted.
 #[derive(Clone, Copy)]
@@ -48,6 +56,10 @@ pub enum Part {
     Layer(u32),
     /// The labels of a layer are written.
     StoreLayer(u32),
+    /// A layer of an earlier run is compared with its digest.
+    CheckLayer(u32),
+    /// A layer of an earlier run is read into memory.
+    LoadLayer(u32),
 }
 
 impl std::fmt::Display for Part {
@@ -57,6 +69,8 @@ impl std::fmt::Display for Part {
             Self::CheckParents => f.write_str("check of the parents cache"),
             Self::Layer(layer) => write!(f, "layer {layer}"),
             Self::StoreLayer(layer) => write!(f, "store layer {layer}"),
+            Self::CheckLayer(layer) => write!(f, "check of layer {layer}"),
+            Self::LoadLayer(layer) => write!(f, "load layer {layer}"),
         }
     }
 }

@@ -12,6 +12,10 @@ pub const P_AUX: &str = "p_aux";
 /// File with the store configurations that C1 reads.
 pub const T_AUX: &str = "t_aux";
 
+/// Our own record of which layers are finished: hidden, and outside the patterns by which other
+/// software looks for layers and trees.
+pub const MANIFEST: &str = ".seal-exec.json";
+
 /// Store id of a layer, counted from 1.
 pub fn layer_id(layer: u32) -> String {
     format!("layer-{layer}")
@@ -88,5 +92,7 @@ mod tests {
         for name in [TREE_D, "note.txt", "layer-1", "sc-02-data-layer-1.dat.bak", ".part"] {
             assert_eq!(is_remains_of_sealing(name), name == ".part", "{name}");
         }
+        // It tells what of the layers is left, so it is replaced and not removed.
+        assert!(!is_remains_of_sealing(MANIFEST));
     }
 }

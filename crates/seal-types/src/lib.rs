@@ -15,8 +15,8 @@ mod stage;
 
 pub use bytes32::{Commitment, HexError, PorepId, ProverId, ReplicaId, Seed, Ticket};
 pub use cache_files::{
-    P_AUX, T_AUX, TREE_D, is_remains_of_sealing, layer_file, layer_id, part_name, tree_c_file,
-    tree_r_last_file,
+    MANIFEST, P_AUX, T_AUX, TREE_D, is_remains_of_sealing, layer_file, layer_id, part_name,
+    tree_c_file, tree_r_last_file,
 };
 pub use digests::{
     GrothFile, ParentsDigest, groth_file_digest, parents_cache_digest, published_groth_files,
