@@ -4,20 +4,21 @@
 //! such files. Sectors above 8 MiB are sealed only when the slow tests were asked for.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use pc1_exec::{Pc1Job, Pc1Settings, pre_commit1};
+use pc1_exec::{Labeller, LabellerSettings, Pc1Job, Pc1Settings, Resume, pre_commit1};
 use seal_runtime::{CancelToken, TaskContext};
 use seal_sha256::{ChaCha8, Kernel};
 use seal_trees::{Pc2Paths, Piece, Settings, Watch, pre_commit2};
-use seal_types::SectorSize;
+use seal_types::{MANIFEST, SectorSize};
 use test_support::skip::{skipped, slow_tests};
 use test_support::vector::{Vector, file_digest, vectors_dir};
 
 const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
 
 /// Seals the vector's sector in `dir` and compares everything with the vector.
-fn reproduce(vector: &Vector, dir: &Path, kernel: Kernel) -> Result<()> {
+fn reproduce(vector: &Vector, dir: &Path, kernel: Kernel, labeller: &Arc<Labeller>) -> Result<()> {
     let staged = dir.join("staged");
     std::fs::write(&staged, vector.staged_bytes())?;
     ensure!(file_digest(&staged)?.sha256 == vector.staged_sha256, "the staged file differs");
@@ -35,7 +36,8 @@ fn reproduce(vector: &Vector, dir: &Path, kernel: Kernel) -> Result<()> {
         pieces: vec![Piece { commitment: vector.comm_d()?, unpadded_bytes: vector.piece.bytes }],
     };
     let draws = ChaCha8::detect();
-    let settings = Pc1Settings { parents: dir.join("parents"), kernel, draws };
+    let (parents, labeller) = (dir.join("parents"), Arc::clone(labeller));
+    let settings = Pc1Settings { parents, kernel, draws, labeller, resume: Resume::Yes };
     let context = TaskContext::new("vector".to_owned(), CancelToken::default());
     let pc1 = pre_commit1(&job, &settings, &context)?;
     ensure!(pc1.comm_d == vector.comm_d()?, "comm_d is {}", pc1.comm_d);
@@ -61,15 +63,31 @@ fn reproduce(vector: &Vector, dir: &Path, kernel: Kernel) -> Result<()> {
             .file_name()
             .into_string()
             .map_err(|name| anyhow::anyhow!("{} is not a name of ours", name.display()))?;
-        let known = vector.cache_files.contains_key(&name) || name == "t_aux";
+        let known = vector.cache_files.contains_key(&name) || ["t_aux", MANIFEST].contains(&&*name);
         ensure!(known, "{name} does not belong in the cache directory");
     }
     Ok(())
 }
 
+fn labeller(producers: usize, lanes: usize) -> Result<Arc<Labeller>> {
+    let settings = LabellerSettings { producers, lanes, ..LabellerSettings::default() };
+    Ok(Arc::new(Labeller::start(&settings)?))
+}
+
+/// The vectors of small sectors, which all variants can seal.
+fn small_vectors() -> Result<Vec<(String, Vector)>> {
+    let mut vectors = Vector::all(&vectors_dir())?;
+    vectors.retain(|(_, vector)| vector.sector_size <= 32 << 10);
+    if vectors.is_empty() {
+        skipped("vectors with every variant", "no vector of up to 32 KiB in SEAL_VECTORS_DIR");
+    }
+    Ok(vectors)
+}
+
 #[test]
 fn vectors_are_reproduced_byte_for_byte() -> Result<()> {
     let dir = vectors_dir();
+    let labeller = labeller(1, 4)?;
     let mut sealed = 0;
     for (name, vector) in Vector::all(&dir)? {
         if vector.sector_size > SectorSize::MIB_8.bytes() && !slow_tests() {
@@ -77,7 +95,8 @@ fn vectors_are_reproduced_byte_for_byte() -> Result<()> {
             continue;
         }
         let scratch = tempfile::tempdir()?;
-        reproduce(&vector, scratch.path(), Kernel::detect()).with_context(|| name.clone())?;
+        reproduce(&vector, scratch.path(), Kernel::detect(), &labeller)
+            .with_context(|| name.clone())?;
         sealed += 1;
     }
     ensure!(sealed > 0, "there is no vector in {}", dir.display());
@@ -86,20 +105,37 @@ fn vectors_are_reproduced_byte_for_byte() -> Result<()> {
 
 #[test]
 fn vectors_are_reproduced_by_every_sha256_kernel() -> Result<()> {
-    let mut sealed = 0;
-    for (name, vector) in Vector::all(&vectors_dir())? {
-        if vector.sector_size > 32 << 10 {
-            continue;
-        }
+    let labeller = labeller(0, 1)?;
+    for (name, vector) in small_vectors()? {
         for kernel in Kernel::available() {
             let scratch = tempfile::tempdir()?;
-            reproduce(&vector, scratch.path(), kernel)
+            reproduce(&vector, scratch.path(), kernel, &labeller)
                 .with_context(|| format!("{name} with {}", kernel.name()))?;
-            sealed += 1;
         }
     }
-    if sealed == 0 {
-        skipped("vectors with every kernel", "no vector of up to 32 KiB in SEAL_VECTORS_DIR");
+    Ok(())
+}
+
+#[test]
+fn vectors_are_reproduced_by_sectors_that_share_a_unit() -> Result<()> {
+    let vectors = small_vectors()?;
+    for (producers, lanes) in [(0, 2), (0, 4), (1, 1), (1, 2), (1, 4)] {
+        let labeller = labeller(producers, lanes)?;
+        std::thread::scope(|scope| {
+            let sealings: Vec<_> = vectors
+                .iter()
+                .map(|(name, vector)| {
+                    let labeller = &labeller;
+                    scope.spawn(move || -> Result<()> {
+                        let scratch = tempfile::tempdir()?;
+                        reproduce(vector, scratch.path(), Kernel::detect(), labeller).with_context(
+                            || format!("{name} with {producers} producers and {lanes} lanes"),
+                        )
+                    })
+                })
+                .collect();
+            sealings.into_iter().try_for_each(|one| one.join().expect("no panic"))
+        })?;
     }
     Ok(())
 }

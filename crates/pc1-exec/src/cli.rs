@@ -14,8 +14,11 @@ use seal_types::Stage;
 use seal_wire::ExitCode;
 
 use crate::hugepages::{self, HugePagesArgs, prepare as prepare_huge_pages};
+use crate::labeller;
 use crate::parents::{ParentsArgs, parents as make_parents};
-use crate::{Pc1, Pc1Settings};
+use crate::{Labeller, LabellerSettings, Pc1, Pc1Settings, Resume};
+
+const RESUME: &str = "SEAL_PC1_RESUME";
 
 /// What this executor acts on.
 const HONOURED: Honoured = Honoured(&[
@@ -23,6 +26,9 @@ const HONOURED: Honoured = Honoured(&[
     "FIL_PROOFS_CACHE_DIR",
     // Every parents cache is checked, asked for or not.
     "FIL_PROOFS_VERIFY_CACHE",
+    // Labelling is always multicore.
+    "FIL_PROOFS_USE_MULTICORE_SDR",
+    labeller::PRODUCERS,
     hugepages::PATH,
     hugepages::PATTERN,
 ]);
@@ -38,6 +44,15 @@ Environment:
                            appended; default /var/tmp/
   SEAL_FORCE_ISA           instructions of the kernels that can use them: portable; shani (SHA-256);
                            avx2 or avx512 (parents cache); default: the fastest there are
+  FIL_PROOFS_MULTICORE_SDR_PRODUCERS
+                           threads that gather parents for each thread that labels; default 1; 0
+                           gives every core a sector of its own, which is best where sectors are
+                           more than pairs of cores
+  SEAL_PC1_LANES           sectors that may share a labelling thread: 1 to 4, default 4; they do
+                           so only when all threads have one
+  SEAL_PC1_SMT             1: use both threads of a core
+  SEAL_PC1_RESUME          0: label all layers anew instead of going on after the finished ones
+  SEAL_NUMA                preferred: take memory of other nodes where the own one has too little
   HUGEPAGE_FILES_PATH      directory of memory files made by `pc1-exec hugepages`, in numa_N for
                            NUMA node N
   HUGEPAGE_FILES_PATH_PATTERN
@@ -68,8 +83,8 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct ServeArgs {
-    /// How many sectors are labelled at the same time; further tasks wait in their order. Each
-    /// holds twice the sector's size in memory.
+    /// How many tasks run at the same time; further ones wait in their order. Each that labels holds
+    /// twice the sector's size in memory.
     #[arg(long, value_name = "N", env = "SEAL_PC1_CONCURRENT", default_value_t = usize::MAX, hide_default_value = true)]
     concurrent: usize,
     /// Directory of the parents caches (default: see FIL_PROOFS_PARENT_CACHE below).
@@ -132,15 +147,44 @@ pub fn main() -> ExitCode {
     if let Some(Command::Parents(args)) = &cli.command {
         return make_parents(args, &parents, draws);
     }
-    let executor = Pc1 { settings: Pc1Settings { parents, kernel, draws } };
+    if let Some(Command::Processor { stage }) = &cli.command
+        && !serves_stage(Stage::Pc1, *stage)
+    {
+        return ExitCode::Usage;
+    }
+    let (labeller, resume) = match labeller(&environment) {
+        Ok(started) => started,
+        Err(code) => return code,
+    };
+    let executor = Pc1 { settings: Pc1Settings { parents, kernel, draws, labeller, resume } };
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor, &task),
-        Some(Command::Processor { stage }) if !serves_stage(Stage::Pc1, stage) => ExitCode::Usage,
         Some(Command::Processor { .. } | Command::Parents(_) | Command::Hugepages(_)) | None => {
             let grace = Duration::from_secs(10);
             serve(Arc::new(executor), ServeOptions { concurrent: cli.serve.concurrent, grace })
         }
     }
+}
+
+/// Starts the threads that label, each on its core, as the environment asks.
+fn labeller(environment: &Environment) -> Result<(Arc<Labeller>, Resume), ExitCode> {
+    let settings = LabellerSettings::of(environment).and_then(|settings| {
+        let resume = match environment.get(RESUME).as_deref() {
+            None | Some("1") => Resume::Yes,
+            Some("0") => Resume::No,
+            Some(other) => return Err(format!("{RESUME}={other:?}: it is 0 or 1")),
+        };
+        Ok((settings, resume))
+    });
+    let (settings, resume) = settings.map_err(|error| {
+        tracing::error!("{error}");
+        ExitCode::Config
+    })?;
+    let labeller = Labeller::start(&settings).map_err(|error| {
+        tracing::error!("{}", seal_wire::TaskError::from(error).message);
+        ExitCode::Start
+    })?;
+    Ok((Arc::new(labeller), resume))
 }
 
 /// The kernels: the fastest, or for each that can use it the instructions that are asked for.

@@ -39,9 +39,11 @@ impl DirectoryLock {
     }
 }
 
-/// Removes what sealing under another replica id may have left: other software would trust it.
-pub(crate) fn remove_remains(path: &Path) -> Result<(), Pc1Error> {
-    for name in read_dir_names(path)?.into_iter().filter(|name| is_remains_of_sealing(name)) {
+/// Removes what an earlier sealing may have left, but for the files to keep: other software would
+/// trust it, whatever replica id it is of.
+pub(crate) fn remove_remains(path: &Path, keep: &[String]) -> Result<(), Pc1Error> {
+    let is_remains = |name: &String| is_remains_of_sealing(name) && !keep.contains(name);
+    for name in read_dir_names(path)?.into_iter().filter(is_remains) {
         tracing::info!(path = %path.display(), name, "removing remains of an earlier sealing");
         remove_if_there(&path.join(name))?;
     }
@@ -76,8 +78,9 @@ mod tests {
         for name in ["sc-02-data-layer-1.dat", "sc-02-data-tree-c-0.dat", "p_aux", "t_aux"] {
             fs::write(dir.path().join(name), "old").expect("writable");
         }
-        fs::write(dir.path().join("sc-02-data-tree-d.dat"), "data").expect("writable");
-        remove_remains(dir.path()).expect("writable");
-        assert_eq!(read_dir_names(dir.path()).expect("readable"), ["sc-02-data-tree-d.dat"]);
+        let kept = ["sc-02-data-layer-1.dat", "sc-02-data-tree-d.dat"];
+        fs::write(dir.path().join(kept[1]), "data").expect("writable");
+        remove_remains(dir.path(), &[kept[0].to_owned()]).expect("writable");
+        assert_eq!(read_dir_names(dir.path()).expect("readable"), kept);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use seal_host::{FileError, SpaceError};
+use seal_host::{AdmissionError, FileError, NoUnits, SpaceError};
 use seal_sdr::SdrError;
 use seal_trees::{PieceError, TreesError};
 use seal_types::Commitment;
@@ -24,6 +24,15 @@ pub enum Pc1Error {
     /// Tree D could not be made.
     #[error(transparent)]
     Trees(#[from] TreesError),
+    /// The cpus that this process may use are not known.
+    #[error("cannot find out which cpus may be used")]
+    Cpus(#[source] std::io::Error),
+    /// No core unit can be made of the cpus.
+    #[error(transparent)]
+    Units(#[from] NoUnits),
+    /// Memory for the layers is not there.
+    #[error(transparent)]
+    Memory(#[from] AdmissionError),
     /// The pieces make no sector.
     #[error("piece_infos: {0}")]
     Pieces(#[from] PieceError),
@@ -74,9 +83,18 @@ impl Pc1Error {
                 SpaceError::TooLittle { .. } => ErrorCode::NoSpace,
                 SpaceError::Unknown(error) => code_of_file(error),
             },
-            Self::Labels(SdrError::WrongParents { .. }) => ErrorCode::SelfCheck,
+            Self::Labels(
+                SdrError::WrongParents { .. }
+                | SdrError::WrongLabel { .. }
+                | SdrError::ChangedLayer { .. },
+            ) => ErrorCode::SelfCheck,
+            Self::Labels(SdrError::Unit { .. }) => ErrorCode::Internal,
             Self::Labels(SdrError::Cancelled) | Self::Cancelled => ErrorCode::Cancelled,
-            Self::Labels(_) | Self::Busy { .. } => ErrorCode::Unavailable,
+            Self::Labels(_)
+            | Self::Busy { .. }
+            | Self::Cpus(_)
+            | Self::Units(_)
+            | Self::Memory(_) => ErrorCode::Unavailable,
             Self::Trees(error) => code_of_trees(error),
             Self::Pieces(_) | Self::Path { .. } | Self::NoData { .. } => ErrorCode::BadInput,
         }

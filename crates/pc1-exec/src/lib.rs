@@ -9,10 +9,12 @@ mod directory;
 mod error;
 mod executor;
 mod hugepages;
+mod labeller;
 mod parents;
 mod stage;
 
 pub use cli::main;
 pub use error::Pc1Error;
 pub use executor::Pc1;
-pub use stage::{Pc1Job, Pc1Result, Pc1Settings, pre_commit1};
+pub use labeller::{Labeller, LabellerSettings};
+pub use stage::{Pc1Job, Pc1Result, Pc1Settings, Resume, pre_commit1};

@@ -1,20 +1,23 @@
 //! PC1 of one sector, step by step.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use seal_host::require_free;
 use seal_runtime::{TaskContext, Unit};
-use seal_sdr::{Graph, Labelling, ParentsCache, label_layers, replica_id};
+use seal_sdr::{
+    Graph, Labelling, LayerStore, ParentsCache, Sealing, finished_layers, label_sector, replica_id,
+};
 use seal_sha256::{ChaCha8, Kernel};
 use seal_trees::{
     Piece, ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces,
     zero_commitment,
 };
-use seal_types::{Commitment, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket};
+use seal_types::{Commitment, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket, layer_file};
 
-use crate::Pc1Error;
 use crate::data::Staged;
 use crate::directory::{DirectoryLock, remove_remains};
+use crate::{Labeller, Pc1Error};
 
 /// What the executor was told at its start.
 #[derive(Clone, Debug)]
@@ -25,6 +28,20 @@ pub struct Pc1Settings {
     pub kernel: Kernel,
     /// ChaCha8 kernel of the parents.
     pub draws: ChaCha8,
+    /// Where labels are computed.
+    pub labeller: Arc<Labeller>,
+    /// Whether finished layers of the same request are used again.
+    pub resume: Resume,
+}
+
+/// What becomes of layers that an earlier run of the same request has finished.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// They are checked and used.
+    #[default]
+    Yes,
+    /// All layers are labelled anew.
+    No,
 }
 
 /// One sector to label. As the task of the wire, but for any graph, so that tests can label
@@ -60,8 +77,9 @@ pub struct Pc1Result {
 
 /// Labels a sector: tree D and all layers in the cache directory, the data at `out_path`.
 ///
-/// Files appear under their names only when they are complete; on an error the files that this
-/// call completed stay, and the next call removes those that depend on the replica id.
+/// Files appear under their names only when they are complete. Layers that are finished when
+/// something goes wrong are used by the next run of the same request, and removed by one under
+/// another replica id.
 pub fn pre_commit1(
     job: &Pc1Job,
     settings: &Pc1Settings,
@@ -76,11 +94,31 @@ pub fn pre_commit1(
         return Err(Pc1Error::NoData { path, wanted: comm_d, found });
     }
 
+    let replica_id =
+        replica_id(job.prover_id, job.sector_id, job.ticket, comm_d, job.porep.porep_id);
+    let watch = seal_sdr::Watch {
+        progress: &|part, done, total| {
+            context.progress(&part.to_string(), done, total, Unit::Nodes);
+        },
+        cancelled: &|| context.is_cancelled(),
+    };
+
     let _lock = DirectoryLock::take(&job.cache_path)?;
-    remove_remains(&job.cache_path)?;
+    let sealing = Sealing {
+        porep: job.porep,
+        replica_id,
+        prover_id: job.prover_id,
+        sector_id: job.sector_id,
+    };
+    let finished = match settings.resume {
+        Resume::Yes => finished_layers(&job.cache_path, &sealing, watch)?,
+        Resume::No => Vec::new(),
+    };
+    let kept: Vec<_> = finished.iter().map(|record| layer_file(record.layer)).collect();
+    remove_remains(&job.cache_path, &kept)?;
     let tree_d = job.cache_path.join(TREE_D);
     let have_tree_d = usable_tree_d(&tree_d, &job.porep, comm_d)?;
-    check_space(job, &staged, have_tree_d)?;
+    check_space(job, &staged, have_tree_d, kept.len())?;
 
     if !have_tree_d {
         make_tree_d(&tree_d, job, &staged, comm_d, context)?;
@@ -91,26 +129,33 @@ pub fn pre_commit1(
         &|| context.is_cancelled(),
     )?;
 
-    let replica_id =
-        replica_id(job.prover_id, job.sector_id, job.ticket, comm_d, job.porep.porep_id);
-    tracing::info!(%replica_id, %comm_d, kernel = settings.kernel.name(), "labelling");
-    let watch = seal_sdr::Watch {
-        progress: &|part, done, total| {
-            context.progress(&part.to_string(), done, total, Unit::Nodes);
-        },
-        cancelled: &|| context.is_cancelled(),
-    };
-    let graph = Graph::new(&job.porep).drawing_with(settings.draws);
-    let parents = ParentsCache::open(&graph, &settings.parents, watch)?;
-    let labelling = Labelling {
-        porep: &job.porep,
-        parents: &parents,
-        replica_id,
-        kernel: settings.kernel,
-        directory: &job.cache_path,
-    };
-    label_layers(&labelling, watch)?;
+    let mut store = LayerStore::begin(&job.cache_path, &sealing, finished)?;
+    if store.next_layer().is_some() {
+        label(job, settings, replica_id, &mut store, watch)?;
+    }
     Ok(Pc1Result { comm_d, replica_id })
+}
+
+/// Labels what is missing. A seat comes before memory: a sector that waits holds none.
+fn label(
+    job: &Pc1Job,
+    settings: &Pc1Settings,
+    replica_id: ReplicaId,
+    store: &mut LayerStore,
+    watch: seal_sdr::Watch<'_>,
+) -> Result<(), Pc1Error> {
+    let graph = Graph::new(&job.porep).drawing_with(settings.draws);
+    let parents = Arc::new(ParentsCache::open(&graph, &settings.parents, watch)?);
+    let labeller = &settings.labeller;
+    let seat = labeller.take_seat(watch.cancelled)?;
+    let bytes = usize::try_from(job.porep.sector_size.bytes()).expect("64-bit addresses");
+    let memory = labeller.memory(&seat, bytes)?;
+    let consumer = labeller.consumer(&seat);
+    tracing::info!(%replica_id, kernel = settings.kernel.name(), consumer, "labelling");
+    let labelling =
+        Labelling { porep: &job.porep, parents: &parents, replica_id, kernel: settings.kernel };
+    let engine = labeller.engine();
+    Ok(label_sector(engine, &seat, Some(consumer), memory, &labelling, store, watch)?)
 }
 
 /// Whether the tree D that may already be there is that of this sector. It is only ever read: it
@@ -133,9 +178,14 @@ fn usable_tree_d(path: &Path, porep: &Porep, comm_d: Commitment) -> Result<bool,
 }
 
 /// Finds out before hours of work whether everything will fit.
-fn check_space(job: &Pc1Job, staged: &Staged, have_tree_d: bool) -> Result<(), Pc1Error> {
+fn check_space(
+    job: &Pc1Job,
+    staged: &Staged,
+    have_tree_d: bool,
+    have_layers: usize,
+) -> Result<(), Pc1Error> {
     let sector = job.porep.sector_size.bytes();
-    let layers = sector * u64::from(job.porep.layers);
+    let layers = sector * u64::from(job.porep.layers).saturating_sub(have_layers as u64);
     let tree_d = if have_tree_d { 0 } else { 2 * sector };
     let copy = if staged.is_zero() { 0 } else { sector };
     let out_dir = job.out_path.parent().unwrap_or(Path::new("/"));

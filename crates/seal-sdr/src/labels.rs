@@ -1,35 +1,32 @@
-//! Labelling: the layers of a sector, one after the other.
+//! Labels one after the other in a single thread: the form that everything else is measured
+//! against.
 //!
 //! Label `node` of a layer hashes the labels of its base parents in the same layer and, from
-//! layer 2 on, of its expander parents in the layer before. Two layers are held in memory; each
-//! is written as soon as it is complete.
+//! layer 2 on, of its expander parents in the layer before.
 
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use seal_host::{PartFile, require_free};
 use seal_sha256::{BASE_PARENTS, Kernel, LabelPrefix, prefetch};
-use seal_types::{NODE_SIZE, Porep, ReplicaId, layer_file};
+use seal_types::{NODE_SIZE, Porep, ReplicaId};
 
 use crate::{Graph, PARENTS, ParentsCache, Part, SdrError, Watch};
 
 /// How far ahead of the node that is labelled its parents are fetched into the cache.
 const LOOK_AHEAD: usize = 8;
-/// Nodes labelled, or labels written, between two looks at the watch.
+/// Nodes labelled between two looks at the watch.
 const BLOCK_NODES: usize = 1 << 16;
 
-/// What to label and where to.
+/// What to label.
 #[derive(Debug)]
 pub struct Labelling<'a> {
     /// Graph, layers and size.
     pub porep: &'a Porep,
     /// Parents of the graph.
-    pub parents: &'a ParentsCache,
+    pub parents: &'a Arc<ParentsCache>,
     /// The sector's replica id.
     pub replica_id: ReplicaId,
     /// The SHA-256 kernel.
     pub kernel: Kernel,
-    /// The cache directory, where the layer files go.
-    pub directory: &'a Path,
 }
 
 type Label = [u8; NODE_SIZE];
@@ -51,33 +48,6 @@ impl Parents for Graph {
     fn parents(&self, node: usize) -> [u32; PARENTS] {
         Self::parents(self, u32::try_from(node).expect("nodes are below 2^32"))
     }
-}
-
-/// Labels all layers and writes them. Returns the layer files, first layer first.
-pub fn label_layers(job: &Labelling<'_>, watch: Watch<'_>) -> Result<Vec<PathBuf>, SdrError> {
-    let layer_bytes = job.porep.sector_size.bytes();
-    require_free(job.directory, layer_bytes * u64::from(job.porep.layers))?;
-
-    let mut current = layer_memory(job.porep)?;
-    let mut previous = layer_memory(job.porep)?;
-    let mut files = Vec::new();
-    for layer in 1..=job.porep.layers {
-        let prefix = LabelPrefix::new(job.kernel, job.replica_id.0);
-        label_layer(job.parents, &prefix, layer, &mut current, &previous, watch)?;
-        files.push(store_layer(job, layer, &current, watch)?);
-        std::mem::swap(&mut current, &mut previous);
-    }
-    Ok(files)
-}
-
-fn layer_memory(porep: &Porep) -> Result<Vec<Label>, SdrError> {
-    let nodes = usize::try_from(porep.nodes()).expect("64-bit addresses");
-    let mut labels = Vec::new();
-    labels
-        .try_reserve_exact(nodes)
-        .map_err(|_| SdrError::Memory { bytes: 2 * porep.sector_size.bytes() })?;
-    labels.resize(nodes, [0; NODE_SIZE]);
-    Ok(labels)
 }
 
 /// Labels the first nodes of `layer`, as many as `current` holds, over the labels of the
@@ -140,25 +110,4 @@ fn label_nodes<const COUNT: usize>(
         (watch.progress)(Part::Layer(layer), end as u64, nodes as u64);
     }
     Ok(())
-}
-
-fn store_layer(
-    job: &Labelling<'_>,
-    layer: u32,
-    labels: &[Label],
-    watch: Watch<'_>,
-) -> Result<PathBuf, SdrError> {
-    let path = job.directory.join(layer_file(layer));
-    let mut part = PartFile::create(&path)?;
-    let mut done = 0;
-    for block in labels.chunks(BLOCK_NODES) {
-        if (watch.cancelled)() {
-            return Err(SdrError::Cancelled);
-        }
-        part.write_all(block.as_flattened())?;
-        done += block.len() as u64;
-        (watch.progress)(Part::StoreLayer(layer), done, labels.len() as u64);
-    }
-    part.finish()?;
-    Ok(path)
 }

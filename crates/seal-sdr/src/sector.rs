@@ -1,0 +1,118 @@
+//! All layers of a sector at a unit of the engine, each stored while it is computed.
+//!
+//! Two layers are in memory: the one that is computed and the one before, from which its expander
+//! parents come. A layer's memory is used again for the layer after the next.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use seal_host::{LabelMemory, LayerReader, Region};
+use seal_sha256::LabelPrefix;
+
+use crate::{
+    Engine, Graph, Labelling, LayerHandle, LayerJob, LayerStore, SdrError, Seat, Watch,
+    check_labels, load_layer,
+};
+
+/// How long threads that have no work left may take to let go of a layer.
+const LET_GO: Duration = Duration::from_secs(30);
+
+/// Labels the layers that `store` does not have yet, at the unit of `seat`, and stores them.
+/// `core` is the cpu of the unit's consumer. Each of the two regions holds a layer.
+pub fn label_sector(
+    engine: &Engine,
+    seat: &Seat,
+    core: Option<u32>,
+    memory: [Region; 2],
+    job: &Labelling<'_>,
+    store: &mut LayerStore,
+    watch: Watch<'_>,
+) -> Result<(), SdrError> {
+    let [mut first, second] = memory.map(LabelMemory::new);
+    let mut previous = None;
+    let mut spare = vec![second];
+    match store.finished().last() {
+        Some(record) => {
+            load_layer(store.directory(), record, first.labels_mut(), watch)?;
+            previous = Some(first.into_complete());
+        }
+        None => spare.push(first),
+    }
+    let graph = Graph::new(job.porep);
+    let prefix = LabelPrefix::new(job.kernel, job.replica_id.0);
+    let start = |layer, memory, previous| {
+        let parents = Arc::clone(job.parents) as _;
+        engine.label_layer(seat, LayerJob { layer, prefix, parents, previous, memory })
+    };
+
+    let Some(layer) = store.next_layer() else { return Ok(()) };
+    let memory = spare.pop().expect("one region is left");
+    let mut running = Running::new(layer, start(layer, memory, previous.clone()));
+    while let Some(layer) = store.next_layer() {
+        let labels = running.handle.labels().clone();
+        let current = RefCell::new(Some(running));
+        let next = RefCell::new(None);
+        let alive = || {
+            let (current, next) = (current.borrow(), next.borrow());
+            let running: Option<&Running> = current.as_ref().or(next.as_ref());
+            running.map_or(Ok(()), |running| running.handle.wait(Duration::ZERO).map(drop))
+        };
+        store.store(&labels, watch, &alive, || {
+            let done = current.take().expect("a layer is complete once");
+            done.finish()?;
+            let before = previous.as_ref().map_or(&[][..], LayerReader::published);
+            check_labels(&graph, job.replica_id, layer, labels.published(), before, core)?;
+            if let Some(before) = previous.replace(labels.clone()) {
+                spare.push(reclaim(before, layer)?);
+            }
+            if layer < job.porep.layers {
+                let memory = spare.pop().expect("the layer before gave its memory back");
+                let handle = start(layer + 1, memory, previous.clone());
+                *next.borrow_mut() = Some(Running::new(layer + 1, handle));
+            }
+            Ok(())
+        })?;
+        match next.into_inner() {
+            Some(next) => running = next,
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// A layer that is computed, and since when.
+struct Running {
+    layer: u32,
+    handle: LayerHandle,
+    since: Instant,
+}
+
+impl Running {
+    fn new(layer: u32, handle: LayerHandle) -> Self {
+        Self { layer, handle, since: Instant::now() }
+    }
+
+    /// All labels are published; waits until the unit has let go of them and says how long it took.
+    fn finish(self) -> Result<(), SdrError> {
+        while !self.handle.wait(LET_GO)? {}
+        let label_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let nodes = self.handle.labels().nodes() as f64;
+        let ns_per_label = self.since.elapsed().as_secs_f64() * 1e9 / nodes;
+        tracing::info!(layer = self.layer, label_ms, ns_per_label, "layer labelled");
+        Ok(())
+    }
+}
+
+/// The memory of a layer that nobody reads any more: producers drop theirs when they next look.
+fn reclaim(mut reader: LayerReader, layer: u32) -> Result<LabelMemory, SdrError> {
+    let since = Instant::now();
+    loop {
+        match reader.into_memory() {
+            Ok(memory) => return Ok(memory),
+            Err(_) if since.elapsed() > LET_GO => return Err(SdrError::Unit { layer }),
+            Err(still_shared) => reader = still_shared,
+        }
+        std::thread::yield_now();
+    }
+}
