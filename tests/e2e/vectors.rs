@@ -37,7 +37,8 @@ fn reproduce(vector: &Vector, dir: &Path, kernel: Kernel, labeller: &Arc<Labelle
     };
     let draws = ChaCha8::detect();
     let (parents, labeller) = (dir.join("parents"), Arc::clone(labeller));
-    let settings = Pc1Settings { parents, kernel, draws, labeller, resume: Resume::Yes };
+    let resume = Resume::Yes;
+    let settings = Pc1Settings { parents, kernel, draws, labeller, resume, work_dir: None };
     let context = TaskContext::new("vector".to_owned(), CancelToken::default());
     let pc1 = pre_commit1(&job, &settings, &context)?;
     ensure!(pc1.comm_d == vector.comm_d()?, "comm_d is {}", pc1.comm_d);

@@ -19,6 +19,7 @@ use crate::parents::{ParentsArgs, parents as make_parents};
 use crate::{Labeller, LabellerSettings, Pc1, Pc1Settings, Resume};
 
 const RESUME: &str = "SEAL_PC1_RESUME";
+const WORK_DIR: &str = "SEAL_WORK_DIR";
 
 /// What this executor acts on.
 const HONOURED: Honoured = Honoured(&[
@@ -52,6 +53,8 @@ Environment:
                            so only when all threads have one
   SEAL_PC1_SMT             1: use both threads of a core
   SEAL_PC1_RESUME          0: label all layers anew instead of going on after the finished ones
+  SEAL_WORK_DIR            directory for layers until all are finished, on the file system of
+                           cache_path; default: cache_path itself
   SEAL_NUMA                preferred: take memory of other nodes where the own one has too little
   HUGEPAGE_FILES_PATH      directory of memory files made by `pc1-exec hugepages`, in numa_N for
                            NUMA node N
@@ -156,7 +159,9 @@ pub fn main() -> ExitCode {
         Ok(started) => started,
         Err(code) => return code,
     };
-    let executor = Pc1 { settings: Pc1Settings { parents, kernel, draws, labeller, resume } };
+    let work_dir = environment.get(WORK_DIR).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let settings = Pc1Settings { parents, kernel, draws, labeller, resume, work_dir };
+    let executor = Pc1 { settings };
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor, &task),
         Some(Command::Processor { .. } | Command::Parents(_) | Command::Hugepages(_)) | None => {

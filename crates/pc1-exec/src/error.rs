@@ -48,12 +48,26 @@ pub enum Pc1Error {
     },
     /// Another process seals in the same directory.
     #[error(
-        "cache_path {} is in use by another sealing process; wait for it or use another directory",
+        "{key} {} is in use by another sealing process; wait for it or use another directory",
         path.display()
     )]
     Busy {
+        /// What names the directory.
+        key: &'static str,
         /// The directory.
         path: PathBuf,
+    },
+    /// Layers could not be moved from one to the other.
+    #[error(
+        "SEAL_WORK_DIR {} and cache_path {} are not on one file system, so that finished layers \
+         could not be moved; use a work directory on that of the cache directory, or none",
+        work_dir.display(), cache_path.display()
+    )]
+    OtherFileSystem {
+        /// The work directory.
+        work_dir: PathBuf,
+        /// The cache directory.
+        cache_path: PathBuf,
     },
     /// A sector without data, but pieces that have some.
     #[error(
@@ -96,7 +110,10 @@ impl Pc1Error {
             | Self::Units(_)
             | Self::Memory(_) => ErrorCode::Unavailable,
             Self::Trees(error) => code_of_trees(error),
-            Self::Pieces(_) | Self::Path { .. } | Self::NoData { .. } => ErrorCode::BadInput,
+            Self::Pieces(_)
+            | Self::Path { .. }
+            | Self::OtherFileSystem { .. }
+            | Self::NoData { .. } => ErrorCode::BadInput,
         }
     }
 }

@@ -12,6 +12,7 @@ mod hugepages;
 mod labeller;
 mod parents;
 mod stage;
+mod work_dir;
 
 pub use cli::main;
 pub use error::Pc1Error;

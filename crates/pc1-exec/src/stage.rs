@@ -13,10 +13,11 @@ use seal_trees::{
     Piece, ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces,
     zero_commitment,
 };
-use seal_types::{Commitment, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket, layer_file};
+use seal_types::{Commitment, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket};
 
 use crate::data::Staged;
-use crate::directory::{DirectoryLock, remove_remains};
+use crate::directory::DirectoryLock;
+use crate::work_dir::LayerHome;
 use crate::{Labeller, Pc1Error};
 
 /// What the executor was told at its start.
@@ -32,6 +33,8 @@ pub struct Pc1Settings {
     pub labeller: Arc<Labeller>,
     /// Whether finished layers of the same request are used again.
     pub resume: Resume,
+    /// Where layers are kept until the last one is finished; none is the cache directory.
+    pub work_dir: Option<PathBuf>,
 }
 
 /// What becomes of layers that an earlier run of the same request has finished.
@@ -103,22 +106,22 @@ pub fn pre_commit1(
         cancelled: &|| context.is_cancelled(),
     };
 
-    let _lock = DirectoryLock::take(&job.cache_path)?;
+    let _lock = DirectoryLock::take("cache_path", &job.cache_path)?;
     let sealing = Sealing {
         porep: job.porep,
         replica_id,
         prover_id: job.prover_id,
         sector_id: job.sector_id,
     };
+    let home = LayerHome::open(settings.work_dir.as_deref(), &job.cache_path, &sealing)?;
     let finished = match settings.resume {
-        Resume::Yes => finished_layers(&job.cache_path, &sealing, watch)?,
+        Resume::Yes => finished_layers(home.path(), &sealing, watch)?,
         Resume::No => Vec::new(),
     };
-    let kept: Vec<_> = finished.iter().map(|record| layer_file(record.layer)).collect();
-    remove_remains(&job.cache_path, &kept)?;
+    home.remove_remains(finished.len())?;
     let tree_d = job.cache_path.join(TREE_D);
     let have_tree_d = usable_tree_d(&tree_d, &job.porep, comm_d)?;
-    check_space(job, &staged, have_tree_d, kept.len())?;
+    check_space(job, &staged, have_tree_d, finished.len())?;
 
     if !have_tree_d {
         make_tree_d(&tree_d, job, &staged, comm_d, context)?;
@@ -129,10 +132,11 @@ pub fn pre_commit1(
         &|| context.is_cancelled(),
     )?;
 
-    let mut store = LayerStore::begin(&job.cache_path, &sealing, finished)?;
+    let mut store = LayerStore::begin(home.path(), &sealing, finished)?;
     if store.next_layer().is_some() {
         label(job, settings, replica_id, &mut store, watch)?;
     }
+    home.complete(&sealing, store.finished())?;
     Ok(Pc1Result { comm_d, replica_id })
 }
 
