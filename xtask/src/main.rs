@@ -8,6 +8,7 @@ mod seal;
 mod sector;
 mod test;
 mod tidy;
+mod vm_test;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ enum Command {
     Test(test::Args),
     /// Measure PC1 of whole sectors, if wanted against the published crates in the same run.
     BenchPc1(bench_pc1::Args),
+    /// Check placement on an emulated machine with two NUMA nodes; needs QEMU.
+    VmTest(vm_test::Args),
     /// Check the structure only: layers, unsafe code, documents.
     Tidy,
 }
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Command::Seal(args) => seal::run(&args),
         Command::Test(args) => test::run(&args),
         Command::BenchPc1(args) => bench_pc1::run(&args),
+        Command::VmTest(args) => vm_test::run(&args),
         Command::Tidy => tidy::run(),
     };
     match result {

@@ -1,0 +1,132 @@
+//! What the machine must have written.
+
+use anyhow::{Result, ensure};
+
+use test_support::vector::Vector;
+
+use crate::out::say;
+
+/// A check: the name in `init.sh`, texts that must be in what it wrote and texts that must not.
+const CHECKS: [(&str, &[&str], &[&str]); 17] = [
+    ("machine", &["0-1", "2-3"], &[]),
+    (
+        "group",
+        &[
+            "allowed 2-3",
+            "unit consumer on cpu 2, producers on 3, node 1",
+            "thread bound to 2 ran on 2",
+            "thread bound to 3 ran on 3",
+            "memory node 1: 100 %",
+            "exit 0",
+        ],
+        &["memory node 0", "reduced"],
+    ),
+    (
+        "cut-group",
+        &[
+            "unit consumer on cpu 3, producers on none, node 1",
+            "reduced 1 producers",
+            "memory node 1: 100 %",
+            "exit 0",
+        ],
+        &[],
+    ),
+    (
+        "all-cpus",
+        &[
+            "unit consumer on cpu 0, producers on 1, node 0",
+            "memory node 0: 100 %",
+            "unit consumer on cpu 2, producers on 3, node 1",
+            "memory node 1: 100 %",
+            "exit 0",
+        ],
+        &[],
+    ),
+    ("too-much", &["error NUMA node 1 has too little memory: 600 MiB", "exit 1"], &["memory node"]),
+    ("preferred", &["memory node 0: ", "memory node 1: ", "exit 0"], &["100 %"]),
+    ("outside-group", &["error VC_CG_CPUSET cannot be had", "exit 1"], &["unit"]),
+    ("partly-outside-group", &["error VC_CG_CPUSET cannot be had", "exit 1"], &["unit"]),
+    ("environment", &["preferred 1", "allowed 2-3", "memory node 1: 100 %", "exit 0"], &["node 0"]),
+    ("no-node", &["this machine has no such NUMA node, only 0-1", "exit 1"], &["unit"]),
+    ("executor", &["VC_CG_CPUSET cannot be had", "exit 4"], &["ready"]),
+    (
+        "huge-pages",
+        &["pages huge pages of 2 MiB", "memory node 1: 100 %", "exit 0"],
+        &["memory node 0"],
+    ),
+    (
+        "huge-pages-of-the-other-node",
+        &["pages transparent", "memory node 0: 100 %", "exit 0"],
+        &["memory node 1"],
+    ),
+    ("files", &["\"found\":0,\"made\":3,\"page_kib\":2048", "exit 0"], &[]),
+    ("files-again", &["\"found\":3,\"made\":0", "exit 0"], &[]),
+    (
+        "sector",
+        &[
+            "unit: consumer on cpu 2, producers on 3, node 1",
+            "/mnt/huge/numa_1/mem_8MiB_1 in pages of 2048 KiB",
+            "/mnt/huge/numa_1/mem_8MiB_2 in pages of 2048 KiB",
+            "\"percent_local\":100",
+            "exit 0",
+        ],
+        &["WARN", "ERROR"],
+    ),
+    ("files-too-many", &["NUMA node 1 gives only", "exit 1"], &[]),
+];
+
+/// Compares what the machine wrote with what it must have written.
+pub(crate) fn judge(output: &str, vector: &Vector) -> Result<()> {
+    ensure!(output.contains("vm-test end"), "the machine stopped early; it wrote:\n{output}");
+    let mut failed = 0;
+    for (name, wanted, unwanted) in CHECKS {
+        let lines = lines_of(output, name);
+        let missing = wanted.iter().filter(|text| !lines.contains(**text)).map(|t| ("missing", t));
+        let present = unwanted.iter().filter(|text| lines.contains(**text)).map(|t| ("there", t));
+        let faults: Vec<_> = missing.chain(present).collect();
+        say(&format!("    {} {name}", if faults.is_empty() { "ok    " } else { "FAILED" }));
+        for (what, text) in &faults {
+            say(&format!("           {what}: {text}"));
+        }
+        if !faults.is_empty() {
+            say(&format!("           of:\n{lines}"));
+            failed += 1;
+        }
+    }
+    // Pages were set aside on node 1 only, as many as the files have.
+    let pages = lines_of(output, "files-pages");
+    ensure!(pages == "0\n12\n", "huge pages by node: {pages:?}");
+    let layers = lines_of(output, "layers");
+    for layer in ["sc-02-data-layer-1.dat", "sc-02-data-layer-2.dat"] {
+        let digest = &vector.cache_files[layer].sha256;
+        ensure!(layers.contains(&format!("{digest}  /sector/cache/{layer}")), "wrong: {layers}");
+    }
+    ensure!(failed == 0, "{failed} of {} checks failed", CHECKS.len());
+    Ok(())
+}
+
+/// What a check wrote.
+fn lines_of(output: &str, name: &str) -> String {
+    let prefix = format!("vm-test {name}: ");
+    output.lines().filter_map(|line| line.strip_prefix(&prefix)).flat_map(|l| [l, "\n"]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_a_failure() {
+        let vector = Vector::named("2KiB-v1_1-cc").expect("a vector");
+        assert!(judge("", &vector).is_err());
+        assert!(judge("vm-test end\n", &vector).is_err());
+    }
+
+    #[test]
+    fn every_check_is_run_in_the_machine() {
+        let script = include_str!("init.sh");
+        for (name, ..) in CHECKS {
+            assert!(script.contains(&format!("say {name} ")), "{name}");
+        }
+    }
+}
