@@ -33,6 +33,10 @@ locks = ["disk"]
 
 [[processors.pc2]]
 locks = ["disk"]
+
+# The deaths are told, so that they can be looked at.
+[supervisor.pc1]
+retry = 0
 "#;
 
 fn supervise(stage: Stage, dir: &Path) -> Result<(Processor, Log)> {

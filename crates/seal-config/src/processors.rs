@@ -1,4 +1,4 @@
-//! The `[processors]` section.
+//! The `[processors]` section, and the `[supervisor]` section beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,12 +6,23 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use seal_types::Stage;
+
 use crate::error::{ConfigError, Invalid, nearest};
 use crate::tree::{Node, Source, Table};
 use crate::{StageName, parse_cpu_list};
 
 /// How long an executor may take until its ready line, where the configuration says nothing.
 pub const DEFAULT_STABLE_WAIT: Duration = Duration::from_secs(5);
+
+/// How often a request of `stage` whose executor died is sent again, where the configuration says
+/// nothing. PC1 goes on after its finished layers; the other stages would start anew.
+pub const fn default_retry(stage: Stage) -> u32 {
+    match stage {
+        Stage::Pc1 => 1,
+        Stage::Pc2 | Stage::C2 => 0,
+    }
+}
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +37,9 @@ pub struct Config {
     pub locks: BTreeMap<String, NonZeroU32>,
     /// The executors of each stage in the order of the file.
     pub executors: BTreeMap<StageName, Vec<ExecutorConfig>>,
+    /// How often a request whose executor died is sent again, where the file says so
+    /// (otherwise [`default_retry`]).
+    pub retry: BTreeMap<Stage, u32>,
 }
 
 /// One `[[processors.<stage>]]` table: one executor process.
@@ -72,6 +86,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         staggered: BTreeMap::new(),
         locks: BTreeMap::new(),
         executors: BTreeMap::new(),
+        retry: BTreeMap::new(),
     };
     let mut file = Source::new(path, text).read()?;
     let Some(mut processors) = file.take_table("processors")? else {
@@ -109,7 +124,22 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         config.executors.insert(*stage, executors);
     }
     processors.finish("key or stage")?;
+    if let Some(supervisor) = file.take_table("supervisor")? {
+        read_supervisor(supervisor, &mut config)?;
+    }
     Ok(config)
+}
+
+/// `[supervisor.<stage>]`: what only our supervisor knows.
+fn read_supervisor(mut supervisor: Table<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    for stage in Stage::ALL {
+        let Some(mut table) = supervisor.take_table(stage.name())? else { continue };
+        if let Some(retry) = opt(table.take("retry"), |retry| retry.number())? {
+            config.retry.insert(stage, retry);
+        }
+        table.finish("key")?;
+    }
+    supervisor.finish("stage")
 }
 
 /// `limitation.concurrent`, `limitation.staggered` and the older `limit`, which means the same as
@@ -329,6 +359,7 @@ mod tests {
         .expect("a good configuration");
         assert_eq!(config.concurrent[&StageName::Pc2], count(3));
         assert_eq!(config.staggered[&StageName::Pc1], Duration::from_secs(300));
+        assert!(config.retry.is_empty());
         let expected = ExecutorConfig {
             line: 19,
             bin: Some("/opt/pc1".into()),
@@ -344,6 +375,25 @@ mod tests {
             inherit_envs: false,
         };
         assert_eq!(config.executors[&StageName::Pc1], [expected]);
+    }
+
+    #[test]
+    fn retries_are_set_for_each_stage() {
+        let config = read("[[processors.pc1]]\n[supervisor]\npc1.retry = 3\n[supervisor.c2]\n");
+        assert_eq!(config.expect("good").retry, BTreeMap::from([(Stage::Pc1, 3)]));
+        for (text, message) in [
+            ("[supervisor.pc1]\nretrys = 1", "w.toml:3: supervisor.pc1.retrys: unknown key"),
+            ("[supervisor.pc1]\nretrys = 1", "did you mean \"retry\"?"),
+            (
+                "[supervisor.tree_d]\nretry = 1",
+                "supervisor.tree_d: unknown stage; known are pc1, pc2",
+            ),
+            ("[supervisor.pc1]\nretry = -1", "supervisor.pc1.retry = -1: must be between 0"),
+            ("[supervisor]\nretry = 1", "supervisor.retry: unknown stage"),
+        ] {
+            let error = refused(&format!("[processors]\n{text}"));
+            assert!(error.contains(message), "{error}");
+        }
     }
 
     #[test]

@@ -25,6 +25,13 @@ pub fn describe(plan: &Plan, machine: &Machine) -> String {
         let stagger = humantime::format_duration(plan.stagger);
         push(&mut text, &format!("  at least {stagger} between two starts"));
     }
+    if plan.retry > 0 {
+        let retry = plan.retry;
+        push(
+            &mut text,
+            &format!("  a task whose executor died is sent again, at most {retry} time(s)"),
+        );
+    }
     for executor in &plan.executors {
         describe_executor(&mut text, executor);
     }
@@ -115,6 +122,8 @@ mod tests {
             [processors.ext_locks]
             gpu1 = 1
             unused = 1
+            [supervisor.c2]
+            retry = 2
             [[processors.c2]]
             bin = "/no/such/c2"
             args = ["--flag", "two words"]
@@ -136,8 +145,9 @@ stage c2: 1 executor(s)
   lock gpu1: at most 1 task(s) at once, all stages together
   at most 2 task(s) of c2 at once
   at least 1m 30s between two starts
+  a task whose executor died is sent again, at most 2 time(s)
 
-processors.c2[0] (line 8):
+processors.c2[0] (line 10):
   command      /no/such/c2 --flag \"two words\"
   cpus         0-1,8 (3 in all, by affinity)
   memory       preferably of NUMA node 1
@@ -154,9 +164,9 @@ environment:
   FIL_PROOFS_PARENTCACHE is not a known setting; did you mean FIL_PROOFS_PARENT_CACHE?
 
 The start would fail on this machine:
-  processors.c2[0] (line 8): there is no executable /no/such/c2
-  processors.c2[0] (line 8): cgroup.cpuset = \"0-1,8\": cpus 8 are missing; this machine has 0-1
-  processors.c2[0] (line 8): numa_preferred = 1: this machine has NUMA nodes 0
+  processors.c2[0] (line 10): there is no executable /no/such/c2
+  processors.c2[0] (line 10): cgroup.cpuset = \"0-1,8\": cpus 8 are missing; this machine has 0-1
+  processors.c2[0] (line 10): numa_preferred = 1: this machine has NUMA nodes 0
 ";
         assert_eq!(describe(&plan, &machine), expected);
     }

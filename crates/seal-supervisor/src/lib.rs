@@ -15,6 +15,7 @@ mod parent;
 mod place;
 mod plan;
 mod process;
+mod queue;
 mod restart;
 mod run;
 mod runtime_dir;

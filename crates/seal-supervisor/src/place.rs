@@ -8,6 +8,7 @@ use seal_wire::{Line, RawResponse, salvage_id};
 
 use crate::event::Tag;
 use crate::process::Process;
+use crate::queue::Request;
 use crate::restart::History;
 use crate::semaphores::Held;
 use crate::{ExecutorPlan, Timing};
@@ -39,8 +40,8 @@ pub(crate) struct Running {
     pub(crate) process: Process,
     /// When its ready line came.
     pub(crate) ready: Option<Instant>,
-    /// The tasks it has, by request, and what they hold.
-    pub(crate) tasks: BTreeMap<u64, Held>,
+    /// The tasks it has, by request.
+    pub(crate) tasks: BTreeMap<u64, Task>,
     /// Whether answers may still come.
     pub(crate) output_open: bool,
     /// How it ended.
@@ -51,6 +52,17 @@ pub(crate) struct Running {
     pub(crate) signalled: bool,
     /// What the supervisor does next about it.
     pub(crate) next: Option<(Instant, Next)>,
+}
+
+/// A task that an executor has.
+#[derive(Debug)]
+pub(crate) struct Task {
+    /// What it holds, released with this.
+    pub(crate) _held: Held,
+    /// How many executors have had it.
+    pub(crate) tries: u32,
+    /// The request, if it is to be sent again when the executor dies.
+    pub(crate) again: Option<Request>,
 }
 
 /// What is done about a process when its time has come.

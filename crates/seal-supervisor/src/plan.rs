@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seal_config::{Config, EnvWarning, ExecutorConfig, StageName, env_warning};
+use seal_config::{Config, EnvWarning, ExecutorConfig, StageName, default_retry, env_warning};
 use seal_host::{CpuSet, NodeId, Placement};
 use seal_limits::{Needs, Resource};
 use seal_types::Stage;
@@ -27,6 +27,8 @@ pub struct Plan {
     pub counts: BTreeMap<Resource, NonZeroU32>,
     /// The least time between the starts of two tasks.
     pub stagger: Duration,
+    /// How often a request whose executor died is sent again.
+    pub retry: u32,
 }
 
 /// One executor as it is to be started.
@@ -246,6 +248,7 @@ impl Plan {
             executors: executors.iter().enumerate().map(plan).collect::<Result<_, _>>()?,
             counts: locks.chain(limit).collect(),
             stagger: config.staggered.get(&stage.into()).copied().unwrap_or_default(),
+            retry: config.retry.get(&stage).copied().unwrap_or_else(|| default_retry(stage)),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread;
 
@@ -18,7 +19,7 @@ use crate::event::{Event, FromExecutor, Tag};
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    stdin: Option<Sender<Vec<u8>>>,
+    stdin: Option<Sender<Arc<Vec<u8>>>>,
 }
 
 impl Process {
@@ -59,7 +60,7 @@ impl Process {
     }
 
     /// Hands it a line. If it is dying, the line is lost, which its end will tell.
-    pub(crate) fn send(&self, line: Vec<u8>) {
+    pub(crate) fn send(&self, line: Arc<Vec<u8>>) {
         if let Some(stdin) = &self.stdin {
             let _ = stdin.send(line);
         }
@@ -90,7 +91,7 @@ fn attach(
     stage: Stage,
     tag: Tag,
     events: &SyncSender<Event>,
-) -> io::Result<Sender<Vec<u8>>> {
+) -> io::Result<Sender<Arc<Vec<u8>>>> {
     let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
     let stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout = child.stdout.take().ok_or_else(missing)?;
@@ -123,7 +124,7 @@ impl Events {
     }
 }
 
-fn write_lines(mut stdin: ChildStdin, lines: &Receiver<Vec<u8>>, sender: &Events) {
+fn write_lines(mut stdin: ChildStdin, lines: &Receiver<Arc<Vec<u8>>>, sender: &Events) {
     for line in lines {
         if let Err(error) = stdin.write_all(&line) {
             sender.send(FromExecutor::InputClosed(error));

@@ -3,7 +3,7 @@
 //! One thread owns all state and never blocks on anything but the next event. Executors are
 //! started here, because the kernel ties their lives to the thread that starts them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -19,8 +19,9 @@ use seal_wire::{
 
 use crate::event::{Event, FromExecutor, Tag};
 use crate::parent::{Outlet, await_signals, block_signals, read_requests};
-use crate::place::{Answer, Next, Place, Running, State, shown, understand};
+use crate::place::{Answer, Next, Place, Running, State, Task, shown, understand};
 use crate::process::Process;
+use crate::queue::Queue;
 use crate::restart::Verdict;
 use crate::semaphores::{LOOK_AGAIN, SharedSemaphores};
 use crate::{Plan, RestartPolicy, RuntimeDir};
@@ -70,9 +71,10 @@ pub fn serve(
         stage: plan.stage,
         timing,
         stagger: plan.stagger,
+        retry: plan.retry,
         places: plan.executors.into_iter().map(|plan| Place::new(plan, now)).collect(),
         semaphores: SharedSemaphores::new(runtime_dir, plan.counts),
-        queue: VecDeque::new(),
+        queue: Queue::default(),
         outstanding: BTreeSet::new(),
         outlet,
         sender,
@@ -95,10 +97,12 @@ struct Supervisor {
     stage: Stage,
     timing: Timing,
     stagger: Duration,
+    /// How often a request whose executor died is sent again.
+    retry: u32,
     places: Vec<Place>,
     semaphores: SharedSemaphores,
-    /// Requests that no executor has yet, in the order in which they came.
-    queue: VecDeque<Request>,
+    /// Requests that no executor has.
+    queue: Queue,
     /// Requests that have not been answered.
     outstanding: BTreeSet<u64>,
     outlet: Outlet,
@@ -113,12 +117,6 @@ struct Supervisor {
     look_at: Option<Instant>,
     /// Set when the supervisor ends.
     end: Option<End>,
-}
-
-#[derive(Debug)]
-struct Request {
-    id: u64,
-    line: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -217,7 +215,7 @@ impl Supervisor {
         tracing::debug!(req = id, "request");
         line.push(b'\n');
         self.outstanding.insert(id);
-        self.queue.push_back(Request { id, line });
+        self.queue.add(id, line);
     }
 
     fn bad_request(&self, id: Option<u64>, reason: &str) {
@@ -248,8 +246,8 @@ impl Supervisor {
     }
 
     fn fail_queue(&mut self, code: ErrorCode, reason: &str) {
-        let queue = std::mem::take(&mut self.queue);
-        self.fail(queue.into_iter().map(|request| request.id), code, reason);
+        let ids = self.queue.clear();
+        self.fail(ids, code, reason);
     }
 
     fn announce(&mut self, now: Instant) {
@@ -299,10 +297,12 @@ impl Supervisor {
                 break;
             };
             let place = self.places.get_mut(start.place).and_then(Place::running_mut);
-            if let (Some(running), Some(request)) = (place, self.queue.pop_front()) {
-                tracing::info!(req = request.id, pid = running.process.pid(), "task starts");
-                running.process.send(request.line);
-                running.tasks.insert(request.id, start.held);
+            if let (Some(running), Some(request)) = (place, self.queue.take()) {
+                let (id, tries) = (request.id, request.tries);
+                tracing::info!(req = id, pid = running.process.pid(), tries, "task starts");
+                running.process.send(request.line.clone());
+                let again = (tries <= self.retry).then_some(request);
+                running.tasks.insert(id, Task { _held: start.held, tries, again });
                 self.no_start_before = now + self.stagger;
             }
         }
@@ -496,17 +496,27 @@ impl Supervisor {
         }
         tracing::info!(pid, story, unanswered = running.tasks.len(), "executor ended");
         let lived = running.ready.map(|ready| now.saturating_duration_since(ready));
-        let ids: Vec<u64> = running.tasks.keys().copied().collect();
-        // Released before the answers go out: the parent may send the next task at once.
-        drop(running.tasks);
-        match self.end.clone() {
-            Some(end) => self.fail(ids, ErrorCode::Cancelled, &end.reason),
-            None => {
-                let reason = format!("{story}, while it had this task; the task can be sent again");
-                self.fail(ids, ErrorCode::ExecutorDied, &reason);
-                self.after_death(index, lived, &story, now);
+        // What tasks hold is released before the answers go out: the parent may send the next one
+        // at once.
+        let tasks: Vec<_> = running
+            .tasks
+            .into_iter()
+            .map(|(id, Task { tries, again, .. })| (id, tries, again))
+            .collect();
+        if let Some(end) = self.end.clone() {
+            let ids = tasks.into_iter().map(|(id, ..)| id);
+            return self.fail(ids, ErrorCode::Cancelled, &end.reason);
+        }
+        for (id, tries, again) in tasks {
+            match again {
+                Some(request) => {
+                    tracing::warn!(req = id, tries, story, "the task is sent again");
+                    self.queue.put_back(request);
+                }
+                None => self.fail([id], ErrorCode::ExecutorDied, &told_of_death(&story, tries)),
             }
         }
+        self.after_death(index, lived, &story, now);
     }
 
     /// Decides what becomes of an executor that died or could not be started.
@@ -578,4 +588,10 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// What the parent is told of a task whose executor died.
+fn told_of_death(story: &str, tries: u32) -> String {
+    let tried = if tries > 1 { format!(", which was tried {tries} times") } else { String::new() };
+    format!("{story}, while it had this task{tried}; the task can be sent again")
 }

@@ -6,13 +6,24 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use seal_types::RegisteredProof;
+use seal_types::{MANIFEST, RegisteredProof};
 use serde_json::{Value, json};
 
 use crate::vector::{FileDigest, Vector, file_digest};
 
 /// The storage provider's number in tasks of C2.
 const MINER: u64 = 1000;
+
+/// The names in a cache directory as [`Sector::names`] has them.
+pub fn names_in(cache: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(cache)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.retain(|name| name != MANIFEST);
+    names.sort();
+    Ok(names)
+}
 
 /// A sector in a directory of its own.
 #[derive(Debug)]
@@ -63,14 +74,10 @@ impl Sector {
         self.dir.join("sealed")
     }
 
-    /// The names in the cache directory, hidden ones too, sorted.
+    /// The names in the cache directory, sorted: hidden ones too, but not the record that PC1 keeps
+    /// of its layers, which no other software knows.
     pub fn names(&self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(self.cache())? {
-            names.push(entry?.file_name().to_string_lossy().into_owned());
-        }
-        names.sort();
-        Ok(names)
+        names_in(&self.cache())
     }
 
     /// Lengths and digests of the sealed file and everything in the cache directory.

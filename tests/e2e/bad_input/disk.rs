@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use seal_types::MANIFEST;
 use serde_json::json;
 use test_support::launch::{can_mount, until};
 use test_support::skip::skipped;
@@ -57,12 +58,7 @@ impl OnOwnDisk {
     }
 
     fn names(&self) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(self.seen("cache"))? {
-            names.push(entry?.file_name().to_string_lossy().into_owned());
-        }
-        names.sort();
-        Ok(names)
+        test_support::sector::names_in(&self.seen("cache"))
     }
 
     fn pc1_task(&self) -> Result<Value> {
@@ -114,9 +110,10 @@ fn a_disk_that_fills_up_in_the_middle_of_pc1_leaves_no_partial_file() -> Result<
         return Ok(());
     };
     pc1.processor.send(&pc1.pc1_task()?)?;
-    // The second layer is about to be labelled; its file is not begun before that is done.
-    let layer_1 = pc1.seen("cache").join(LAYER_1);
-    until(PATIENCE, || Ok(layer_1.exists()))?;
+    // The first layer is on record and the second one is being labelled.
+    let record = pc1.seen("cache").join(MANIFEST);
+    let finished = "\"layer\": 1";
+    until(PATIENCE, || Ok(fs::read_to_string(&record).is_ok_and(|text| text.contains(finished))))?;
     let filler = pc1.seen("filler");
     fill(&filler)?;
     let answer = pc1.processor.answer(PATIENCE)?;

@@ -38,8 +38,8 @@ fn a_task_whose_executor_is_killed_gets_an_error_that_says_so() {
 #[test]
 fn all_tasks_of_a_dead_executor_are_answered_and_no_others() {
     let scene = Scene::new();
-    let two = executor("pc1", &[], "concurrent = 2") + &executor("pc1", &[], "concurrent = 2");
-    let mut supervisor = scene.start("pc1", &two);
+    let two = executor("pc2", &[], "concurrent = 2") + &executor("pc2", &[], "concurrent = 2");
+    let mut supervisor = scene.start("pc2", &two);
     let wait = json!({"await": scene.path("go")});
     for id in 0..3 {
         let started = scene.path(&format!("started {id}"));
@@ -69,7 +69,7 @@ fn all_tasks_of_a_dead_executor_are_answered_and_no_others() {
 #[test]
 fn an_answer_written_before_death_counts() {
     let scene = Scene::new();
-    let mut supervisor = scene.start("pc1", &executor("pc1", &[], ""));
+    let mut supervisor = scene.start("pc2", &executor("pc2", &[], ""));
     for id in 0..20 {
         supervisor.send(id, json!([{"answer": "done"}, {"exit": 1}]));
         assert_eq!(supervisor.output(id), "done");
@@ -81,7 +81,7 @@ fn an_answer_written_before_death_counts() {
 #[test]
 fn broken_answers_are_answered_with_an_error() {
     let scene = Scene::new();
-    let mut supervisor = scene.start("pc1", &executor("pc1", &[], ""));
+    let mut supervisor = scene.start("pc2", &executor("pc2", &[], ""));
     for (id, steps, text) in [
         (1, json!([{"huge": 2_000_000}]), "wrote a broken answer: the line has 2000000 bytes"),
         (
@@ -104,7 +104,7 @@ fn broken_answers_are_answered_with_an_error() {
 #[test]
 fn half_a_line_without_an_id_and_then_death_is_one_error() {
     let scene = Scene::new();
-    let mut supervisor = scene.start("pc1", &executor("pc1", &[], ""));
+    let mut supervisor = scene.start("pc2", &executor("pc2", &[], ""));
     supervisor.send(1, json!([{"raw": "{\"i"}, {"exit": 7}]));
     let error = supervisor.error(1);
     assert!(error.starts_with("[executor-died] ") && error.contains("code 7"), "{error}");
@@ -115,7 +115,7 @@ fn half_a_line_without_an_id_and_then_death_is_one_error() {
 #[test]
 fn junk_second_answers_and_answers_to_nobody_are_ignored() {
     let scene = Scene::new();
-    let mut supervisor = scene.start("pc1", &executor("pc1", &[], ""));
+    let mut supervisor = scene.start("pc2", &executor("pc2", &[], ""));
     let nobody = "{\"id\":99,\"err_msg\":null,\"output\":1}\n";
     let junk = format!("thread panicked\n\n\u{0}\n{nobody}");
     let babble = json!({"babble": 2 << 20});
@@ -130,8 +130,8 @@ fn junk_second_answers_and_answers_to_nobody_are_ignored() {
 #[test]
 fn an_answer_of_one_executor_to_anothers_request_is_ignored() {
     let scene = Scene::new();
-    let two = executor("pc1", &[], "concurrent = 1") + &executor("pc1", &[], "concurrent = 1");
-    let mut supervisor = scene.start("pc1", &two);
+    let two = executor("pc2", &[], "concurrent = 1") + &executor("pc2", &[], "concurrent = 1");
+    let mut supervisor = scene.start("pc2", &two);
     supervisor
         .send(1, json!([{"touch": scene.path("1")}, {"await": scene.path("go")}, {"answer": 1}]));
     scene.await_file("1");
@@ -145,7 +145,7 @@ fn an_answer_of_one_executor_to_anothers_request_is_ignored() {
 #[test]
 fn an_executor_that_closes_its_output_is_replaced() {
     let scene = Scene::new();
-    let mut supervisor = scene.start_with("pc1", &executor("pc1", &[], ""), &["--grace", "1s"]);
+    let mut supervisor = scene.start_with("pc2", &executor("pc2", &[], ""), &["--grace", "1s"]);
     supervisor.send(1, json!(["close_stdout", {"await": scene.path("never")}]));
     let error = supervisor.error(1);
     assert!(error.starts_with("[executor-died] "), "{error}");
@@ -157,7 +157,7 @@ fn an_executor_that_closes_its_output_is_replaced() {
 #[test]
 fn what_a_dead_executor_started_dies_with_it() {
     let scene = Scene::new();
-    let mut supervisor = scene.start("pc1", &executor("pc1", &[], ""));
+    let mut supervisor = scene.start("pc2", &executor("pc2", &[], ""));
     supervisor.send(1, json!([{"grandchild": scene.path("pid")}, {"signal": "SIGKILL"}]));
     assert!(supervisor.error(1).contains("SIGKILL"));
     let pid = fs::read_to_string(scene.path("pid")).expect("written").parse().expect("a pid");
@@ -171,9 +171,9 @@ fn a_sick_executor_gets_no_task_and_the_others_go_on() {
     let scene = Scene::new();
     let sick = scene.text("sick");
     let starts = scene.text("starts");
-    let two = executor("pc1", &["--die-if", &sick, "--starts", &starts], "concurrent = 1")
-        + &executor("pc1", &[], "concurrent = 1");
-    let mut supervisor = scene.start_with("pc1", &two, &["--give-up-after", "3"]);
+    let two = executor("pc2", &["--die-if", &sick, "--starts", &starts], "concurrent = 1")
+        + &executor("pc2", &[], "concurrent = 1");
+    let mut supervisor = scene.start_with("pc2", &two, &["--give-up-after", "3"]);
     scene.touch("sick");
     supervisor.send(1, json!([{"signal": "SIGKILL"}]));
     assert!(supervisor.error(1).starts_with("[executor-died]"));
@@ -189,8 +189,8 @@ fn a_sick_executor_gets_no_task_and_the_others_go_on() {
 #[test]
 fn tasks_are_refused_when_all_executors_are_given_up() {
     let scene = Scene::new();
-    let one = executor("pc1", &["--die-if", &scene.text("sick")], "concurrent = 1");
-    let mut supervisor = scene.start_with("pc1", &one, &["--give-up-after", "2"]);
+    let one = executor("pc2", &["--die-if", &scene.text("sick")], "concurrent = 1");
+    let mut supervisor = scene.start_with("pc2", &one, &["--give-up-after", "2"]);
     scene.touch("sick");
     supervisor.send(1, json!([{"signal": "SIGABRT"}]));
     supervisor.send(2, json!([{"answer": 2}]));
@@ -201,7 +201,7 @@ fn tasks_are_refused_when_all_executors_are_given_up() {
             supervisor.send(id, json!([{"answer": 3}]));
         }
         let error = supervisor.error(id);
-        assert!(error.starts_with("[unavailable] all executors of pc1 are given up"), "{error}");
+        assert!(error.starts_with("[unavailable] all executors of pc2 are given up"), "{error}");
         assert!(error.contains("exited with code 9; 2 starts in a row failed"), "{error}");
     }
     supervisor.finish();
@@ -211,8 +211,8 @@ fn tasks_are_refused_when_all_executors_are_given_up() {
 fn an_executor_without_auto_restart_stays_dead() {
     let scene = Scene::new();
     let starts = scene.text("starts");
-    let one = executor("pc1", &["--starts", &starts], "auto_restart = false");
-    let mut supervisor = scene.start("pc1", &one);
+    let one = executor("pc2", &["--starts", &starts], "auto_restart = false");
+    let mut supervisor = scene.start("pc2", &one);
     supervisor.send(1, json!([{"exit": 3}]));
     assert!(supervisor.error(1).contains("exited with code 3"));
     supervisor.send(2, json!([{"answer": 2}]));
@@ -228,8 +228,8 @@ fn an_executor_that_hangs_at_its_restart_is_killed_and_started_again() {
     let (starts, slow) = (scene.text("starts"), scene.text("ready"));
     scene.touch("ready");
     let args = ["--starts", &starts, "--ready-if", &slow, "--ignore-sigterm"];
-    let one = executor("pc1", &args, "stable_wait = '1s'\nconcurrent = 1");
-    let mut supervisor = scene.start_with("pc1", &one, &["--grace", "100ms"]);
+    let one = executor("pc2", &args, "stable_wait = '1s'\nconcurrent = 1");
+    let mut supervisor = scene.start_with("pc2", &one, &["--grace", "100ms"]);
     fs::remove_file(scene.path("ready")).expect("there");
     supervisor.send(1, json!([{"exit": 3}]));
     supervisor.send(2, json!([{"answer": 2}]));

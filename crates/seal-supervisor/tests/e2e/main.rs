@@ -4,6 +4,7 @@ mod deaths;
 mod harness;
 mod input;
 mod locks;
+mod retry;
 mod routing;
 mod start;
 mod stop;
