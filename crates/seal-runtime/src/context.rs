@@ -1,9 +1,10 @@
 //! What a running task may ask and tell: whether to stop, and how far it is.
 
+use std::fmt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::CancelToken;
 use crate::logging::bars;
@@ -79,13 +80,18 @@ impl TaskContext {
     fn start(&self, name: &str, total: u64, unit: Unit) -> Part {
         let counts = match unit {
             Unit::Bytes => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
-            Unit::Nodes => "{human_pos}/{human_len} nodes {per_sec}",
+            Unit::Nodes => "{human_pos}/{human_len} nodes {rate}",
             Unit::Steps => "{human_pos}/{human_len}",
         };
         let template =
             format!("{{prefix}} {{msg:24}} {{wide_bar}} {{percent:>3}}% {counts} ETA {{eta}}");
         let style = ProgressStyle::with_template(&template)
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
+                // A rate without the digits that nobody reads. A bar that cannot be written is
+                // not worth an error.
+                let _ = write!(text, "{:.0}/s", state.per_sec());
+            });
         let bar = bars().add(ProgressBar::new(total).with_style(style));
         bar.set_prefix(self.label.clone());
         bar.set_message(name.to_owned());
