@@ -105,7 +105,8 @@ fn too_little_space_for_pc1_is_found_before_the_start() -> Result<()> {
 fn a_disk_that_fills_up_in_the_middle_of_pc1_leaves_no_partial_file() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let test = "a disk that fills up in the middle of PC1";
-    let Some(mut pc1) = OnOwnDisk::start(test, Stage::Pc1, "8MiB-v1_1-a", 48 << 20, dir.path())?
+    // Layers, tree D and two copies are 48 MiB; then there is the record of finished layers.
+    let Some(mut pc1) = OnOwnDisk::start(test, Stage::Pc1, "8MiB-v1_1-a", 49 << 20, dir.path())?
     else {
         return Ok(());
     };
@@ -124,6 +125,7 @@ fn a_disk_that_fills_up_in_the_middle_of_pc1_leaves_no_partial_file() -> Result<
 
     fs::remove_file(filler)?;
     pc1.processor.call(&pc1.pc1_task()?, PATIENCE)?;
+    ensure!(!pc1.log.lines_with(&["going on after finished layers"])?.is_empty(), "it began anew");
     pc1.matches_vector()
 }
 
