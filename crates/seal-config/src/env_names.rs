@@ -1,34 +1,14 @@
 //! Environment names that mean something to sealing software, and what is to be said of those that
 //! do not.
 
+use seal_types::FIL_PROOFS_SETTINGS;
+
 use crate::error::nearest;
 
 /// Names by which venus-worker asks a processor to place itself. The supervisor places its
 /// executors, so they must not see these.
 pub const PLACEMENT_NAMES: [&str; 3] =
     ["VC_CG_NAME", "VC_CG_CPUSET", "VENUS_WORKER_NUMA_PREFERRED"];
-
-/// `FIL_PROOFS_` names that sealing software reads.
-const KNOWN: [&str; 18] = [
-    "FIL_PROOFS_CACHE_DIR",
-    "FIL_PROOFS_COLUMN_WRITE_BATCH_SIZE",
-    "FIL_PROOFS_GPU_FRAMEWORK",
-    "FIL_PROOFS_MAX_GPU_COLUMN_BATCH_SIZE",
-    "FIL_PROOFS_MAX_GPU_TREE_BATCH_SIZE",
-    "FIL_PROOFS_MAXIMIZE_CACHING",
-    "FIL_PROOFS_MULTICORE_SDR_LOOKAHEAD",
-    "FIL_PROOFS_MULTICORE_SDR_PRODUCERS",
-    "FIL_PROOFS_MULTICORE_SDR_PRODUCER_STRIDE",
-    "FIL_PROOFS_PARAMETER_CACHE",
-    "FIL_PROOFS_PARENT_CACHE",
-    "FIL_PROOFS_ROWS_TO_DISCARD",
-    "FIL_PROOFS_SDR_PARENTS_CACHE_SIZE",
-    "FIL_PROOFS_USE_GPU_COLUMN_BUILDER",
-    "FIL_PROOFS_USE_GPU_TREE_BUILDER",
-    "FIL_PROOFS_USE_MULTICORE_SDR",
-    "FIL_PROOFS_VERIFY_CACHE",
-    "FIL_PROOFS_VERIFY_PRODUCTION_PARAMS",
-];
 
 /// Something to be said at start about an environment name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +32,10 @@ pub fn env_warning(name: &str) -> Option<EnvWarning> {
     if name == "FIL_PROOFS_MAXIMIZE_CACHING" {
         return Some(EnvWarning::NoEffect);
     }
-    if !name.starts_with("FIL_PROOFS_") || KNOWN.contains(&name) {
+    if !name.starts_with("FIL_PROOFS_") || FIL_PROOFS_SETTINGS.contains(&name) {
         return None;
     }
-    Some(EnvWarning::Unknown { nearest: nearest(name, KNOWN) })
+    Some(EnvWarning::Unknown { nearest: nearest(name, FIL_PROOFS_SETTINGS) })
 }
 
 impl std::fmt::Display for EnvWarning {

@@ -17,7 +17,5 @@ mod tree;
 pub use cpulist::{CpuListError, parse_cpu_list};
 pub use env_names::{EnvWarning, PLACEMENT_NAMES, env_warning};
 pub use error::{ConfigError, Invalid};
-pub use processors::{
-    Config, DEFAULT_STABLE_WAIT, ExecutorConfig, default_retry, load, parse,
-};
+pub use processors::{Config, DEFAULT_STABLE_WAIT, ExecutorConfig, default_retry, load, parse};
 pub use stage::StageName;

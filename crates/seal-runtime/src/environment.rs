@@ -7,28 +7,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 
-/// Every `FIL_PROOFS_*` name that today's software reads, and one that it does not.
-const KNOWN: [&str; 19] = [
-    "FIL_PROOFS_CACHE_DIR",
-    "FIL_PROOFS_COLUMN_WRITE_BATCH_SIZE",
-    "FIL_PROOFS_GPU_FRAMEWORK",
-    "FIL_PROOFS_MAXIMIZE_CACHING",
-    "FIL_PROOFS_MAX_GPU_COLUMN_BATCH_SIZE",
-    "FIL_PROOFS_MAX_GPU_TREE_BATCH_SIZE",
-    "FIL_PROOFS_MULTICORE_SDR_LOOKAHEAD",
-    "FIL_PROOFS_MULTICORE_SDR_PRODUCERS",
-    "FIL_PROOFS_MULTICORE_SDR_PRODUCER_STRIDE",
-    "FIL_PROOFS_PARAMETER_CACHE",
-    "FIL_PROOFS_PARENT_CACHE",
-    "FIL_PROOFS_ROWS_TO_DISCARD",
-    "FIL_PROOFS_SDR_PARENTS_CACHE_SIZE",
-    "FIL_PROOFS_USE_GPU_COLUMN_BUILDER",
-    "FIL_PROOFS_USE_GPU_TREE_BUILDER",
-    "FIL_PROOFS_USE_MULTICORE_SDR",
-    "FIL_PROOFS_VERIFY_CACHE",
-    "FIL_PROOFS_VERIFY_PRODUCTION_PARAMS",
-    "FIL_PROOFS_WINDOW_POST_SYNTHESIS_NUM_CPUS",
-];
+use seal_types::FIL_PROOFS_SETTINGS;
 
 /// Other names that users set for some stage. Those of a place are for all of them: see
 /// [`place`](crate::place).
@@ -110,7 +89,7 @@ fn finding(name: &str, value: &str) -> Option<String> {
     if name == "FIL_PROOFS_MAXIMIZE_CACHING" {
         return Some(format!("{name}={value} has no effect, here or in any current software"));
     }
-    if KNOWN.contains(&name) || OTHERS.contains(&name) {
+    if FIL_PROOFS_SETTINGS.contains(&name) || OTHERS.contains(&name) {
         return Some(format!("{name}={value} has no effect on this executor"));
     }
     name.starts_with("FIL_PROOFS_").then(|| {

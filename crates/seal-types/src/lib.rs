@@ -10,6 +10,7 @@ mod cache_files;
 mod digests;
 mod porep;
 mod proof;
+mod settings;
 mod size;
 mod stage;
 
@@ -24,6 +25,7 @@ pub use digests::{
 };
 pub use porep::{ApiVersion, Feature, NODE_SIZE, Porep, TreeShape};
 pub use proof::{RegisteredProof, UnknownProof};
+pub use settings::FIL_PROOFS_SETTINGS;
 pub use size::{SectorSize, SizeError};
 pub use stage::{Stage, UnknownStage};
 
