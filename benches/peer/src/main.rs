@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use filecoin_proofs_api::seal::seal_pre_commit_phase1;
 use filecoin_proofs_api::{PieceInfo, ProverId, RegisteredSealProof, SectorId, Ticket};
 use serde::Deserialize;
@@ -52,7 +52,8 @@ impl log::Log for Logger {
 
 fn main() -> Result<()> {
     start();
-    log::set_logger(&Logger).map(|()| log::set_max_level(log::LevelFilter::Info))?;
+    log::set_logger(&Logger).map_err(|error| anyhow!("{error}"))?;
+    log::set_max_level(log::LevelFilter::Info);
     let file = std::env::args_os().nth(1).context("usage: peer FILE")?;
     let task: Task = serde_json::from_str(&std::fs::read_to_string(file)?)?;
     let output = seal_pre_commit_phase1(
