@@ -3,7 +3,6 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use seal_groth16::{
@@ -177,8 +176,7 @@ fn start_serving(executor: C2, args: &ServeArgs) -> ExitCode {
             }
         }
     });
-    let grace = Duration::from_secs(10);
-    serve(executor, ServeOptions { concurrent: args.concurrent, grace })
+    serve(executor, ServeOptions::concurrent(args.concurrent))
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use seal_runtime::{
@@ -165,8 +164,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor, &task),
         Some(Command::Processor { .. } | Command::Parents(_) | Command::Hugepages(_)) | None => {
-            let grace = Duration::from_secs(10);
-            serve(Arc::new(executor), ServeOptions { concurrent: cli.serve.concurrent, grace })
+            serve(Arc::new(executor), ServeOptions::concurrent(cli.serve.concurrent))
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use seal_runtime::{
@@ -110,8 +109,7 @@ pub fn main() -> ExitCode {
         Some(Command::Run { task }) => run_one(&executor, &task),
         Some(Command::Processor { stage }) if !serves_stage(Stage::Pc2, stage) => ExitCode::Usage,
         Some(Command::Processor { .. }) | None => {
-            let grace = Duration::from_secs(10);
-            serve(Arc::new(executor), ServeOptions { concurrent: cli.serve.concurrent, grace })
+            serve(Arc::new(executor), ServeOptions::concurrent(cli.serve.concurrent))
         }
     }
 }

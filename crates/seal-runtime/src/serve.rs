@@ -34,6 +34,13 @@ pub struct ServeOptions {
     pub grace: Duration,
 }
 
+impl ServeOptions {
+    /// So many tasks at a time, and time enough to reach a checkpoint of any stage.
+    pub fn concurrent(concurrent: usize) -> Self {
+        Self { concurrent, grace: Duration::from_secs(10) }
+    }
+}
+
 /// How often the loop looks whether somebody still reads its answers.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 

@@ -102,16 +102,6 @@ impl LayerHandle {
             Some(false) => Err(SdrError::Unit { layer: self.shared.layer }),
         }
     }
-
-    /// Asks to stop. The unit leaves the layer soon; its labels are then worth nothing.
-    pub fn stop(&self) {
-        self.shared.stop();
-    }
-
-    /// The complete layer, for the next one to read, and the memory of the layer before.
-    pub fn finish(self) -> (LayerReader, Option<LayerReader>) {
-        (self.shared.current.clone(), self.shared.previous.clone())
-    }
 }
 
 impl Drop for LayerHandle {

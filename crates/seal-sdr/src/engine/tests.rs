@@ -46,7 +46,7 @@ fn label(
         let job = LayerJob { layer, prefix, parents, previous: previous.take(), memory };
         let handle = engine.label_layer(&seat, job);
         assert!(handle.wait(SOON).expect("no thread failed"), "layer {layer} takes too long");
-        let (complete, _) = handle.finish();
+        let complete = handle.labels().clone();
         layers.push(complete.published().to_vec());
         previous = Some(complete);
     }
