@@ -16,12 +16,14 @@ mod constants;
 mod element;
 mod grain;
 mod hash;
+mod lean;
 mod matrix;
 mod permutation;
 mod rounds;
 
 pub use element::{NotCanonical, element_from_bytes, element_to_bytes, elements_from_bytes};
 pub use hash::Poseidon;
+pub use lean::{Lean, LeanPartial, Reduction};
 pub use rounds::RoundNumbers;
 
 /// An element of the BLS12-381 scalar field.
