@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use seal_types::Stage;
+use seal_wire::{EVENTS, Event, RawResponse, Started};
 use serde_json::Value;
 use test_support::client::Processor;
 use test_support::launch::{Launch, Log, until};
@@ -142,6 +143,37 @@ fn sectors_pass_through_supervised_executors() -> Result<()> {
     }
     ends_well(pc1)?;
     ends_well(pc2)
+}
+
+#[test]
+fn an_executor_tells_how_far_it_is_if_its_parent_asks_and_only_then() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let sector = stage("2KiB-v1_1-a", dir.path())?;
+    for asked in [false, true] {
+        sector.clear()?;
+        let mut launch = Launch::executor(Stage::Pc1, dir.path())?;
+        if asked {
+            launch = launch.env(EVENTS, "1");
+        }
+        let (mut pc1, _) = launch.serve(Stage::Pc1)?;
+        let id = pc1.send(&sector.pc1_task()?)?;
+        let (lines, _) = pc1.ended_by_input(PATIENCE)?;
+        let (answer, events) = lines.split_last().context("an answer")?;
+        ensure!(RawResponse::parse(answer.as_bytes())?.id == id, "{answer}");
+        ensure!(asked || events.is_empty(), "{events:?}");
+        let events = events.iter().map(|line| Event::parse(line.as_bytes()));
+        let mut events = events.collect::<Result<Vec<_>, _>>()?.into_iter();
+        if asked {
+            let sector = sector.vector.sector_id.to_string();
+            ensure!(events.next() == Some(Event::Started(Started { id, sector })));
+            let layer = |event: &Event| {
+                matches!(event, Event::Progress(it)
+                if it.id == id && it.part.contains("layer") && it.done == it.total)
+            };
+            ensure!(events.as_slice().iter().any(layer), "{events:?}");
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -1,16 +1,21 @@
 //! What a running task may ask and tell: whether to stop, and how far it is.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use seal_wire::{Event, Progress, ProgressUnit};
 
 use crate::CancelToken;
+use crate::answers::Answers;
 use crate::logging::bars;
 
 /// How often progress is logged where there is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// How often progress is told to a parent that asked for it.
+const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// What progress is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +34,14 @@ pub struct TaskContext {
     label: String,
     cancel: CancelToken,
     part: Mutex<Option<Part>>,
+    parent: Option<Parent>,
+}
+
+/// A parent that asked to be told how far the task is.
+#[derive(Debug)]
+struct Parent {
+    id: u64,
+    answers: Arc<Answers>,
 }
 
 #[derive(Debug)]
@@ -36,13 +49,20 @@ struct Part {
     name: String,
     started: Instant,
     logged: Instant,
+    told: Option<Instant>,
     bar: ProgressBar,
 }
 
 impl TaskContext {
     /// A context for the task that people know as `label`, stopped by `cancel`.
     pub fn new(label: String, cancel: CancelToken) -> Self {
-        Self { label, cancel, part: Mutex::new(None) }
+        Self { label, cancel, part: Mutex::new(None), parent: None }
+    }
+
+    /// Tells progress to the parent too, as that of request `id`.
+    pub(crate) fn telling(mut self, id: u64, answers: Arc<Answers>) -> Self {
+        self.parent = Some(Parent { id, answers });
+        self
     }
 
     /// Whether the task should stop.
@@ -63,6 +83,12 @@ impl TaskContext {
         let Some(part) = current.as_mut() else { return };
         part.bar.set_position(done);
         let complete = done >= total;
+        if let Some(parent) = &self.parent
+            && (complete || part.told.is_none_or(|told| told.elapsed() >= TELL_EVERY))
+        {
+            part.told = Some(Instant::now());
+            parent.tell(part, done, total, unit);
+        }
         if complete {
             part.bar.finish_and_clear();
         }
@@ -96,7 +122,20 @@ impl TaskContext {
         bar.set_prefix(self.label.clone());
         bar.set_message(name.to_owned());
         let now = Instant::now();
-        Part { name: name.to_owned(), started: now, logged: now, bar }
+        Part { name: name.to_owned(), started: now, logged: now, told: None, bar }
+    }
+}
+
+impl Parent {
+    fn tell(&self, part: &Part, done: u64, total: u64, unit: Unit) {
+        let unit = match unit {
+            Unit::Bytes => ProgressUnit::Bytes,
+            Unit::Nodes => ProgressUnit::Nodes,
+            Unit::Steps => ProgressUnit::Steps,
+        };
+        let progress = Progress { id: self.id, part: part.name.clone(), done, total, unit };
+        // A parent that is gone is noticed by the loop; progress is not worth an error.
+        let _ = self.answers.send(&Event::Progress(progress));
     }
 }
 
@@ -122,4 +161,40 @@ fn log_progress(part: &Part, done: u64, total: u64) {
         eta_s = eta_s.map(f64::round),
         "progress"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, PipeReader};
+
+    use super::*;
+
+    fn told(reader: PipeReader) -> Vec<Event> {
+        let lines = BufReader::new(reader).lines();
+        lines.map(|line| Event::parse(line.expect("text").as_bytes()).expect("an event")).collect()
+    }
+
+    #[test]
+    fn a_parent_that_asked_is_told_each_parts_begin_and_end_and_little_between() {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let file = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+        let answers = Arc::new(Answers::new(file));
+        let context = TaskContext::new("pc1 7".to_owned(), CancelToken::default());
+        let context = context.telling(9, answers);
+        for part in ["layer 1 of 2", "layer 2 of 2"] {
+            for done in 1..=1000 {
+                context.progress(part, done, 1000, Unit::Nodes);
+            }
+        }
+        drop(context);
+        let told = told(reader);
+        let of = |part: &str, done| {
+            let (part, unit) = (part.to_owned(), ProgressUnit::Nodes);
+            Event::Progress(Progress { id: 9, part, done, total: 1000, unit })
+        };
+        for part in ["layer 1 of 2", "layer 2 of 2"] {
+            assert!(told.contains(&of(part, 1)) && told.contains(&of(part, 1000)), "{told:?}");
+        }
+        assert!(told.len() < 200, "{} lines for 2000 calls", told.len());
+    }
 }

@@ -18,12 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use seal_wire::{
-    ErrorCode, ExitCode, Line, LineReader, RawRequest, Response, TaskError, ready_line, salvage_id,
+    EVENTS, ErrorCode, ExitCode, Line, LineReader, RawRequest, Response, Started, TaskError,
+    ready_line, salvage_id,
 };
 use serde::de::Error as _;
 
 use crate::answers::Answers;
-use crate::{CancelToken, Executor, TaskContext};
+use crate::{CancelToken, Environment, Executor, TaskContext};
 
 /// How an executor serves.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +54,16 @@ enum Event {
 
 /// Serves requests from standard input until it ends. The caller has made its checks: the ready
 /// line goes out at once.
+///
+/// A parent that set [`EVENTS`] to 1 is also told when tasks start and how far they are.
 pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
+    let events_wanted = match wants_events(&Environment::of_process()) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::Config;
+        }
+    };
     let answers = match seal_host::claim_stdout() {
         Ok(output) => Arc::new(Answers::new(output)),
         Err(error) => {
@@ -77,6 +87,7 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         executor,
         options,
         answers,
+        events_wanted,
         events,
         cancel: CancelToken::default(),
         unanswered: Unanswered::default(),
@@ -87,6 +98,15 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         deadline: None,
     }
     .run(&inbox)
+}
+
+/// Whether the parent asks for events.
+fn wants_events(environment: &Environment) -> Result<bool, String> {
+    match environment.get(EVENTS).as_deref() {
+        None | Some("" | "0") => Ok(false),
+        Some("1") => Ok(true),
+        Some(other) => Err(format!("{EVENTS}={other:?}: it is 0 or 1")),
+    }
 }
 
 fn watch_signals(events: Sender<Event>) -> io::Result<()> {
@@ -148,6 +168,7 @@ struct Loop<E: Executor> {
     executor: Arc<E>,
     options: ServeOptions,
     answers: Arc<Answers>,
+    events_wanted: bool,
     events: Sender<Event>,
     cancel: CancelToken,
     unanswered: Unanswered,
@@ -301,10 +322,15 @@ impl<E: Executor> Loop<E> {
             let executor = Arc::clone(&self.executor);
             let answers = Arc::clone(&self.answers);
             let events = self.events.clone();
-            let cancel = self.cancel.clone();
+            let mut context =
+                TaskContext::new(format!("{} {sector}", E::STAGE), self.cancel.clone());
+            if self.events_wanted {
+                send(&answers, &seal_wire::Event::Started(Started { id, sector: sector.clone() }));
+                context = context.telling(id, Arc::clone(&answers));
+            }
             let work = move || {
                 let panicked =
-                    run_task(&*executor, (id, &unanswered), &sector, task, &answers, cancel);
+                    run_task(&*executor, (id, &unanswered), &sector, task, &answers, context);
                 // The loop outlives its tasks or the process is ending.
                 let _ = events.send(Event::Done { id, panicked });
             };
@@ -354,13 +380,12 @@ fn run_task<E: Executor>(
     sector: &str,
     task: E::Task,
     answers: &Answers,
-    cancel: CancelToken,
+    context: TaskContext,
 ) -> bool {
     let span = tracing::info_span!("task", stage = %E::STAGE, req = id, sector);
     let _in_span = span.enter();
     let started = Instant::now();
     tracing::info!("task starts");
-    let context = TaskContext::new(format!("{} {sector}", E::STAGE), cancel);
     // The executor is shared, but after a panic it gets no further task: see `on_panic`.
     let result = catch_unwind(AssertUnwindSafe(|| executor.run(task, &context)));
     drop(context);

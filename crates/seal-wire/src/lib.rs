@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod codes;
+mod event;
 mod line;
 mod message;
 mod tasks;
 
 pub use codes::{ErrorCode, ExitCode, TaskError};
+pub use event::{EVENTS, Event, Progress, ProgressUnit, Started};
 pub use line::{Line, LineReader};
 pub use message::{
     BadLine, READY_SUFFIX, RawRequest, RawResponse, Response, ready_line, salvage_id, to_line,

@@ -2,7 +2,8 @@
 
 use seal_types::Stage;
 use seal_wire::{
-    C2Output, ErrorCode, Pc1Output, Pc1Task, Pc2Output, RawRequest, RawResponse, ready_line,
+    C2Output, EVENTS, ErrorCode, Event, Pc1Output, Pc1Task, Pc2Output, RawRequest, RawResponse,
+    ready_line,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -32,6 +33,7 @@ fn every_example_is_read() {
         ("json pc1-output", reads_and_writes::<Pc1Output> as fn(&str)),
         ("json pc2-output", reads_and_writes::<Pc2Output>),
         ("json c2-output", reads_and_writes::<C2Output>),
+        ("json event", reads_and_writes::<Event>),
         ("json answer", |text| {
             let answer = RawResponse::parse(text.as_bytes()).expect(text);
             let message = answer.err_msg.expect("an error");
@@ -49,6 +51,7 @@ fn every_example_is_read() {
     }
     assert_eq!(count, document.matches("```json").count(), "an example of an unknown kind");
     assert!(document.contains(&ready_line(Stage::Pc1)));
+    assert!(document.contains(&format!("`{EVENTS}=1`")));
 }
 
 #[test]

@@ -1,0 +1,113 @@
+//! What an executor tells beside its answers, if its parent asked for it by the environment
+//! variable [`EVENTS`]: that a task has started, and how far it is.
+//!
+//! Not part of what venus-worker knows: without the variable an executor writes none of these, and
+//! the supervisor, which sets it for its own executors, never passes one on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{BadLine, salvage_id};
+
+/// The environment variable by which a parent asks for events, with the value `1`.
+pub const EVENTS: &str = "SEAL_EXEC_EVENTS";
+
+/// A line that is no answer. Unknown fields are ignored; an event of an unknown kind is
+/// [`Event::Other`], so that kinds can be added.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The task of a request runs now; until then it waited within the executor.
+    Started(Started),
+    /// A part of a task is that far.
+    Progress(Progress),
+    /// Something this reader does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// A task runs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Started {
+    /// The number of the request.
+    pub id: u64,
+    /// The sector as logs name it.
+    pub sector: String,
+}
+
+/// How far a part of a task is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Progress {
+    /// The number of the request.
+    pub id: u64,
+    /// The part, for people, for example `layer 3 of 11`.
+    pub part: String,
+    /// How much of it is done.
+    pub done: u64,
+    /// How much it is in all.
+    pub total: u64,
+    /// What `done` and `total` count.
+    pub unit: ProgressUnit,
+}
+
+/// What progress is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProgressUnit {
+    /// Bytes.
+    Bytes,
+    /// Nodes of a sector, 32 bytes each.
+    Nodes,
+    /// Anything else.
+    #[serde(other)]
+    Steps,
+}
+
+impl Event {
+    /// Reads one line.
+    pub fn parse(line: &[u8]) -> Result<Self, BadLine> {
+        serde_json::from_slice(line)
+            .map_err(|error| BadLine { id: salvage_id(line), reason: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RawResponse, to_line};
+    use proptest::prelude::*;
+
+    #[test]
+    fn kinds_units_and_fields_may_be_added() {
+        let read = |line: &str| Event::parse(line.as_bytes()).expect(line);
+        assert_eq!(read(r#"{"event":"checkpoint","id":1,"layer":4}"#), Event::Other);
+        let line =
+            r#"{"id":7,"more":[],"unit":"sheep","total":9,"done":2,"part":"p","event":"progress"}"#;
+        let part = "p".to_owned();
+        let progress = Progress { id: 7, part, done: 2, total: 9, unit: ProgressUnit::Steps };
+        assert_eq!(read(line), Event::Progress(progress));
+    }
+
+    #[test]
+    fn an_answer_is_no_event_and_an_event_no_answer() {
+        for answer in [r#"{"id":1,"err_msg":null,"output":1}"#, r#"{"id":1}"#, "junk", ""] {
+            assert!(Event::parse(answer.as_bytes()).is_err(), "{answer}");
+        }
+        let line = to_line(&Event::Started(Started { id: 1, sector: "7".to_owned() }));
+        assert!(RawResponse::parse(&line).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(line in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Event::parse(&line);
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(id: u64, part in ".*", done: u64, total: u64) {
+            let event = Event::Progress(Progress { id, part, done, total, unit: ProgressUnit::Nodes });
+            let line = to_line(&event);
+            prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            prop_assert_eq!(Event::parse(&line).expect("our own line"), event);
+        }
+    }
+}
