@@ -38,6 +38,18 @@ pub fn env_warning(name: &str) -> Option<EnvWarning> {
     Some(EnvWarning::Unknown { nearest: nearest(name, FIL_PROOFS_SETTINGS) })
 }
 
+/// What may be shown of the value of an environment name: values of names that are settings of
+/// sealing software; others may be secrets.
+pub fn shown_value<'a>(name: &str, value: &'a str) -> &'a str {
+    let settings = ["FIL_PROOFS_", "CUDA_", "RUST_LOG", "RUST_BACKTRACE", "BELLMAN_", "HUGEPAGE_"];
+    let known = settings.iter().any(|prefix| name.starts_with(prefix))
+        || name.starts_with("SEAL_")
+        || PLACEMENT_NAMES.contains(&name);
+    let secret = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "APIKEY", "API_KEY"];
+    let upper = name.to_ascii_uppercase();
+    if known && !secret.iter().any(|word| upper.contains(word)) { value } else { "(set)" }
+}
+
 impl std::fmt::Display for EnvWarning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -56,6 +68,21 @@ impl std::fmt::Display for EnvWarning {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_values_of_known_settings_are_shown() {
+        for (name, shown) in [
+            ("FIL_PROOFS_USE_MULTICORE_SDR", "1"),
+            ("CUDA_VISIBLE_DEVICES", "1"),
+            ("SEAL_GPU", "1"),
+            ("SEAL_API_TOKEN", "(set)"),
+            ("RUSTSEC_KEY", "(set)"),
+            ("FULLNODE_API_INFO", "(set)"),
+            ("AWS_SECRET_ACCESS_KEY", "(set)"),
+        ] {
+            assert_eq!(shown_value(name, "1"), shown, "{name}");
+        }
+    }
 
     #[test]
     fn dead_and_misspelt_settings_are_reported() {

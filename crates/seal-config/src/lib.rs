@@ -7,15 +7,25 @@
 //! those who use it.
 #![forbid(unsafe_code)]
 
-mod cpulist;
+mod config;
 mod env_names;
 mod error;
-mod processors;
-mod stage;
+mod executor;
+mod keys;
+mod places;
+mod reference;
+mod show;
+mod supervisor;
 mod tree;
 
-pub use cpulist::{CpuListError, parse_cpu_list};
-pub use env_names::{EnvWarning, PLACEMENT_NAMES, env_warning};
+pub use config::{Config, LockConfig, LockOrder, load, parse};
+pub use env_names::{EnvWarning, PLACEMENT_NAMES, env_warning, shown_value};
 pub use error::{ConfigError, Invalid};
-pub use processors::{Config, DEFAULT_STABLE_WAIT, ExecutorConfig, default_retry, load, parse};
-pub use stage::StageName;
+pub use executor::{DEFAULT_STABLE_WAIT, ExecutorConfig};
+pub use places::{Place, Places};
+pub use reference::{example, reference};
+pub use seal_types::{CpuSet, StageName};
+pub use show::show;
+pub use supervisor::{
+    CgroupUse, Drain, MemoryBinding, MemoryLimit, StageSettings, SupervisorConfig,
+};

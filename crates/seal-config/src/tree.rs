@@ -2,8 +2,10 @@
 //! and no key is left unread.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::Path;
@@ -13,12 +15,14 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{ConfigError, Invalid, nearest};
+use crate::{Place, Places};
 
 /// The file being read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a> {
     path: &'a Path,
     text: &'a str,
+    places: &'a RefCell<Places>,
 }
 
 /// A table with the keys that have not been read yet.
@@ -39,8 +43,9 @@ pub(crate) struct Node<'a> {
 }
 
 impl<'a> Source<'a> {
-    pub(crate) fn new(path: &'a Path, text: &'a str) -> Self {
-        Self { path, text }
+    /// The file `path` with its text; where values stand is noted in `places`.
+    pub(crate) fn new(path: &'a Path, text: &'a str, places: &'a RefCell<Places>) -> Self {
+        Self { path, text, places }
     }
 
     pub(crate) fn read(self) -> Result<Table<'a>, ConfigError> {
@@ -50,6 +55,14 @@ impl<'a> Source<'a> {
             reason: error.message().trim().replace('\n', ", "),
         })?;
         Ok(Table::new(self, String::new(), table.into_inner()))
+    }
+
+    /// A value with its name, whose place is noted.
+    fn node(self, name: String, value: Spanned<DeValue<'a>>) -> Node<'a> {
+        let span = value.span();
+        let place = Place { line: self.line(span.start), span };
+        self.places.borrow_mut().note(name.clone(), place);
+        Node { source: self, name, value }
     }
 
     fn line(self, offset: usize) -> usize {
@@ -74,7 +87,7 @@ impl<'a> Table<'a> {
     pub(crate) fn take(&mut self, key: &'static str) -> Option<Node<'a>> {
         self.known.push(key);
         let (_, value) = self.left.remove(key)?;
-        Some(Node { source: self.source, name: self.name_of(key), value })
+        Some(self.source.node(self.name_of(key), value))
     }
 
     /// The table under a key that this table may have.
@@ -87,7 +100,7 @@ impl<'a> Table<'a> {
         std::mem::take(&mut self.left)
             .into_iter()
             .map(|(key, (_, value))| {
-                let node = Node { source: self.source, name: self.name_of(&key), value };
+                let node = self.source.node(self.name_of(&key), value);
                 (key.into_owned(), node)
             })
             .collect()
@@ -176,7 +189,7 @@ impl<'a> Node<'a> {
         }
         let DeValue::Array(items) = self.value.into_inner() else { unreachable!("checked above") };
         let (source, name) = (self.source, self.name);
-        let node = |(index, value)| Node { source, name: format!("{name}[{index}]"), value };
+        let node = |(index, value)| source.node(format!("{name}[{index}]"), value);
         Ok(items.into_iter().enumerate().map(node).collect())
     }
 
@@ -212,6 +225,14 @@ impl<'a> Node<'a> {
             .map_err(|_| self.invalid(format!("must be between 0 and {}", u32::MAX)))
     }
 
+    /// A number that is not more than `most`.
+    pub(crate) fn number_up_to(&self, most: u32) -> Result<u32, ConfigError> {
+        match self.number()? {
+            number if number <= most => Ok(number),
+            _ => Err(self.invalid(format!("must be between 0 and {most}"))),
+        }
+    }
+
     /// A number from 1. Zero would mean that nothing ever runs.
     pub(crate) fn count(&self) -> Result<NonZeroU32, ConfigError> {
         NonZeroU32::new(self.number()?).ok_or_else(|| {
@@ -228,4 +249,60 @@ impl<'a> Node<'a> {
             ))
         })
     }
+
+    /// A duration that is not nothing.
+    pub(crate) fn span_of_time(&self) -> Result<Duration, ConfigError> {
+        match self.duration()? {
+            Duration::ZERO => Err(self.invalid("must be longer than nothing")),
+            duration => Ok(duration),
+        }
+    }
+
+    /// Bytes, as a number with a unit of 1024: `64GiB`.
+    pub(crate) fn bytes(&self) -> Result<u64, ConfigError> {
+        const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+        let text = self.text()?;
+        let sized = UNITS.iter().find_map(|(unit, shift)| {
+            let number = text.strip_suffix(unit)?.trim_end();
+            let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+            number.parse::<u64>().ok().filter(|_| digits)?.checked_mul(1 << shift)
+        });
+        sized.ok_or_else(|| self.invalid("not a size; write for example \"512MiB\" or \"64GiB\""))
+    }
+
+    /// One of some words.
+    pub(crate) fn word<T: Copy>(&self, words: &[(&'static str, T)]) -> Result<T, ConfigError> {
+        let text = self.text()?;
+        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
+            return Ok(*meaning);
+        }
+        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        let hint = nearest(text, known.iter().copied());
+        Err(self.invalid_with_hint(format!("must be one of {}", known.join(", ")), hint))
+    }
+
+    /// An address to listen on: a port of the loopback address, or an address with a port.
+    pub(crate) fn address(&self) -> Result<SocketAddr, ConfigError> {
+        let wanted = || {
+            self.invalid(
+                "not an address; write a port, such as 9184, for the loopback address, or \
+                 \"ADDRESS:PORT\"",
+            )
+        };
+        match self.value.get_ref().as_str() {
+            Some(text) => text.parse().map_err(|_| wanted()),
+            None => match u16::try_from(self.number()?) {
+                Ok(port @ 1..) => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+                _ => Err(wanted()),
+            },
+        }
+    }
+}
+
+/// Reads a value where there is one.
+pub(crate) fn opt<'a, T>(
+    node: Option<Node<'a>>,
+    read: impl FnOnce(Node<'a>) -> Result<T, ConfigError>,
+) -> Result<Option<T>, ConfigError> {
+    node.map(read).transpose()
 }

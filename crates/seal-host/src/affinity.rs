@@ -136,7 +136,8 @@ pub fn grantable_cpus(wanted: &CpuSet) -> io::Result<CpuSet> {
 
 pub(crate) fn read_cpu_set(path: &Path) -> Result<CpuSet, FileError> {
     let text = fs::read_to_string(path).map_err(FileError::of("read", path))?;
-    text.parse().map_err(|error| FileError::of("understand", path)(io::Error::other(error)))
+    CpuSet::from_kernel(&text)
+        .map_err(|error| FileError::of("understand", path)(io::Error::other(error)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@
 mod admission;
 mod affinity;
 mod child;
-mod cpuset;
 mod direct;
 mod fault;
 mod files;
@@ -31,7 +30,6 @@ pub use affinity::{
     online_cpus,
 };
 pub use child::{Ending, Placement, SpawnError, signal_group, spawn, wait_ended};
-pub use cpuset::{BadCpuSet, CpuSet};
 pub use direct::{DirectFile, read_through};
 pub use files::{
     FileError, PartFile, copy_exact, open_read, read_dir_names, remove_if_there, sync_dir,
@@ -48,3 +46,5 @@ pub use space::{SpaceError, free_bytes, is_all_holes, require_free};
 pub use stdio::{claim_stdout, has_reader};
 pub use topology::{Cpu, L3Id, Topology};
 pub use units::{CoreUnit, NoUnits, Reduced, Threads, UnitPlan, UnitRequest, plan_units};
+
+pub use seal_types::CpuSet;

@@ -5,9 +5,9 @@
 use std::path::Path;
 
 use crate::numa::Preferred;
-use crate::{
-    BadCpuSet, BindError, CpuSet, FileError, NodeId, confine_current_thread, online_nodes,
-};
+use seal_types::CpuListError;
+
+use crate::{BindError, CpuSet, FileError, NodeId, confine_current_thread, online_nodes};
 
 /// The names of the environment by which a process is told its place.
 pub const PLACEMENT_NAMES: [&str; 3] =
@@ -30,10 +30,7 @@ pub struct Placed {
 pub enum PlaceError {
     /// The cpus are no list of cpus.
     #[error("VC_CG_CPUSET cannot be understood")]
-    CpuSet(#[from] BadCpuSet),
-    /// There is no cpu in the list.
-    #[error("VC_CG_CPUSET is empty; name cpus such as \"0-3,8\", or leave it unset")]
-    NoCpus,
+    CpuSet(#[from] CpuListError),
     /// The kernel does not let it use them.
     #[error("VC_CG_CPUSET cannot be had")]
     Bind(#[source] BindError),
@@ -71,7 +68,7 @@ pub enum PlaceError {
 impl PlaceError {
     /// Whether what was asked for makes no sense anywhere; else it cannot be had here and now.
     pub fn is_nonsense(&self) -> bool {
-        matches!(self, Self::CpuSet(_) | Self::NoCpus | Self::Node { .. })
+        matches!(self, Self::CpuSet(_) | Self::Node { .. })
     }
 }
 
@@ -85,9 +82,6 @@ pub fn place_self(get: impl Fn(&str) -> Option<String>) -> Result<Placed, PlaceE
 
 fn place_on(sys_root: &Path, get: impl Fn(&str) -> Option<String>) -> Result<Placed, PlaceError> {
     let cpus: Option<CpuSet> = get("VC_CG_CPUSET").map(|text| text.parse()).transpose()?;
-    if cpus.as_ref().is_some_and(CpuSet::is_empty) {
-        return Err(PlaceError::NoCpus);
-    }
     let node = get("VENUS_WORKER_NUMA_PREFERRED")
         .map(|value| value.trim().parse().map(NodeId).map_err(|_| PlaceError::Node { value }))
         .transpose()?;
@@ -188,9 +182,9 @@ mod tests {
             (
                 "VC_CG_CPUSET",
                 "a-b",
-                "VC_CG_CPUSET cannot be understood: \"a-b\" is not a list of cpus",
+                "VC_CG_CPUSET cannot be understood: \"a-b\" is neither a cpu nor a range",
             ),
-            ("VC_CG_CPUSET", "", "VC_CG_CPUSET is empty"),
+            ("VC_CG_CPUSET", "", "VC_CG_CPUSET cannot be understood: the list is empty"),
             ("VENUS_WORKER_NUMA_PREFERRED", "-1", "=\"-1\" is not the number of a NUMA node"),
             ("VENUS_WORKER_NUMA_PREFERRED", "2", "this machine has no such NUMA node, only 0-1"),
         ] {

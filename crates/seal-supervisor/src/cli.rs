@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use seal_types::Stage;
-
-use crate::{RestartPolicy, Timing};
+use seal_config::{StageName, StageSettings};
 
 const AFTER_HELP: &str = "\
 venus-worker starts `seal-supervisor processor <STAGE>` as its external processor of that stage:
@@ -56,13 +54,15 @@ pub enum Command {
     /// Serve a stage: requests on standard input, answers on standard output.
     #[command(after_help = AFTER_HELP)]
     Processor(ProcessorArgs),
+    /// Check, show or explain the configuration.
+    Config(ConfigArgs),
 }
 
 /// Arguments of `processor`.
 #[derive(Debug, Args)]
 pub struct ProcessorArgs {
-    /// The stage: pc1, pc2 or c2.
-    pub stage: Stage,
+    /// The stage: pc1, pc2, c2, or any other whose processors have a bin in the configuration.
+    pub stage: StageName,
     /// The configuration: a venus-worker.toml, or a file with its [processors] section alone.
     #[arg(long, env = "SEAL_CONFIG", value_name = "FILE", hide_env = true)]
     pub config: PathBuf,
@@ -70,49 +70,69 @@ pub struct ProcessorArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Where limits and locks are shared: all supervisors with the same directory obey them
-    /// together. Default: $XDG_RUNTIME_DIR/seal-supervisor, else /run/seal-supervisor for root,
-    /// else /tmp/seal-supervisor-UID.
+    /// together. Default: runtime_dir of the configuration, else /run/seal-exec for root, else
+    /// $XDG_RUNTIME_DIR/seal-exec, else /tmp/seal-exec-UID.
     #[arg(long, env = "SEAL_RUNTIME_DIR", value_name = "DIR", hide_env = true)]
     pub runtime_dir: Option<PathBuf>,
     /// Say ready when all executors are, or after this time when one is and none has failed. Must
-    /// be less than the parent's stable_wait.
+    /// be less than the parent's stable_wait. Default: ready_within of the configuration (4s).
     #[arg(long, env = "SEAL_READY_WITHIN", value_name = "TIME", hide_env = true)]
-    #[arg(default_value = "4s", value_parser = humantime::parse_duration)]
-    pub ready_within: Duration,
-    /// How long executors may take to end before they are killed.
-    #[arg(long, value_name = "TIME", default_value = "10s")]
     #[arg(value_parser = humantime::parse_duration)]
-    pub grace: Duration,
+    pub ready_within: Option<Duration>,
+    /// How long executors may take to end before they are killed. Default: grace (10s).
+    #[arg(long, value_name = "TIME")]
+    #[arg(value_parser = humantime::parse_duration)]
+    pub grace: Option<Duration>,
     /// The wait before an executor that died is started again. It doubles with each further death
-    /// until a task is answered.
-    #[arg(long, value_name = "TIME", default_value = "500ms")]
+    /// until a task is answered. Default: restart_wait (500ms).
+    #[arg(long, value_name = "TIME")]
     #[arg(value_parser = humantime::parse_duration)]
-    pub restart_wait: Duration,
-    /// The longest wait before a restart.
-    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub restart_wait: Option<Duration>,
+    /// The longest wait before a restart. Default: restart_wait_max (30s).
+    #[arg(long, value_name = "TIME")]
     #[arg(value_parser = humantime::parse_duration)]
-    pub restart_wait_max: Duration,
-    /// Give an executor up after so many starts in a row that did not become ready. When all are
-    /// given up, tasks are answered with an error.
-    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    pub restart_wait_max: Option<Duration>,
+    /// After so many starts in a row that did not become ready an executor counts as
+    /// crash-looping. Default: crash_loop_after (10).
+    #[arg(long, value_name = "COUNT")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-    pub give_up_after: u32,
+    pub crash_loop_after: Option<u32>,
 }
 
 impl ProcessorArgs {
-    /// The times these arguments ask for.
-    pub fn timing(&self) -> Timing {
-        Timing {
-            ready_within: self.ready_within,
-            grace: self.grace,
-            undead: self.grace,
-            restart: RestartPolicy {
-                first_wait: self.restart_wait,
-                longest_wait: self.restart_wait_max,
-                give_up_after: self.give_up_after,
-            },
+    /// The settings of the configuration where these arguments say nothing else.
+    pub fn overrule(&self, settings: &mut StageSettings) {
+        fn set<T: Copy>(setting: &mut T, given: Option<T>) {
+            if let Some(value) = given {
+                *setting = value;
+            }
         }
+        set(&mut settings.ready_within, self.ready_within);
+        set(&mut settings.grace, self.grace);
+        set(&mut settings.restart_wait, self.restart_wait);
+        set(&mut settings.restart_wait_max, self.restart_wait_max);
+        set(&mut settings.crash_loop_after, self.crash_loop_after);
     }
+}
+
+/// Arguments of `config`.
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = false, args = ["check", "show", "example"])]
+pub struct ConfigArgs {
+    /// The configuration.
+    #[arg(long, env = "SEAL_CONFIG", value_name = "FILE", hide_env = true)]
+    #[arg(required_unless_present = "example")]
+    pub config: Option<PathBuf>,
+    /// Judge the file, and say what this machine lacks for each of its stages. Exit code 3 if the
+    /// file is wrong, 4 if executors could not be started here.
+    #[arg(long)]
+    pub check: bool,
+    /// Print what holds, with the line that each value comes from or that it is the default.
+    #[arg(long)]
+    pub show: bool,
+    /// Print a file with every key and its meaning.
+    #[arg(long)]
+    pub example: bool,
 }
 
 #[cfg(test)]

@@ -25,8 +25,8 @@ pub fn describe(plan: &Plan, machine: &Machine) -> String {
         let stagger = humantime::format_duration(plan.stagger);
         push(&mut text, &format!("  at least {stagger} between two starts"));
     }
-    if plan.retry > 0 {
-        let retry = plan.retry;
+    if plan.settings.retry > 0 {
+        let retry = plan.settings.retry;
         push(
             &mut text,
             &format!("  a task whose executor died is sent again, at most {retry} time(s)"),
@@ -81,7 +81,7 @@ fn describe_executor(text: &mut String, executor: &ExecutorPlan) {
         push(text, &format!("  each holds   {}", needs.join(", ")));
     }
     for (name, value) in &executor.envs {
-        push(text, &format!("  environment  {name}={}", shown(name, value)));
+        push(text, &format!("  environment  {name}={}", seal_config::shown_value(name, value)));
     }
     if !executor.inherit_envs {
         push(text, "  environment  nothing else");
@@ -94,12 +94,6 @@ fn describe_executor(text: &mut String, executor: &ExecutorPlan) {
     }
 }
 
-/// Values of names that are settings of sealing software; others may be secrets.
-fn shown<'a>(name: &str, value: &'a str) -> &'a str {
-    let settings = ["FIL_PROOFS_", "CUDA_", "SEAL_", "RUST_", "BELLMAN_", "HUGEPAGE_"];
-    if settings.iter().any(|prefix| name.starts_with(prefix)) { value } else { "(set)" }
-}
-
 fn push(text: &mut String, line: &str) {
     text.push_str(line);
     text.push('\n');
@@ -109,7 +103,7 @@ fn push(text: &mut String, line: &str) {
 mod tests {
     use std::path::Path;
 
-    use seal_types::Stage;
+    use seal_types::StageName;
 
     use super::*;
 
@@ -136,7 +130,8 @@ mod tests {
             envs = { CUDA_VISIBLE_DEVICES = "1", API_TOKEN = "secret", FIL_PROOFS_PARENTCACHE = "x" }
         "#;
         let config = seal_config::parse(Path::new("w.toml"), text).expect("well formed");
-        let plan = Plan::new(&config, Stage::C2, Path::new("/bin/seal-supervisor")).expect("good");
+        let plan =
+            Plan::new(&config, StageName::C2, Path::new("/bin/seal-supervisor")).expect("good");
         let root = tempfile::tempdir().expect("a temporary directory");
         test_support::write_sysfs(root.path(), "0-1", &["0-1"]).expect("writable");
         let machine = Machine::described(root.path()).expect("readable");

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod config_command;
 mod dry_run;
 mod event;
 mod parent;
@@ -22,7 +23,7 @@ mod runtime_dir;
 mod semaphores;
 mod supervisor;
 
-pub use cli::{Cli, Command, ProcessorArgs};
+pub use cli::{Cli, Command, ConfigArgs, ProcessorArgs};
 pub use dry_run::describe;
 pub use plan::{ExecutorPlan, Machine, Plan, PlanError, Problem};
 pub use restart::RestartPolicy;

@@ -7,13 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
-use seal_types::Stage;
+use seal_types::StageName;
 use seal_wire::LineReader;
 
 use crate::event::Event;
 
 /// Starts reading requests from standard input.
-pub(crate) fn read_requests(stage: Stage, events: SyncSender<Event>) -> io::Result<()> {
+pub(crate) fn read_requests(stage: StageName, events: SyncSender<Event>) -> io::Result<()> {
     let read = move || {
         let mut lines = LineReader::new(BufReader::new(io::stdin()), stage.line_cap());
         let ended = loop {

@@ -11,24 +11,27 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seal_config::{Config, EnvWarning, ExecutorConfig, StageName, default_retry, env_warning};
+use seal_config::{
+    Config, EnvWarning, ExecutorConfig, LockOrder, StageName, StageSettings, env_warning,
+};
 use seal_host::{CpuSet, NodeId, Placement};
 use seal_limits::{Needs, Resource};
-use seal_types::Stage;
 
 /// The executors of a stage and the rules they run under.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The stage.
-    pub stage: Stage,
+    pub stage: StageName,
     /// The executors in the order of the configuration.
     pub executors: Vec<ExecutorPlan>,
     /// How many tasks may hold each resource at the same time, on the whole machine.
     pub counts: BTreeMap<Resource, NonZeroU32>,
     /// The least time between the starts of two tasks.
     pub stagger: Duration,
-    /// How often a request whose executor died is sent again.
-    pub retry: u32,
+    /// In which order each lock is given.
+    pub orders: BTreeMap<Resource, LockOrder>,
+    /// What else holds for the stage.
+    pub settings: StageSettings,
 }
 
 /// One executor as it is to be started.
@@ -69,12 +72,28 @@ pub enum PlanError {
         /// The configuration.
         path: PathBuf,
         /// The stage.
-        stage: Stage,
+        stage: StageName,
+    },
+    /// A stage of other software names no binary.
+    #[error(
+        "{}:{line}: {key} has no bin, and this project has no executor of {stage}; name the \
+         processor's binary, or leave the stage to the worker",
+        path.display()
+    )]
+    NoBin {
+        /// The configuration.
+        path: PathBuf,
+        /// The line of the table.
+        line: usize,
+        /// The table.
+        key: String,
+        /// The stage.
+        stage: StageName,
     },
     /// The supervisor would start itself, and that one itself, and so on.
     #[error(
-        "{}:{line}: {key}.bin = {:?} is the supervisor itself; leave bin out for {}, or name an executor",
-        path.display(), bin.display(), stage.executor()
+        "{}:{line}: {key}.bin = {:?} is the supervisor itself; {}name an executor",
+        path.display(), bin.display(), or_leave_out(*stage)
     )]
     Itself {
         /// The configuration.
@@ -86,7 +105,7 @@ pub enum PlanError {
         /// The binary.
         bin: PathBuf,
         /// The stage.
-        stage: Stage,
+        stage: StageName,
     },
 }
 
@@ -161,6 +180,12 @@ pub enum Problem {
     },
 }
 
+/// The advice that fits a stage with an executor of ours.
+fn or_leave_out(stage: StageName) -> String {
+    let served = stage.served();
+    served.map(|s| format!("leave bin out for {}, or ", s.executor())).unwrap_or_default()
+}
+
 struct Nodes<'a>(&'a [NodeId]);
 
 impl std::fmt::Display for Nodes<'_> {
@@ -201,17 +226,21 @@ impl Machine {
 impl Plan {
     /// The part of `config` that is about `stage`. `own_binary` is the supervisor's: executors lie
     /// beside it, and it must not be one of them.
-    pub fn new(config: &Config, stage: Stage, own_binary: &Path) -> Result<Self, PlanError> {
-        let executors = config.executors.get(&StageName::from(stage)).map_or(&[][..], |list| list);
+    pub fn new(config: &Config, stage: StageName, own_binary: &Path) -> Result<Self, PlanError> {
+        let executors = config.executors.get(&stage).map_or(&[][..], |list| list);
         if executors.is_empty() {
             return Err(PlanError::NoExecutor { path: config.path.clone(), stage });
         }
-        let limit = config.concurrent.get(&stage.into());
+        let limit = config.concurrent.get(&stage);
         let plan = |(index, executor): (usize, &ExecutorConfig)| {
             let key = format!("processors.{stage}[{index}]");
-            let bin = match &executor.bin {
-                Some(bin) => bin.clone(),
-                None => own_binary.with_file_name(stage.executor()),
+            let bin = match (&executor.bin, stage.served()) {
+                (Some(bin), _) => bin.clone(),
+                (None, Some(served)) => own_binary.with_file_name(served.executor()),
+                (None, None) => {
+                    let (path, line) = (config.path.clone(), executor.line);
+                    return Err(PlanError::NoBin { path, line, key, stage });
+                }
             };
             let program = find_program(&bin, env::var_os("PATH").as_deref());
             if is_same_file(&program, own_binary) {
@@ -226,7 +255,7 @@ impl Plan {
                 envs: executor.envs.clone(),
                 inherit_envs: executor.inherit_envs,
                 placement: Placement {
-                    cpus: executor.cpus.as_ref().map(|cpus| cpus.iter().copied().collect()),
+                    cpus: executor.cpus.clone(),
                     preferred_node: executor.numa_preferred.map(NodeId),
                 },
                 stable_wait: executor.stable_wait,
@@ -241,14 +270,20 @@ impl Plan {
                 group_name: executor.group_name.clone(),
             })
         };
-        let locks = config.locks.iter().map(|(name, count)| (Resource::Lock(name.clone()), *count));
+        let locks =
+            config.locks.iter().map(|(name, lock)| (Resource::Lock(name.clone()), lock.count));
         let limit = limit.map(|count| (Resource::Limit(stage.to_string()), *count));
         Ok(Self {
             stage,
             executors: executors.iter().enumerate().map(plan).collect::<Result<_, _>>()?,
             counts: locks.chain(limit).collect(),
-            stagger: config.staggered.get(&stage.into()).copied().unwrap_or_default(),
-            retry: config.retry.get(&stage).copied().unwrap_or_else(|| default_retry(stage)),
+            stagger: config.staggered.get(&stage).copied().unwrap_or_default(),
+            orders: config
+                .locks
+                .iter()
+                .map(|(name, lock)| (Resource::Lock(name.clone()), lock.order.clone()))
+                .collect(),
+            settings: config.supervisor.stage(stage),
         })
     }
 
@@ -340,6 +375,8 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 mod tests {
     use super::*;
 
+    const STAGES: [StageName; 3] = [StageName::Pc1, StageName::Pc2, StageName::C2];
+
     fn scheme(name: &str) -> Config {
         let schemes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/schemes");
         seal_config::load(&schemes.join(name)).expect("a scheme that must work")
@@ -373,7 +410,7 @@ mod tests {
         let machine = machine("0-95", &["0-47", "48-95"]);
         let (_dir, supervisor) = installed();
         for (name, executors) in [("scheme-a.toml", [2, 1, 1]), ("scheme-b.toml", [2, 2, 2])] {
-            for (stage, count) in Stage::ALL.into_iter().zip(executors) {
+            for (stage, count) in STAGES.into_iter().zip(executors) {
                 let plan = Plan::new(&scheme(name), stage, &supervisor).expect("a good scheme");
                 assert_eq!(problems(&plan, &machine), [""; 0], "{name} {stage}");
                 assert_eq!(plan.executors.len(), count);
@@ -384,7 +421,7 @@ mod tests {
     #[test]
     fn the_needs_of_a_task_are_its_locks_and_its_stage() {
         let (_dir, supervisor) = installed();
-        let plan = Plan::new(&scheme("scheme-b.toml"), Stage::C2, &supervisor).expect("good");
+        let plan = Plan::new(&scheme("scheme-b.toml"), StageName::C2, &supervisor).expect("good");
         let needs = plan.executors[1].needs.iter().map(Resource::to_string).collect::<Vec<_>>();
         assert_eq!(needs, ["lock gpu2", "limit of c2"]);
         assert_eq!(plan.counts.len(), 3);
@@ -396,7 +433,7 @@ mod tests {
         let machine = machine("0-1", &["0-1"]);
         let (dir, supervisor) = installed();
         fs::remove_file(dir.path().join("pc1-exec")).expect("there");
-        let plan = Plan::new(&scheme("scheme-a.toml"), Stage::Pc1, &supervisor).expect("good");
+        let plan = Plan::new(&scheme("scheme-a.toml"), StageName::Pc1, &supervisor).expect("good");
         let pc1 = dir.path().join("pc1-exec");
         let missing = |index, line| {
             format!(
@@ -426,7 +463,7 @@ mod tests {
         let mut machine = machine("0-95", &["0-47", "48-95"]);
         machine.grant = |wanted| Ok(wanted.iter().filter(|cpu| *cpu < 40).collect());
         let (_dir, supervisor) = installed();
-        let plan = Plan::new(&scheme("scheme-a.toml"), Stage::Pc1, &supervisor).expect("good");
+        let plan = Plan::new(&scheme("scheme-a.toml"), StageName::Pc1, &supervisor).expect("good");
         let problems = problems(&plan, &machine);
         assert!(problems[0].contains("does not let this process use cpus 40-41;"), "{problems:?}");
     }
@@ -439,16 +476,33 @@ mod tests {
         for bin in [&supervisor, &link] {
             let text = format!("\n[[processors.pc1]]\nbin = {:?}", bin.display().to_string());
             let config = seal_config::parse(Path::new("w.toml"), &text).expect("well formed");
-            let error = Plan::new(&config, Stage::Pc1, &supervisor).unwrap_err().to_string();
+            let error = Plan::new(&config, StageName::Pc1, &supervisor).unwrap_err().to_string();
             assert!(error.starts_with("w.toml:2: processors.pc1[0].bin = "), "{error}");
             assert!(error.contains("is the supervisor itself; leave bin out"), "{error}");
         }
     }
 
     #[test]
+    fn a_stage_of_other_software_needs_a_binary() {
+        let path = Path::new("w.toml");
+        let with = "[[processors.snap_prove]]\nbin = '/opt/damocles-worker'";
+        let plan = |text| {
+            let config = seal_config::parse(path, text).expect("well formed");
+            Plan::new(&config, StageName::SnapProve, Path::new("/bin/x"))
+        };
+        let plan_of_it = plan(with).expect("a binary is named");
+        assert_eq!(plan_of_it.executors[0].program, Path::new("/opt/damocles-worker"));
+        assert_eq!(
+            plan("[[processors.snap_prove]]").unwrap_err().to_string(),
+            "w.toml:1: processors.snap_prove[0] has no bin, and this project has no executor of \
+             snap_prove; name the processor's binary, or leave the stage to the worker"
+        );
+    }
+
+    #[test]
     fn a_stage_without_executors_is_an_error() {
         let config = seal_config::parse(Path::new("w.toml"), "[[processors.pc1]]").expect("good");
-        let error = Plan::new(&config, Stage::C2, Path::new("/bin/x")).unwrap_err();
+        let error = Plan::new(&config, StageName::C2, Path::new("/bin/x")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "w.toml has no [[processors.c2]] table; add one to run executors of c2"
@@ -469,7 +523,7 @@ mod tests {
     #[test]
     fn dead_names_of_the_schemes_are_reported_once() {
         let (_dir, supervisor) = installed();
-        let plan = Plan::new(&scheme("scheme-a.toml"), Stage::Pc1, &supervisor).expect("good");
+        let plan = Plan::new(&scheme("scheme-a.toml"), StageName::Pc1, &supervisor).expect("good");
         let warnings = plan.env_warnings();
         assert_eq!(
             warnings.get(OsStr::new("FIL_PROOFS_MAXIMIZE_CACHING")),

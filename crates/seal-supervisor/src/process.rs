@@ -9,7 +9,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 use seal_config::PLACEMENT_NAMES;
 use seal_host::SpawnError;
-use seal_types::Stage;
+use seal_types::StageName;
 use seal_wire::LineReader;
 
 use crate::ExecutorPlan;
@@ -29,7 +29,7 @@ impl Process {
     /// the executor when the thread that started it ends.
     pub(crate) fn start(
         plan: &ExecutorPlan,
-        stage: Stage,
+        stage: StageName,
         tag: Tag,
         events: &SyncSender<Event>,
     ) -> Result<Self, SpawnError> {
@@ -88,7 +88,7 @@ impl Process {
 
 fn attach(
     child: &mut Child,
-    stage: Stage,
+    stage: StageName,
     tag: Tag,
     events: &SyncSender<Event>,
 ) -> io::Result<Sender<Arc<Vec<u8>>>> {
@@ -133,7 +133,7 @@ fn write_lines(mut stdin: ChildStdin, lines: &Receiver<Arc<Vec<u8>>>, sender: &E
     }
 }
 
-fn read_lines(stdout: ChildStdout, stage: Stage, sender: &Events) {
+fn read_lines(stdout: ChildStdout, stage: StageName, sender: &Events) {
     // One buffer for the ready line and all that follows: a second one would lose what the first
     // has read ahead.
     let mut lines = LineReader::new(BufReader::new(stdout), stage.line_cap());

@@ -3,15 +3,17 @@
 use std::env;
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use seal_config::Config;
 use seal_wire::{ErrorCode, ExitCode, TaskError};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
-    Cli, Command, Machine, Plan, ProcessorArgs, RuntimeDir, default_path, describe, serve,
+    Cli, Command, ConfigArgs, Machine, Plan, ProcessorArgs, RuntimeDir, Timing, config_command,
+    default_path, describe, serve,
 };
 
 /// A failure with the exit code it leads to.
@@ -31,9 +33,15 @@ pub fn run() -> ExitCode {
         }
     };
     log_to_stderr();
-    let Command::Processor(args) = cli.command;
-    let _span = tracing::info_span!("supervisor", stage = %args.stage).entered();
-    match processor(&args) {
+    let _span;
+    let done = match &cli.command {
+        Command::Processor(args) => {
+            _span = tracing::info_span!("supervisor", stage = %args.stage).entered();
+            processor(args)
+        }
+        Command::Config(args) => config(args),
+    };
+    match done {
         Ok(code) => code,
         Err(failure) => {
             tracing::error!("{}", failure.text);
@@ -45,7 +53,9 @@ pub fn run() -> ExitCode {
 fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
     let config = seal_config::load(&args.config).map_err(because(ExitCode::Config))?;
     let own_binary = env::current_exe().map_err(because(ExitCode::Start))?;
-    let plan = Plan::new(&config, args.stage, &own_binary).map_err(because(ExitCode::Config))?;
+    let mut plan =
+        Plan::new(&config, args.stage, &own_binary).map_err(because(ExitCode::Config))?;
+    args.overrule(&mut plan.settings);
     let machine = Machine::this().map_err(because(ExitCode::Start))?;
     if args.dry_run {
         let text = describe(&plan, &machine);
@@ -72,9 +82,7 @@ fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
             "the executors cannot be started on this machine; --dry-run shows the whole plan";
         return Err(Failure { code: ExitCode::Start, text: text.to_owned() });
     }
-    let xdg = env::var_os("XDG_RUNTIME_DIR");
-    let dir =
-        args.runtime_dir.clone().unwrap_or_else(|| default_path(xdg.as_deref().map(Path::new)));
+    let dir = runtime_dir(args.runtime_dir.as_deref(), Some(&config));
     let runtime_dir = RuntimeDir::open(&dir).map_err(because(ExitCode::Start))?;
     // Whatever else writes to standard output from here on writes to standard error.
     let output = seal_host::claim_stdout().map_err(because(ExitCode::Start))?;
@@ -84,9 +92,37 @@ fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
         version = env!("CARGO_PKG_VERSION"),
         "supervisor starts"
     );
-    let code = serve(plan, args.timing(), runtime_dir, output).map_err(because(ExitCode::Start))?;
+    let timing = Timing::of(&plan.settings);
+    let code = serve(plan, timing, runtime_dir, output).map_err(because(ExitCode::Start))?;
     tracing::info!(code = code as u8, "supervisor ends");
     Ok(code)
+}
+
+fn config(args: &ConfigArgs) -> Result<ExitCode, Failure> {
+    let (text, code) = match &args.config {
+        Some(path) if !args.example => {
+            let config = seal_config::load(path).map_err(because(ExitCode::Config))?;
+            if args.check {
+                let own_binary = env::current_exe().map_err(because(ExitCode::Start))?;
+                let machine = Machine::this().map_err(because(ExitCode::Start))?;
+                config_command::check(&config, &own_binary, &machine)
+            } else {
+                (seal_config::show(&config), ExitCode::Success)
+            }
+        }
+        _ => (seal_config::example(), ExitCode::Success),
+    };
+    io::stdout().write_all(text.as_bytes()).map_err(because(ExitCode::Failed))?;
+    Ok(code)
+}
+
+/// The runtime directory: that of the command line or environment, of the configuration, or the
+/// user's.
+fn runtime_dir(given: Option<&Path>, config: Option<&Config>) -> PathBuf {
+    let xdg = env::var_os("XDG_RUNTIME_DIR");
+    let configured = config.and_then(|config| config.supervisor.runtime_dir.as_deref());
+    let named = given.or(configured).map(Path::to_path_buf);
+    named.unwrap_or_else(|| default_path(xdg.as_deref().map(Path::new)))
 }
 
 /// An adapter for `map_err`: tells an error with all its causes.

@@ -70,13 +70,14 @@ impl RuntimeDir {
     }
 }
 
-/// The directory where none is configured.
+/// The directory where none is configured: root's own, so that all supervisors of the machine
+/// agree whatever session they come from, or that of the user's session.
 pub fn default_path(xdg_runtime_dir: Option<&Path>) -> PathBuf {
     let user = nix::unistd::geteuid();
     match xdg_runtime_dir {
-        Some(dir) if dir.is_absolute() => dir.join("seal-supervisor"),
-        _ if user.is_root() => PathBuf::from("/run/seal-supervisor"),
-        _ => PathBuf::from(format!("/tmp/seal-supervisor-{user}")),
+        _ if user.is_root() => PathBuf::from("/run/seal-exec"),
+        Some(dir) if dir.is_absolute() => dir.join("seal-exec"),
+        _ => PathBuf::from(format!("/tmp/seal-exec-{user}")),
     }
 }
 
@@ -123,9 +124,15 @@ mod tests {
     }
 
     #[test]
-    fn the_users_own_runtime_directory_comes_first() {
-        let xdg = default_path(Some(Path::new("/run/user/7")));
-        assert_eq!(xdg, Path::new("/run/user/7/seal-supervisor"));
-        assert_eq!(default_path(Some(Path::new("relative"))), default_path(None));
+    fn a_users_own_runtime_directory_comes_before_a_shared_one() {
+        let user = nix::unistd::geteuid();
+        let (xdg, own) = match user.is_root() {
+            true => ("/run/seal-exec".to_owned(), "/run/seal-exec".to_owned()),
+            false => ("/run/user/7/seal-exec".to_owned(), format!("/tmp/seal-exec-{user}")),
+        };
+        assert_eq!(default_path(Some(Path::new("/run/user/7"))), Path::new(&xdg));
+        for path in [Some(Path::new("relative")), None] {
+            assert_eq!(default_path(path), Path::new(&own));
+        }
     }
 }

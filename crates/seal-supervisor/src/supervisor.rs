@@ -10,9 +10,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use seal_config::StageSettings;
 use seal_host::SpawnError;
 use seal_limits::next_start;
-use seal_types::Stage;
+use seal_types::StageName;
 use seal_wire::{
     ErrorCode, ExitCode, Line, RawRequest, Response, TaskError, ready_line, salvage_id, to_line,
 };
@@ -51,6 +52,22 @@ pub struct Timing {
     pub restart: RestartPolicy,
 }
 
+impl Timing {
+    /// The times that the settings of a stage ask for.
+    pub fn of(settings: &StageSettings) -> Self {
+        Self {
+            ready_within: settings.ready_within,
+            grace: settings.grace,
+            undead: settings.grace,
+            restart: RestartPolicy {
+                first_wait: settings.restart_wait,
+                longest_wait: settings.restart_wait_max,
+                give_up_after: settings.crash_loop_after,
+            },
+        }
+    }
+}
+
 /// Runs the executors of `plan` and serves the parent until it ends its input or asks for the end.
 /// Answers go to `output`.
 ///
@@ -71,7 +88,7 @@ pub fn serve(
         stage: plan.stage,
         timing,
         stagger: plan.stagger,
-        retry: plan.retry,
+        retry: plan.settings.retry,
         places: plan.executors.into_iter().map(|plan| Place::new(plan, now)).collect(),
         semaphores: SharedSemaphores::new(runtime_dir, plan.counts),
         queue: Queue::default(),
@@ -94,7 +111,7 @@ pub fn serve(
 
 #[derive(Debug)]
 struct Supervisor {
-    stage: Stage,
+    stage: StageName,
     timing: Timing,
     stagger: Duration,
     /// How often a request whose executor died is sent again.
@@ -313,7 +330,7 @@ impl Supervisor {
         }
     }
 
-    fn as_rule(&self, place: &Place) -> seal_limits::Place<Stage> {
+    fn as_rule(&self, place: &Place) -> seal_limits::Place<StageName> {
         let running = place.running().map_or(0, |running| running.tasks.len());
         seal_limits::Place {
             kind: self.stage,

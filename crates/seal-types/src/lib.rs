@@ -1,5 +1,5 @@
-//! The vocabulary of sealing: registered proofs, sector sizes, tree shapes, ids, commitments,
-//! the names of the files in a sector's cache directory and the published digests.
+//! The vocabulary of sealing: stages, registered proofs, sector sizes, tree shapes, ids,
+//! commitments, sets of cpus, the names of the files in a sector's cache directory and the published digests.
 //!
 //! Every other crate speaks in these words. Nothing here reads a file, a clock or the
 //! environment.
@@ -7,18 +7,21 @@
 
 mod bytes32;
 mod cache_files;
+mod cpus;
 mod digests;
 mod porep;
 mod proof;
 mod settings;
 mod size;
 mod stage;
+mod stage_name;
 
 pub use bytes32::{Commitment, HexError, PorepId, ProverId, ReplicaId, Seed, Ticket};
 pub use cache_files::{
     MANIFEST, P_AUX, T_AUX, TREE_D, is_remains_of_sealing, layer_file, layer_id, part_name,
     tree_c_file, tree_r_last_file,
 };
+pub use cpus::{CpuListError, CpuSet};
 pub use digests::{
     GrothFile, ParentsDigest, groth_file_digest, parents_cache_digest, published_groth_files,
     published_parents_caches,
@@ -28,6 +31,7 @@ pub use proof::{RegisteredProof, UnknownProof};
 pub use settings::FIL_PROOFS_SETTINGS;
 pub use size::{SectorSize, SizeError};
 pub use stage::{Stage, UnknownStage};
+pub use stage_name::{StageName, UnknownStageName};
 
 /// The sector number within one storage provider.
 #[derive(

@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use seal_types::Stage;
+use seal_types::StageName;
 
 /// What follows the stage's name in the first line an executor writes.
 pub const READY_SUFFIX: &str = " processor ready";
 
 /// The line by which an executor says that it takes requests, for example `pc1 processor ready`.
-pub fn ready_line(stage: Stage) -> String {
-    format!("{stage}{READY_SUFFIX}")
+pub fn ready_line(stage: impl Into<StageName>) -> String {
+    format!("{}{READY_SUFFIX}", stage.into())
 }
 
 /// A request whose task is still text. Unknown fields beside `id` and `task` are ignored.

@@ -173,7 +173,7 @@ fn a_sick_executor_gets_no_task_and_the_others_go_on() {
     let starts = scene.text("starts");
     let two = executor("pc2", &["--die-if", &sick, "--starts", &starts], "concurrent = 1")
         + &executor("pc2", &[], "concurrent = 1");
-    let mut supervisor = scene.start_with("pc2", &two, &["--give-up-after", "3"]);
+    let mut supervisor = scene.start_with("pc2", &two, &["--crash-loop-after", "3"]);
     scene.touch("sick");
     supervisor.send(1, json!([{"signal": "SIGKILL"}]));
     assert!(supervisor.error(1).starts_with("[executor-died]"));
@@ -190,7 +190,7 @@ fn a_sick_executor_gets_no_task_and_the_others_go_on() {
 fn tasks_are_refused_when_all_executors_are_given_up() {
     let scene = Scene::new();
     let one = executor("pc2", &["--die-if", &scene.text("sick")], "concurrent = 1");
-    let mut supervisor = scene.start_with("pc2", &one, &["--give-up-after", "2"]);
+    let mut supervisor = scene.start_with("pc2", &one, &["--crash-loop-after", "2"]);
     scene.touch("sick");
     supervisor.send(1, json!([{"signal": "SIGABRT"}]));
     supervisor.send(2, json!([{"answer": 2}]));

@@ -1,13 +1,14 @@
-//! The stages a venus-worker configuration may name.
+//! All stages of sealing that a configuration may name.
 
 use std::fmt;
+use std::str::FromStr;
 
-use seal_types::Stage;
+use crate::Stage;
 
 macro_rules! stage_names {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A stage of venus-worker or damocles-worker. Most are only known so that a whole
-        /// configuration can be read; [`StageName::served`] tells which have executors here.
+        /// A stage of venus-worker or damocles-worker. [`StageName::served`] tells which have
+        /// executors here; processors of the others are other software.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum StageName {
             $($(#[$doc])* $variant,)*
@@ -64,6 +65,33 @@ impl StageName {
     pub fn served(self) -> Option<Stage> {
         Stage::ALL.into_iter().find(|stage| stage.name() == self.name())
     }
+
+    /// The longest request or answer line that is read. What other software's processors take is
+    /// not known here: they get as much as the stage with the longest lines.
+    pub fn line_cap(self) -> usize {
+        self.served().unwrap_or(Stage::C2).line_cap()
+    }
+}
+
+/// A stage that no configuration knows.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown stage {name:?}; the stages are {}", list())]
+pub struct UnknownStageName {
+    /// What was given.
+    pub name: String,
+}
+
+fn list() -> String {
+    let names: Vec<_> = StageName::ALL.iter().map(|stage| stage.name()).collect();
+    names.join(", ")
+}
+
+impl FromStr for StageName {
+    type Err = UnknownStageName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownStageName> {
+        Self::from_name(name).ok_or_else(|| UnknownStageName { name: name.to_owned() })
+    }
 }
 
 impl From<Stage> for StageName {
@@ -101,5 +129,7 @@ mod tests {
             assert_eq!(StageName::from_name(stage.name()), Some(*stage));
         }
         assert_eq!(StageName::from_name("pc3"), None);
+        let error = "pc3".parse::<StageName>().unwrap_err().to_string();
+        assert!(error.contains("\"pc3\"; the stages are add_pieces, tree_d, pc1,"), "{error}");
     }
 }

@@ -1,28 +1,23 @@
-//! The `[processors]` section, and the `[supervisor]` section beside it.
+//! The whole configuration, and reading it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seal_types::Stage;
+use seal_types::StageName;
 
 use crate::error::{ConfigError, Invalid, nearest};
+use crate::executor::read_executor;
+use crate::supervisor::read_supervisor;
 use crate::tree::{Node, Source, Table};
-use crate::{StageName, parse_cpu_list};
+use crate::{ExecutorConfig, Places, SupervisorConfig};
 
-/// How long an executor may take until its ready line, where the configuration says nothing.
-pub const DEFAULT_STABLE_WAIT: Duration = Duration::from_secs(5);
-
-/// How often a request of `stage` whose executor died is sent again, where the configuration says
-/// nothing. PC1 goes on after its finished layers; the other stages would start anew.
-pub const fn default_retry(stage: Stage) -> u32 {
-    match stage {
-        Stage::Pc1 => 1,
-        Stage::Pc2 | Stage::C2 => 0,
-    }
-}
+/// No configuration is as long as this; what is, was given by mistake.
+const LONGEST: u64 = 16 << 20;
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,62 +28,64 @@ pub struct Config {
     pub concurrent: BTreeMap<StageName, NonZeroU32>,
     /// The least time between the starts of two tasks of a stage.
     pub staggered: BTreeMap<StageName, Duration>,
-    /// Declared locks and how many tasks may hold each at the same time.
-    pub locks: BTreeMap<String, NonZeroU32>,
+    /// Declared locks.
+    pub locks: BTreeMap<String, LockConfig>,
     /// The executors of each stage in the order of the file.
     pub executors: BTreeMap<StageName, Vec<ExecutorConfig>>,
-    /// How often a request whose executor died is sent again, where the file says so
-    /// (otherwise [`default_retry`]).
-    pub retry: BTreeMap<Stage, u32>,
+    /// The `[supervisor]` section.
+    pub supervisor: SupervisorConfig,
+    /// Where in the file each value stands.
+    pub places: Places,
 }
 
-/// One `[[processors.<stage>]]` table: one executor process.
+/// A declared lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExecutorConfig {
-    /// The line its table starts on.
-    pub line: usize,
-    /// The binary; `None` is the stage's own executor.
-    pub bin: Option<PathBuf>,
-    /// Its arguments.
-    pub args: Vec<String>,
-    /// How long it may take until its ready line.
-    pub stable_wait: Duration,
-    /// The NUMA node whose memory it should use.
-    pub numa_preferred: Option<u32>,
-    /// The name of the cgroup to put it in.
-    pub group_name: Option<String>,
-    /// The cpus it may use, sorted.
-    pub cpus: Option<Vec<u32>>,
-    /// Environment names set for it.
-    pub envs: BTreeMap<String, String>,
-    /// How many tasks it takes at the same time; `None` is any number.
-    pub concurrent: Option<NonZeroU32>,
-    /// Locks that each of its tasks holds.
-    pub locks: BTreeSet<String>,
-    /// Whether it is started again when it has died.
-    pub auto_restart: bool,
-    /// Whether it gets the supervisor's environment beside `envs`.
-    pub inherit_envs: bool,
+pub struct LockConfig {
+    /// How many tasks may hold it at the same time.
+    pub count: NonZeroU32,
+    /// Who gets it next.
+    pub order: LockOrder,
+}
+
+/// Who gets a lock next, of those who wait for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockOrder {
+    /// Stages take turns; within a stage first come, first served.
+    Turns,
+    /// First come, first served, whatever the stage.
+    Arrival,
+    /// The stage that is named first; within a stage first come, first served. Stages that are not
+    /// named come last.
+    Priority(Vec<StageName>),
 }
 
 /// Reads the configuration in `path`.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+    let read = |source| ConfigError::Read { path: path.to_path_buf(), source };
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text))
+        .map_err(read)?;
+    if text.len() as u64 > LONGEST {
+        let text = format!("it has more than {} MiB", LONGEST >> 20);
+        return Err(read(io::Error::new(io::ErrorKind::FileTooLarge, text)));
+    }
     parse(path, &text)
 }
 
 /// Reads the configuration `text`; `path` is for messages.
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    let places = RefCell::default();
     let mut config = Config {
         path: path.to_path_buf(),
         concurrent: BTreeMap::new(),
         staggered: BTreeMap::new(),
         locks: BTreeMap::new(),
         executors: BTreeMap::new(),
-        retry: BTreeMap::new(),
+        supervisor: SupervisorConfig::default(),
+        places: Places::default(),
     };
-    let mut file = Source::new(path, text).read()?;
+    let mut file = Source::new(path, text, &places).read()?;
     let Some(mut processors) = file.take_table("processors")? else {
         return Err(ConfigError::from(Box::new(Invalid {
             path: path.to_path_buf(),
@@ -106,7 +103,8 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
             if name.is_empty() {
                 return Err(count.invalid("a lock needs a name"));
             }
-            config.locks.insert(name, count.count()?);
+            let lock = LockConfig { count: count.count()?, order: LockOrder::Turns };
+            config.locks.insert(name, lock);
         }
     }
     // The worker's own setting: checked for its shape, no effect on executors.
@@ -114,6 +112,13 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         for (_, file) in files.take_all() {
             file.nonempty_text()?;
         }
+    }
+    if let Some(mut supervisor) = file.take_table("supervisor")? {
+        config.supervisor = read_supervisor(&mut supervisor)?;
+        if let Some(locks) = supervisor.take_table("locks")? {
+            read_orders(locks, &mut config.locks)?;
+        }
+        supervisor.finish("key or stage")?;
     }
     for stage in StageName::ALL {
         let Some(tables) = processors.take(stage.name()) else { continue };
@@ -124,22 +129,56 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
         config.executors.insert(*stage, executors);
     }
     processors.finish("key or stage")?;
-    if let Some(supervisor) = file.take_table("supervisor")? {
-        read_supervisor(supervisor, &mut config)?;
-    }
+    config.places = places.into_inner();
     Ok(config)
 }
 
-/// `[supervisor.<stage>]`: what only our supervisor knows.
-fn read_supervisor(mut supervisor: Table<'_>, config: &mut Config) -> Result<(), ConfigError> {
-    for stage in Stage::ALL {
-        let Some(mut table) = supervisor.take_table(stage.name())? else { continue };
-        if let Some(retry) = opt(table.take("retry"), |retry| retry.number())? {
-            config.retry.insert(stage, retry);
+/// `[supervisor.locks.<name>]`: in which order a lock is given.
+fn read_orders(
+    mut table: Table<'_>,
+    locks: &mut BTreeMap<String, LockConfig>,
+) -> Result<(), ConfigError> {
+    for (name, node) in table.take_all() {
+        let Some(lock) = locks.get_mut(&name) else {
+            let hint = nearest(&name, locks.keys().map(String::as_str));
+            return Err(node.invalid_with_hint(
+                "this lock is not declared under [processors.ext_locks]",
+                hint,
+            ));
+        };
+        let mut table = node.into_table()?;
+        let priority = table.take("priority");
+        let words = [
+            ("turns", LockOrder::Turns),
+            ("arrival", LockOrder::Arrival),
+            // Later stages first, because they free the disk and end what was begun.
+            ("priority", LockOrder::Priority(StageName::ALL.iter().rev().copied().collect())),
+        ];
+        let named: Vec<_> = words.iter().enumerate().map(|(i, (word, _))| (*word, i)).collect();
+        if let Some(word) = table.take("order") {
+            lock.order = words[word.word(&named)?].1.clone();
+        }
+        if let Some(list) = priority {
+            if !matches!(lock.order, LockOrder::Priority(_)) {
+                return Err(list.invalid("has a meaning only beside order = \"priority\""));
+            }
+            lock.order = LockOrder::Priority(read_priority(list)?);
         }
         table.finish("key")?;
     }
-    supervisor.finish("stage")
+    Ok(())
+}
+
+fn read_priority(list: Node<'_>) -> Result<Vec<StageName>, ConfigError> {
+    let mut stages = Vec::new();
+    for item in list.into_items()? {
+        let name = stage(item.text()?, &item)?;
+        if stages.contains(&name) {
+            return Err(item.invalid("this stage is named twice"));
+        }
+        stages.push(name);
+    }
+    Ok(stages)
 }
 
 /// `limitation.concurrent`, `limitation.staggered` and the older `limit`, which means the same as
@@ -174,104 +213,22 @@ fn read_limits(processors: &mut Table<'_>, config: &mut Config) -> Result<(), Co
     Ok(())
 }
 
-fn stage(key: &str, value: &Node<'_>) -> Result<StageName, ConfigError> {
-    StageName::from_name(key).ok_or_else(|| {
+fn stage(name: &str, value: &Node<'_>) -> Result<StageName, ConfigError> {
+    name.parse().map_err(|_| {
         let names: Vec<_> = StageName::ALL.iter().map(|stage| stage.name()).collect();
         value.invalid_with_hint(
             format!("unknown stage; known are {}", names.join(", ")),
-            nearest(key, names.iter().copied()),
+            nearest(name, names.iter().copied()),
         )
     })
 }
 
-fn read_executor(
-    node: Node<'_>,
-    declared: &BTreeMap<String, NonZeroU32>,
-) -> Result<ExecutorConfig, ConfigError> {
-    let line = node.line();
-    let mut table = node.into_table()?;
-    let (group_name, cpus) = match table.take_table("cgroup")? {
-        Some(cgroup) => read_cgroup(cgroup)?,
-        None => (None, None),
-    };
-    let executor = ExecutorConfig {
-        line,
-        bin: opt(table.take("bin"), |bin| bin.nonempty_text().map(PathBuf::from))?,
-        args: opt(table.take("args"), |args| {
-            args.into_items()?.iter().map(|arg| Ok(arg.nonnul_text()?.to_owned())).collect()
-        })?
-        .unwrap_or_default(),
-        stable_wait: opt(table.take("stable_wait"), |wait| match wait.duration()? {
-            Duration::ZERO => Err(wait.invalid("must be longer than nothing")),
-            duration => Ok(duration),
-        })?
-        .unwrap_or(DEFAULT_STABLE_WAIT),
-        numa_preferred: opt(table.take("numa_preferred"), |node| node.number())?,
-        group_name,
-        cpus,
-        envs: table.take_table("envs")?.map(read_envs).transpose()?.unwrap_or_default(),
-        concurrent: opt(table.take("concurrent"), |count| count.count())?,
-        locks: opt(table.take("locks"), |locks| read_locks(locks, declared))?.unwrap_or_default(),
-        auto_restart: opt(table.take("auto_restart"), |value| value.boolean())?.unwrap_or(true),
-        inherit_envs: opt(table.take("inherit_envs"), |value| value.boolean())?.unwrap_or(true),
-    };
-    table.finish("key")?;
-    Ok(executor)
-}
-
-fn opt<'a, T>(
-    node: Option<Node<'a>>,
-    read: impl FnOnce(Node<'a>) -> Result<T, ConfigError>,
-) -> Result<Option<T>, ConfigError> {
-    node.map(read).transpose()
-}
-
-type Cgroup = (Option<String>, Option<Vec<u32>>);
-
-fn read_cgroup(mut cgroup: Table<'_>) -> Result<Cgroup, ConfigError> {
-    let name = opt(cgroup.take("group_name"), |name| Ok(name.nonempty_text()?.to_owned()))?;
-    let cpus = opt(cgroup.take("cpuset"), |list| {
-        parse_cpu_list(list.text()?).map_err(|error| list.invalid(error))
-    })?;
-    cgroup.finish("key")?;
-    Ok((name, cpus))
-}
-
-fn read_envs(mut envs: Table<'_>) -> Result<BTreeMap<String, String>, ConfigError> {
-    let mut read = BTreeMap::new();
-    for (name, value) in envs.take_all() {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(value.invalid("not a name that an environment can hold"));
-        }
-        let text = value.nonnul_text()?.to_owned();
-        read.insert(name, text);
-    }
-    Ok(read)
-}
-
-fn read_locks(
-    locks: Node<'_>,
-    declared: &BTreeMap<String, NonZeroU32>,
-) -> Result<BTreeSet<String>, ConfigError> {
-    let mut read = BTreeSet::new();
-    for lock in locks.into_items()? {
-        let name = lock.text()?.to_owned();
-        if !declared.contains_key(&name) {
-            let hint = nearest(&name, declared.keys().map(String::as_str));
-            let reason = "this lock is not declared; declare it under [processors.ext_locks] \
-                          with the number of tasks that may hold it";
-            return Err(lock.invalid_with_hint(reason, hint));
-        }
-        if !read.insert(name) {
-            return Err(lock.invalid("this lock is named twice"));
-        }
-    }
-    Ok(read)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::{DEFAULT_STABLE_WAIT, Drain, MemoryBinding, MemoryLimit};
 
     fn read(text: &str) -> Result<Config, ConfigError> {
         parse(Path::new("w.toml"), text)
@@ -308,14 +265,14 @@ mod tests {
         assert!(pc1[1].auto_restart && pc1[1].inherit_envs);
         assert_eq!((&pc1[1].bin, pc1[1].args.len()), (&None, 0));
         let c2 = &config.executors[&StageName::C2][0];
-        assert_eq!(c2.cpus.as_ref().map(Vec::len), Some(28));
+        assert_eq!(c2.cpus.as_ref().map(seal_types::CpuSet::len), Some(28));
         assert_eq!(c2.concurrent, None);
     }
 
     #[test]
     fn scheme_b_pairs_stages_by_locks() {
         let config = scheme("scheme-b.toml");
-        assert_eq!(config.locks["gpu1"], count(1));
+        assert_eq!(config.locks["gpu1"].count, count(1));
         for stage in [StageName::Pc2, StageName::C2] {
             let locks: Vec<_> = config.executors[&stage].iter().map(|e| &e.locks).collect();
             assert_eq!(locks, [&BTreeSet::from(["gpu1".into()]), &BTreeSet::from(["gpu2".into()])]);
@@ -359,7 +316,7 @@ mod tests {
         .expect("a good configuration");
         assert_eq!(config.concurrent[&StageName::Pc2], count(3));
         assert_eq!(config.staggered[&StageName::Pc1], Duration::from_secs(300));
-        assert!(config.retry.is_empty());
+        assert_eq!(config.supervisor, SupervisorConfig::default());
         let expected = ExecutorConfig {
             line: 19,
             bin: Some("/opt/pc1".into()),
@@ -367,7 +324,7 @@ mod tests {
             stable_wait: Duration::from_secs(90),
             numa_preferred: Some(0),
             group_name: Some("g".to_owned()),
-            cpus: Some(vec![0, 1, 2, 3]),
+            cpus: Some((0..=3).collect()),
             envs: BTreeMap::from([("EMPTY".to_owned(), String::new())]),
             concurrent: Some(count(16)),
             locks: BTreeSet::from(["gpu 0".to_owned()]),
@@ -378,21 +335,107 @@ mod tests {
     }
 
     #[test]
-    fn retries_are_set_for_each_stage() {
-        let config = read("[[processors.pc1]]\n[supervisor]\npc1.retry = 3\n[supervisor.c2]\n");
-        assert_eq!(config.expect("good").retry, BTreeMap::from([(Stage::Pc1, 3)]));
+    fn settings_of_a_stage_go_before_those_of_all_stages() {
+        let config = read(
+            r#"
+            [[processors.pc1]]
+            [supervisor]
+            runtime_dir = "/run/x"
+            metrics = 9184
+            grace = "3s"
+            memlock = "64GiB"
+            drain = "task"
+            [supervisor.pc1]
+            retry = 3
+            drain = "now"
+            memory = "strict"
+            memlock = "unlimited"
+            [supervisor.c2]
+            deadline = "2h"
+            "#,
+        );
+        let supervisor = config.expect("good").supervisor;
+        assert_eq!(supervisor.metrics, Some("127.0.0.1:9184".parse().expect("an address")));
+        let [pc1, c2, pc2] =
+            [StageName::Pc1, StageName::C2, StageName::Pc2].map(|stage| supervisor.stage(stage));
+        assert_eq!((pc1.retry, pc1.drain, c2.drain), (3, Drain::Now, Drain::Task));
+        assert_eq!((pc1.grace, c2.grace), (Duration::from_secs(3), Duration::from_secs(3)));
+        assert_eq!(pc1.memlock, Some(MemoryLimit::Unlimited));
+        assert_eq!(pc2.memlock, Some(MemoryLimit::Bytes(64 << 30)));
+        assert_eq!((pc1.memory, pc2.memory), (MemoryBinding::Strict, MemoryBinding::Preferred));
+        assert_eq!((c2.deadline, pc1.deadline), (Some(Duration::from_secs(7200)), None));
+        let defaults = SupervisorConfig::default();
+        assert_eq!([StageName::Pc1, StageName::C2].map(|s| defaults.stage(s).retry), [1, 0]);
+    }
+
+    #[test]
+    fn locks_are_given_in_the_order_that_is_asked_for() {
+        let config = read(
+            r#"
+            processors.ext_locks = { a = 1, b = 1, c = 2, d = 1 }
+            supervisor.locks.b.order = "arrival"
+            supervisor.locks.c = { order = "priority", priority = ["pc2", "c2"] }
+            supervisor.locks.d.order = "priority"
+            "#,
+        );
+        let locks = config.expect("good").locks;
+        assert_eq!(locks["a"].order, LockOrder::Turns);
+        assert_eq!(locks["b"].order, LockOrder::Arrival);
+        assert_eq!(locks["c"].order, LockOrder::Priority(vec![StageName::Pc2, StageName::C2]));
+        let LockOrder::Priority(stages) = &locks["d"].order else { panic!("{locks:?}") };
+        let place = |stage| stages.iter().position(|other| *other == stage);
+        assert!(place(StageName::C2) < place(StageName::Pc2));
+    }
+
+    #[test]
+    fn the_place_of_every_value_is_known() {
+        let text = "[processors.ext_locks]\ngpu1 = 1\n[[processors.pc1]]\n\
+                    cgroup.cpuset = \"0-3\"\nenvs = { A = \"b\" }\nlocks = [\"gpu1\"]";
+        let places = read(text).expect("good").places;
+        for (key, line, value) in [
+            ("processors.ext_locks.gpu1", 2, "1"),
+            ("processors.pc1[0].cgroup.cpuset", 4, "\"0-3\""),
+            ("processors.pc1[0].envs.A", 5, "\"b\""),
+            ("processors.pc1[0].locks[0]", 6, "\"gpu1\""),
+        ] {
+            let place = places.get(key).unwrap_or_else(|| panic!("{key} has no place"));
+            assert_eq!((place.line, &text[place.span.clone()]), (line, value), "{key}");
+        }
+        assert_eq!(places.get("processors.pc1[0].bin"), None);
+        assert!(places.iter().any(|(key, _)| key == "processors.pc1[0]"));
+    }
+
+    #[test]
+    fn bad_settings_of_the_supervisor_are_refused() {
         for (text, message) in [
             ("[supervisor.pc1]\nretrys = 1", "w.toml:3: supervisor.pc1.retrys: unknown key"),
             ("[supervisor.pc1]\nretrys = 1", "did you mean \"retry\"?"),
-            (
-                "[supervisor.tree_d]\nretry = 1",
-                "supervisor.tree_d: unknown stage; known are pc1, pc2",
-            ),
+            ("[supervisor.pc3]", "supervisor.pc3: unknown key or stage"),
             ("[supervisor.pc1]\nretry = -1", "supervisor.pc1.retry = -1: must be between 0"),
-            ("[supervisor]\nretry = 1", "supervisor.retry: unknown stage"),
+            (
+                "[supervisor]\ndrain = \"checkpiont\"",
+                "w.toml:3: supervisor.drain = \"checkpiont\": must be one of checkpoint, task, now; \
+                 did you mean \"checkpoint\"?",
+            ),
+            ("[supervisor]\ngrace = \"0s\"", "must be longer than nothing"),
+            ("[supervisor]\nmemlock = \"64G\"", "= \"64G\": not a size; write for example"),
+            ("[supervisor]\nmemlock = \"999999999999TiB\"", "not a size"),
+            ("[supervisor]\nmetrics = 0", "= 0: not an address"),
+            ("[supervisor]\nmetrics = \"localhost\"", "not an address; write a port"),
+            ("[supervisor]\nruntime_dir = \"run\"", "must be an absolute path"),
+            ("[supervisor]\nhistory = 99999999", "must be between 0 and 10000"),
+            ("[supervisor.locks.gpu]\norder = \"turns\"", "this lock is not declared"),
+            (
+                "ext_locks.g = 1\n[supervisor.locks.g]\npriority = [\"c2\"]",
+                "has a meaning only beside order = \"priority\"",
+            ),
+            (
+                "ext_locks.g = 1\n[supervisor.locks.g]\norder = \"priority\"\npriority = [\"c3\"]",
+                "supervisor.locks.g.priority[0] = \"c3\": unknown stage",
+            ),
         ] {
             let error = refused(&format!("[processors]\n{text}"));
-            assert!(error.contains(message), "{error}");
+            assert!(error.contains(message), "{text}\n   gave {error}\n   not  {message}");
         }
     }
 
@@ -450,6 +493,10 @@ mod tests {
             ),
             ("[processors.pc1]\nbin = \"x\"", "w.toml:1: processors.pc1: expected an array"),
             ("[[processors.pc1]]\nbin = \"\"", "w.toml:2: processors.pc1[0].bin = \"\": must not"),
+            (
+                "[[processors.pc1]]\ncgroup.group_name = \"../x\"",
+                "processors.pc1[0].cgroup.group_name = \"../x\": not a name of a cgroup",
+            ),
             ("[[processors.pc1]]\nenvs = { \"A=B\" = \"\" }", "not a name that an environment"),
             ("[[processors.pc1]]\nenvs = { A = 1 }", "envs.A = 1: expected a string"),
             ("[[processors.pc1]]\nauto_restart = 1", "= 1: expected true or false"),
