@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use ff::Field;
 
+use crate::batch::MAX_ARITY;
 use crate::permutation::Permutation;
 use crate::{Fr, NotCanonical, element_to_bytes, elements_from_bytes};
 
@@ -82,7 +83,7 @@ impl Poseidon {
     /// # Panics
     /// When there are not exactly [`Poseidon::arity`] nodes.
     pub fn hash_nodes(&self, nodes: &[[u8; 32]]) -> Result<[u8; 32], NotCanonical> {
-        let mut elements = [Fr::ZERO; 11];
+        let mut elements = [Fr::ZERO; MAX_ARITY];
         let elements = &mut elements[..self.arity()];
         elements_from_bytes(nodes, elements)?;
         Ok(element_to_bytes(&self.hash(elements)))

@@ -12,17 +12,21 @@
 //! Knows nothing of trees, files or sectors.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod constants;
 mod element;
 mod grain;
 mod hash;
+mod kernel;
 mod lean;
 mod matrix;
 mod permutation;
 mod rounds;
 
+pub use batch::{BadLabel, Hasher};
 pub use element::{NotCanonical, element_from_bytes, element_to_bytes, elements_from_bytes};
 pub use hash::Poseidon;
+pub use kernel::{Kernel, KernelError};
 pub use lean::{Lean, LeanPartial, Reduction};
 pub use rounds::RoundNumbers;
 

@@ -1,0 +1,69 @@
+//! Choice of the kernel at run time.
+
+/// How a batch is computed. The variants wrap what proves that the processor can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Isa {
+    Portable,
+}
+
+/// The chosen kernel. Holding one is proof that this processor can run it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel(pub(crate) Isa);
+
+/// A kernel was asked for that this processor or this build does not have.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the Poseidon kernel {name:?} is not available here; there are: {}", names())]
+pub struct KernelError {
+    /// What was asked for.
+    pub name: String,
+}
+
+fn names() -> String {
+    Kernel::available().map(Kernel::name).collect::<Vec<_>>().join(", ")
+}
+
+impl Kernel {
+    /// The fastest kernel of this processor.
+    pub fn detect() -> Self {
+        Self::available().last().unwrap_or(Self::portable())
+    }
+
+    /// The kernel called `name`: `portable`.
+    pub fn by_name(name: &str) -> Result<Self, KernelError> {
+        Self::available()
+            .find(|kernel| kernel.name() == name)
+            .ok_or_else(|| KernelError { name: name.to_owned() })
+    }
+
+    /// All kernels this processor can run, the fastest last.
+    pub fn available() -> impl Iterator<Item = Self> {
+        [Self::portable()].into_iter()
+    }
+
+    /// The kernel that every processor can run.
+    pub const fn portable() -> Self {
+        Self(Isa::Portable)
+    }
+
+    /// The kernel's name.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Isa::Portable => "portable",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_kernels_are_refused_by_name() {
+        let error = Kernel::by_name("mmx").unwrap_err();
+        assert!(error.to_string().contains("\"mmx\""), "{error}");
+        assert!(error.to_string().ends_with(Kernel::available().last().unwrap().name()), "{error}");
+        for kernel in Kernel::available() {
+            assert_eq!(Kernel::by_name(kernel.name()), Ok(kernel));
+        }
+    }
+}
