@@ -17,11 +17,11 @@ use crate::{FileError, PartFile, Region, open_read};
 
 /// What direct writes must be aligned to, in memory, in the file and in length. No block device
 /// in use has larger logical blocks.
-const ALIGNMENT: usize = 4096;
+pub(crate) const ALIGNMENT: usize = 4096;
 /// Bytes that are copied at a time when they are not aligned in memory.
 const BOUNCE: usize = 1 << 20;
 /// Bytes in the page cache after which they are brought to disk and dropped.
-const CACHED: u64 = 32 << 20;
+pub(crate) const CACHED: u64 = 32 << 20;
 /// Bytes read at a time.
 const READ_BLOCK: usize = 4 << 20;
 
@@ -162,14 +162,14 @@ fn set_direct(file: &File, on: bool) -> Result<(), Errno> {
 }
 
 /// Whether a direct write was refused as such: by alignment, or because the file system takes none.
-fn is_refusal(error: &io::Error) -> bool {
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
     error
         .raw_os_error()
         .is_some_and(|code| [Errno::EINVAL, Errno::EOPNOTSUPP].contains(&Errno::from_raw(code)))
 }
 
 /// Lets the kernel drop a range from the page cache; it may decline.
-fn forget(file: &File, from: u64, to: u64) {
+pub(crate) fn forget(file: &File, from: u64, to: u64) {
     if let (Ok(from), Ok(length)) = (i64::try_from(from), i64::try_from(to - from)) {
         let _ = posix_fadvise(file, from, length, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     }

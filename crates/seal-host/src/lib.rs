@@ -8,6 +8,7 @@ mod admission;
 mod affinity;
 mod child;
 mod direct;
+mod direct_at;
 mod fault;
 mod files;
 mod huge_pages;
@@ -31,6 +32,7 @@ pub use affinity::{
 };
 pub use child::{Ending, Placement, SpawnError, signal_group, spawn, wait_ended};
 pub use direct::{DirectFile, read_through};
+pub use direct_at::{DirectPart, DirectReader};
 pub use files::{
     FileError, PartFile, copy_exact, open_read, read_dir_names, remove_if_there, sync_dir,
 };
