@@ -21,7 +21,7 @@ pub const INITIAL_STATE: State = [
 ];
 
 /// The second block of a 64-byte message: padding and the length of 512 bits.
-const PADDING_OF_64: [u8; 64] = {
+pub(crate) const PADDING_OF_64: [u8; 64] = {
     let mut block = [0; 64];
     block[0] = 0x80;
     block[62] = 0x02;
@@ -141,10 +141,28 @@ impl Kernel {
         let mut state = INITIAL_STATE;
         self.compress(&mut state, &[*children, PADDING_OF_64]);
         let mut node = digest_of(&state);
-        node[31] &= 0x3f;
+        node[31] &= CUT;
         node
     }
+
+    /// A row of tree D: `parents[i]` is [`Kernel::two_to_one`] of the children `2 * i` and
+    /// `2 * i + 1`. Several nodes are hashed side by side where that is faster.
+    ///
+    /// # Panics
+    /// When there are not exactly two children for each parent.
+    pub fn two_to_one_row(self, children: &[[u8; 32]], parents: &mut [[u8; 32]]) {
+        let (pairs, rest) = children.as_chunks::<2>();
+        assert!(rest.is_empty() && pairs.len() == parents.len(), "two children for each parent");
+        match self.0 {
+            Isa::Portable => portable::two_to_one_row(pairs, parents),
+            #[cfg(target_arch = "x86_64")]
+            Isa::ShaNi(proof) => proof.two_to_one_row(pairs, parents),
+        }
+    }
 }
+
+/// What the last byte of a node of tree D keeps.
+pub(crate) const CUT: u8 = 0x3f;
 
 /// The digest that `state` stands for.
 #[inline]
@@ -193,6 +211,26 @@ mod tests {
         let error = Kernel::by_name("mmx").unwrap_err();
         assert!(error.to_string().contains("\"mmx\""), "{error}");
         assert_eq!(Kernel::by_name("portable"), Ok(Kernel::portable()));
+    }
+
+    #[test]
+    fn a_row_is_its_nodes_whatever_its_length() {
+        for length in [0, 1, 2, 3, 4, 5, 7, 8, 33] {
+            let children: Vec<[u8; 32]> = (0..2 * length)
+                .map(|i: u8| std::array::from_fn(|b| i ^ b.to_le_bytes()[0]))
+                .collect();
+            let mut expected = Vec::new();
+            for pair in children.chunks(2) {
+                let mut node: [u8; 32] = Sha256::digest(pair.as_flattened()).into();
+                node[31] &= 0x3f;
+                expected.push(node);
+            }
+            for kernel in Kernel::available() {
+                let mut row = vec![[0xee; 32]; usize::from(length)];
+                kernel.two_to_one_row(&children, &mut row);
+                assert_eq!(row, expected, "{}", kernel.name());
+            }
+        }
     }
 
     proptest! {

@@ -1,7 +1,8 @@
 //! The compression function in plain Rust, close to the text of FIPS 180-4.
 
-use crate::State;
 use crate::chain::{CHAIN, Prepared};
+use crate::kernel::{CUT, PADDING_OF_64};
+use crate::{INITIAL_STATE, State, digest_of};
 
 /// The round constants: fractional parts of the cube roots of the first 64 primes.
 pub(crate) const K: [u32; 64] = [
@@ -97,15 +98,52 @@ pub(crate) fn chain_from<const PARENTS: usize, const LANES: usize>(
     }
 }
 
+pub(crate) fn two_to_one_row(pairs: &[[[u8; 32]; 2]], parents: &mut [[u8; 32]]) {
+    for (pair, parent) in pairs.iter().zip(parents) {
+        let mut state = INITIAL_STATE;
+        compress_halves(&mut state, &pair[0], &pair[1]);
+        compress_one(&mut state, &PADDING_OF_64);
+        *parent = digest_of(&state);
+        parent[31] &= CUT;
+    }
+}
+
+/// The words that the rounds take of a block: its schedule with the round constants added.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const fn sums(block: &[u8; 64]) -> [[u32; 4]; 16] {
+    let mut w = [0_u32; 64];
+    let mut t = 0;
+    while t < 64 {
+        w[t] = if t < 16 {
+            u32::from_be_bytes([block[4 * t], block[4 * t + 1], block[4 * t + 2], block[4 * t + 3]])
+        } else {
+            next_word(&w, t)
+        };
+        t += 1;
+    }
+    let mut sums = [[0; 4]; 16];
+    let mut t = 0;
+    while t < 64 {
+        sums[t / 4][t % 4] = w[t].wrapping_add(K[t]);
+        t += 1;
+    }
+    sums
+}
+
+/// Word `t` of the schedule from those before it.
+const fn next_word(w: &[u32; 64], t: usize) -> u32 {
+    let s0 = w[t - 15].rotate_right(7) ^ w[t - 15].rotate_right(18) ^ (w[t - 15] >> 3);
+    let s1 = w[t - 2].rotate_right(17) ^ w[t - 2].rotate_right(19) ^ (w[t - 2] >> 10);
+    w[t - 16].wrapping_add(s0).wrapping_add(w[t - 7]).wrapping_add(s1)
+}
+
 fn compress_one(state: &mut State, block: &[u8; 64]) {
     let mut w = [0_u32; 64];
     for (word, bytes) in w.iter_mut().zip(block.as_chunks::<4>().0) {
         *word = u32::from_be_bytes(*bytes);
     }
     for t in 16..64 {
-        let s0 = w[t - 15].rotate_right(7) ^ w[t - 15].rotate_right(18) ^ (w[t - 15] >> 3);
-        let s1 = w[t - 2].rotate_right(17) ^ w[t - 2].rotate_right(19) ^ (w[t - 2] >> 10);
-        w[t] = w[t - 16].wrapping_add(s0).wrapping_add(w[t - 7]).wrapping_add(s1);
+        w[t] = next_word(&w, t);
     }
 
     let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;

@@ -10,10 +10,11 @@ use std::arch::x86_64::{
     _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_storeu_si128,
 };
 
-use crate::State;
 use crate::chain::{CHAIN, Prepared};
+use crate::kernel::{CUT, PADDING_OF_64};
 use crate::label::ALL_PARENTS;
-use crate::portable::K;
+use crate::portable::{self, K};
+use crate::{INITIAL_STATE, State, digest_of};
 
 /// Proof that this processor has the SHA extensions; only [`Proof::detect`] makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,13 @@ impl Proof {
         // SAFETY: `chain_from` needs sha, ssse3 and sse4.1; `self` exists only if `detect` saw all
         // three.
         unsafe { chain_from::<PARENTS, LANES>(first, states, prepared) }
+    }
+
+    #[inline]
+    pub(crate) fn two_to_one_row(self, pairs: &[[[u8; 32]; 2]], parents: &mut [[u8; 32]]) {
+        // SAFETY: `two_to_one_row` needs sha, ssse3 and sse4.1; `self` exists only if `detect` saw
+        // all three.
+        unsafe { two_to_one_row(pairs, parents) }
     }
 }
 
@@ -248,5 +256,45 @@ fn chain_from<const PARENTS: usize, const LANES: usize>(
     }
     for lane in 0..LANES {
         unpack(packed[lane], &mut states[lane]);
+    }
+}
+
+/// What the rounds take of the padding of 64 bytes: always the same.
+static PADDING_SUMS: [[u32; 4]; 16] = portable::sums(&PADDING_OF_64);
+
+/// Nodes of tree D that are hashed side by side. One waits for the latency of the round
+/// instruction; more than these want more registers than there are.
+const ROW_LANES: usize = 2;
+
+#[target_feature(enable = "sha,ssse3,sse4.1")]
+fn two_to_one_row(pairs: &[[[u8; 32]; 2]], parents: &mut [[u8; 32]]) {
+    let (groups, last) = pairs.as_chunks::<ROW_LANES>();
+    let (group_parents, last_parents) = parents.as_chunks_mut::<ROW_LANES>();
+    for (group, parents) in groups.iter().zip(group_parents) {
+        two_to_one(group, parents);
+    }
+    for (pair, parent) in last.iter().zip(last_parents) {
+        two_to_one::<1>(std::array::from_ref(pair), std::array::from_mut(parent));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
+fn two_to_one<const LANES: usize>(pairs: &[[[u8; 32]; 2]; LANES], parents: &mut [[u8; 32]; LANES]) {
+    let mut packed = [pack(&INITIAL_STATE); LANES];
+    let blocks = std::array::from_fn(|lane| quarters(&pairs[lane][0], &pairs[lane][1]));
+    rounds(&mut packed, blocks, &mut no_sums());
+    let before = packed;
+    for sums in &PADDING_SUMS {
+        for state in &mut packed {
+            four_rounds(state, load_words(sums));
+        }
+    }
+    add(&mut packed, &before);
+    for (packed, parent) in packed.into_iter().zip(parents) {
+        let mut state = INITIAL_STATE;
+        unpack(packed, &mut state);
+        *parent = digest_of(&state);
+        parent[31] &= CUT;
     }
 }
