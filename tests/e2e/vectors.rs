@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use pc1_exec::{Labeller, LabellerSettings, Pc1Job, Pc1Settings, Resume, pre_commit1};
 use seal_runtime::{CancelToken, TaskContext};
 use seal_sha256::{ChaCha8, Kernel};
-use seal_trees::{Pc2Paths, Piece, Settings, Watch, pre_commit2};
-use seal_types::{MANIFEST, SectorSize};
+use seal_trees::{Cpu, Pc2Job, Pc2Paths, Piece, Settings, Watch, pre_commit2};
+use seal_types::{MANIFEST, SectorSize, layer_file};
 use test_support::skip::{skipped, slow_tests};
 use test_support::vector::{Vector, file_digest, vectors_dir};
 
@@ -46,7 +46,13 @@ fn reproduce(vector: &Vector, dir: &Path, kernel: Kernel, labeller: &Arc<Labelle
     ensure!(file_digest(&sealed)?.sha256 == vector.staged_sha256, "the copied data differs");
 
     let paths = Pc2Paths { cache_dir: &cache, sealed_file: &sealed };
-    let pc2 = pre_commit2(&job.porep, &paths, pc1.comm_d, &Settings::default(), &QUIET)?;
+    let comm_d = pc1.comm_d;
+    let layer_digests: Vec<_> = (1..=job.porep.layers)
+        .map(|layer| vector.cache_files[&layer_file(layer)].sha256.clone())
+        .collect();
+    let job = Pc2Job { porep: &job.porep, paths, comm_d, layer_digests: &layer_digests };
+    let cpu = Cpu::new(seal_poseidon::Kernel::detect());
+    let (pc2, _) = pre_commit2(&job, &cpu, &Settings::default(), &QUIET)?;
     ensure!(pc2.comm_c.to_string() == vector.comm_c, "comm_c is {}", pc2.comm_c);
     ensure!(
         pc2.comm_r_last.to_string() == vector.comm_r_last,

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use seal_poseidon::Kernel;
 use seal_runtime::{
     Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
     run_one, serve, serves_stage,
 };
-use seal_trees::Settings;
+use seal_trees::{Backend, Cpu, Settings};
 use seal_types::Stage;
 use seal_wire::ExitCode;
 
-use crate::{Pc2, start};
+use crate::{LayerCheck, Pc2, start};
 
 /// What this executor acts on.
 const HONOURED: Honoured = Honoured(&[
@@ -27,6 +28,10 @@ Without a command, or as `pc2-exec processor pc2`, it serves requests: one JSON 
 standard input, one answer a line on standard output, as venus-worker (damocles-worker) speaks to
 external processors. docs/protocol.md has the format. Logs go to standard error.
 
+Layers and data are read once, past the page cache where the file system allows, and everything is
+computed on the way: columns, tree C, replica, tree R last, and tree D anew to judge the data.
+Layers are compared with the digests that pc1-exec left beside them.
+
 The replica is written beside the sealed file and takes its name when it is complete, so one more
 sector size of disk space is needed for a time. PC2 can be run again at any moment: what the sealed
 file holds is found out by content, and the data is taken from tree D.
@@ -35,6 +40,7 @@ Environment:
   FIL_PROOFS_USE_GPU_TREE_BUILDER    1: asks for a GPU. This build has none: an error at start,
   FIL_PROOFS_USE_GPU_COLUMN_BUILDER     unless SEAL_GPU=optional lets the CPU do the work
   FIL_PROOFS_ROWS_TO_DISCARD         must be 2, the default
+  SEAL_FORCE_ISA                     the Poseidon kernel: portable, or one of this processor's
   VC_CG_CPUSET                       cpus to run on, as venus-worker sets them for its processors
   VENUS_WORKER_NUMA_PREFERRED        NUMA node whose memory to prefer, likewise
   RUST_LOG                           level of logs: error, warn, info (default), debug, trace
@@ -58,13 +64,18 @@ struct ServeArgs {
     /// How many sectors are worked on at the same time; further tasks wait in their order.
     #[arg(long, value_name = "N", default_value_t = 1)]
     concurrent: usize,
-    /// Memory for buffers in MiB, for each sector worked on.
-    #[arg(long, value_name = "MIB", default_value_t = 1024, global = true)]
+    /// The most memory for buffers in MiB, for each sector worked on. Far less is used with few
+    /// cpus.
+    #[arg(long, value_name = "MIB", default_value_t = 2048, global = true)]
     memory_mib: u64,
     /// Nodes of the result that are recomputed from the written files before anything gets its
     /// name; 0 turns the check off.
     #[arg(long, value_name = "N", default_value_t = Settings::default().self_check_samples, global = true)]
     check_nodes: u64,
+    /// Does not compare the layers with the digests that PC1 recorded. This costs a few percent of
+    /// a cpu for each layer, and finds files that were damaged between PC1 and PC2.
+    #[arg(long, global = true)]
+    skip_layer_digests: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -84,13 +95,21 @@ enum Command {
 
 /// The whole program, up to its exit code.
 pub fn main() -> ExitCode {
-    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &[("poseidon", "portable")]);
+    let environment = Environment::of_process();
+    let kernel = match kernel(&environment) {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            init_logging();
+            tracing::error!("SEAL_FORCE_ISA: {error}");
+            return ExitCode::Config;
+        }
+    };
+    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &[("poseidon", kernel.name())]);
     let cli: Cli = match parse_command_line(version) {
         Ok(cli) => cli,
         Err(code) => return code,
     };
     init_logging();
-    let environment = Environment::of_process();
     environment.report(HONOURED);
     if let Err(code) = place(&environment) {
         return code;
@@ -103,8 +122,17 @@ pub fn main() -> ExitCode {
         memory_bytes: cli.serve.memory_mib << 20,
         self_check_samples: cli.serve.check_nodes,
     };
-    tracing::info!(?settings, "pc2-exec");
-    let executor = Pc2 { settings };
+    // Counts the cpus that this process may use, so after it has been placed.
+    let backend = Arc::new(Cpu::new(kernel));
+    tracing::info!(
+        device = backend.describe(),
+        memory_mib = cli.serve.memory_mib,
+        check_nodes = settings.self_check_samples,
+        "pc2-exec"
+    );
+    let layer_check =
+        if cli.serve.skip_layer_digests { LayerCheck::Off } else { LayerCheck::Recorded };
+    let executor = Pc2 { backend, settings, layer_check };
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor, &task),
         Some(Command::Processor { stage }) if !serves_stage(Stage::Pc2, stage) => ExitCode::Usage,
@@ -112,6 +140,16 @@ pub fn main() -> ExitCode {
             serve(Arc::new(executor), ServeOptions::concurrent(cli.serve.concurrent))
         }
     }
+}
+
+/// The kernel: the fastest, or the one that is asked for. A name that only other kernels of the
+/// stages have says nothing about Poseidon.
+fn kernel(environment: &Environment) -> Result<Kernel, seal_poseidon::KernelError> {
+    let Some(name) = environment.get("SEAL_FORCE_ISA") else { return Ok(Kernel::detect()) };
+    Kernel::by_name(&name).or_else(|error| match seal_sha256::Kernel::by_name(&name) {
+        Ok(_) => Ok(Kernel::detect()),
+        Err(_) => Err(error),
+    })
 }
 
 #[cfg(test)]

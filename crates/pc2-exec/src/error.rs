@@ -38,7 +38,7 @@ impl Pc2Error {
                 TreesError::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
                 TreesError::Cancelled => ErrorCode::Cancelled,
                 TreesError::SelfCheck { .. } => ErrorCode::SelfCheck,
-                TreesError::Busy { .. } => ErrorCode::Unavailable,
+                TreesError::Busy { .. } | TreesError::Device { .. } => ErrorCode::Unavailable,
                 // Everything else is about what was found in the sector's files.
                 _ => ErrorCode::BadInput,
             },

@@ -1,17 +1,35 @@
 //! The stage as the request loop sees it.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use seal_runtime::{Executor, TaskContext, Unit};
-use seal_trees::{Part, Pc2Paths, Settings, Watch, pre_commit2};
+use seal_trees::{Backend, PartUnit, Pc2Job, Pc2Paths, Pc2Report, Settings, Watch, pre_commit2};
 use seal_types::{Stage, layer_id};
 use seal_wire::{Pc1Output, Pc2Output, Pc2Task, TaskError};
 
 use crate::Pc2Error;
+use crate::recorded::recorded_digests;
 
 /// The executor of PC2.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Pc2 {
+    /// Who computes.
+    pub backend: Arc<dyn Backend>,
     /// What it was told at its start.
     pub settings: Settings,
+    /// Whether layers are compared with their digests.
+    pub layer_check: LayerCheck,
+}
+
+/// Whether layers are compared with the digests that PC1 recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LayerCheck {
+    /// Where there is a record.
+    #[default]
+    Recorded,
+    /// Never.
+    Off,
 }
 
 impl Executor for Pc2 {
@@ -26,19 +44,53 @@ impl Executor for Pc2 {
 
     fn run(&self, task: Pc2Task, context: &TaskContext) -> Result<Pc2Output, TaskError> {
         check_labels(&task.pc1out)?;
+        let started = Instant::now();
         let watch = Watch {
             progress: &|part, done, total| {
-                let unit = if part == Part::SelfCheck { Unit::Steps } else { Unit::Nodes };
+                let unit = match part.unit() {
+                    PartUnit::Bytes => Unit::Bytes,
+                    PartUnit::Nodes => Unit::Nodes,
+                    PartUnit::Steps => Unit::Steps,
+                };
                 context.progress(&part.to_string(), done, total, unit);
             },
             cancelled: &|| context.is_cancelled(),
         };
-        let paths = Pc2Paths { cache_dir: &task.cache_dir, sealed_file: &task.sealed_file };
         let Pc1Output { registered_proof, comm_d, .. } = task.pc1out;
-        let result = pre_commit2(&registered_proof.porep(), &paths, comm_d, &self.settings, &watch)
-            .map_err(Pc2Error::from)?;
+        let porep = registered_proof.porep();
+        let layer_digests = match self.layer_check {
+            LayerCheck::Recorded => recorded_digests(&task.cache_dir, &porep),
+            LayerCheck::Off => Vec::new(),
+        };
+        let paths = Pc2Paths { cache_dir: &task.cache_dir, sealed_file: &task.sealed_file };
+        let job = Pc2Job { porep: &porep, paths, comm_d, layer_digests: &layer_digests };
+        let (result, report) =
+            pre_commit2(&job, &*self.backend, &self.settings, &watch).map_err(Pc2Error::from)?;
+        tell(&report, started);
         Ok(Pc2Output { registered_proof, comm_r: result.comm_r, comm_d })
     }
+}
+
+/// Logs what was in effect and what it took.
+fn tell(report: &Pc2Report, started: Instant) {
+    let ms =
+        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let (direct_reads, direct_writes) = report.direct;
+    tracing::info!(
+        device = report.device,
+        block_nodes = report.block_nodes,
+        memory_bytes = report.memory_bytes,
+        read_bytes = report.read_bytes,
+        written_bytes = report.written_bytes,
+        direct_reads,
+        direct_writes,
+        layers_checked = report.layers_checked,
+        trees_ms = ms(report.trees),
+        self_check_ms = ms(report.self_check),
+        publish_ms = ms(report.publish),
+        elapsed_ms = ms(started.elapsed()),
+        "PC2 done"
+    );
 }
 
 /// The paths in `pc1out` are not used, since the sector may have moved; but what it names must be

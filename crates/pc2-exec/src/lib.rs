@@ -4,8 +4,9 @@
 mod cli;
 mod error;
 mod executor;
+mod recorded;
 mod start;
 
 pub use cli::main;
 pub use error::Pc2Error;
-pub use executor::Pc2;
+pub use executor::{LayerCheck, Pc2};

@@ -1,9 +1,12 @@
 //! What can go wrong with trees and replica.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use seal_host::{FileError, SpaceError};
 use seal_types::Commitment;
+
+use crate::backend::DeviceError;
+use crate::top::TopError;
 
 /// Why trees or replica could not be made. Nothing has been written under a final name then.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +18,29 @@ pub enum TreesError {
     /// Too little disk space for the results.
     #[error(transparent)]
     Space(#[from] SpaceError),
+    /// The device that computes failed.
+    #[error("{device} failed; the sector is as it was, run PC2 again")]
+    Device {
+        /// What computes.
+        device: String,
+        /// What it says.
+        #[source]
+        source: DeviceError,
+    },
+    /// A layer that is not the one that PC1 wrote.
+    #[error(
+        "layer file {} has the SHA-256 digest {found}, but PC1 recorded {wanted}: the file has been \
+         damaged since; check the disk, and run PC1 again",
+        path.display()
+    )]
+    LayerDigest {
+        /// The file.
+        path: PathBuf,
+        /// Its digest.
+        found: String,
+        /// The digest that PC1 recorded.
+        wanted: String,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -107,9 +133,9 @@ pub enum TreesError {
     },
     /// The result does not bear checking.
     #[error(
-        "self-check: node {node} of {} is not what it is computed from; nothing has been \
-         replaced; check memory and disk of this machine and run PC2 again (if it is tree D, \
-         remove it and run PC1 again)",
+        "self-check: node {node} of {} is not what it is computed from; it was computed by \
+         {device}; nothing has been replaced; check memory, disk and device of this machine and \
+         run PC2 again (if it is tree D, remove it and run PC1 again)",
         path.display()
     )]
     SelfCheck {
@@ -117,6 +143,8 @@ pub enum TreesError {
         path: PathBuf,
         /// The node, counted from the start of the file.
         node: u64,
+        /// Who computed.
+        device: String,
     },
     /// A path that `t_aux` cannot hold.
     #[error(
@@ -127,4 +155,16 @@ pub enum TreesError {
         /// The directory.
         path: PathBuf,
     },
+}
+
+impl TreesError {
+    /// A fault in the rows above blocks of the tree in `path`.
+    pub(crate) fn of_top(error: TopError, path: &Path) -> Self {
+        match error {
+            TopError::File(error) => error.into(),
+            TopError::NotCanonical(error) => {
+                Self::NotCanonical { path: path.to_path_buf(), node: error.index as u64 }
+            }
+        }
+    }
 }

@@ -50,6 +50,11 @@ impl Inputs {
         Ok(Self { layers, tree_d, sealed_path, sealed_state, _lock: lock })
     }
 
+    /// Whether all layers are read past the page cache.
+    pub(crate) fn are_direct(&self) -> bool {
+        self.layers.iter().all(NodeFile::is_direct)
+    }
+
     /// The last layer, which the replica is encoded with.
     pub(crate) fn last_layer(&self) -> &NodeFile {
         self.layers.last().expect("`open` refuses a sector without layers")

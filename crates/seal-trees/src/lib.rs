@@ -9,7 +9,10 @@
 #![forbid(unsafe_code)]
 
 mod aux_files;
-mod column;
+mod backend;
+mod block;
+mod cpu;
+mod digests;
 mod error;
 mod forest;
 mod inputs;
@@ -17,20 +20,24 @@ mod node_file;
 mod outputs;
 mod pc2;
 mod pieces;
+mod pipeline;
 mod replica;
 mod row_hash;
 mod self_check;
+mod top;
 mod tree;
 mod tree_d;
 mod watch;
 
 pub use aux_files::{StoreConfig, TemporaryAux, p_aux_bytes};
+pub use backend::{Backend, BlockView, ComputeError, DeviceError, Memory, Work, Worker};
+pub use cpu::Cpu;
 pub use error::TreesError;
-pub use pc2::{Pc2Paths, Pc2Result, Settings, pre_commit2};
+pub use pc2::{Pc2Job, Pc2Paths, Pc2Report, Pc2Result, Settings, pre_commit2};
 pub use pieces::{Piece, PieceError, comm_d_of_pieces, zero_commitment};
 pub use replica::SealedState;
 pub use tree_d::{ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d};
-pub use watch::{Part, Watch};
+pub use watch::{Part, PartUnit, Watch};
 
 /// A node of a layer, a tree or the replica: 32 bytes, little-endian.
 pub type Node = [u8; seal_types::NODE_SIZE];

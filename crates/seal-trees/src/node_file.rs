@@ -4,28 +4,33 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use seal_host::{FileError, PartFile, open_read};
+use seal_host::{DirectPart, DirectReader, FileError, PartFile};
 use seal_types::NODE_SIZE;
 
 use crate::Node;
 
 /// A file of nodes open for reading.
 #[derive(Debug)]
-pub(crate) struct NodeFile {
-    file: File,
-    path: PathBuf,
-}
+pub(crate) struct NodeFile(DirectReader);
 
 impl NodeFile {
     pub(crate) fn open(path: PathBuf) -> Result<Self, FileError> {
-        let file = open_read(&path)?;
-        Ok(Self { file, path })
+        DirectReader::open(&path).map(Self)
     }
 
     /// The file's length.
     pub(crate) fn bytes(&self) -> Result<u64, FileError> {
-        let metadata = self.file.metadata().map_err(FileError::of("query", &self.path))?;
-        Ok(metadata.len())
+        self.0.bytes()
+    }
+
+    /// Fills `nodes` from node `first` on, past the page cache where that can be.
+    pub(crate) fn read_block(&self, first: u64, nodes: &mut [Node]) -> Result<(), FileError> {
+        self.0.read_exact_at(nodes.as_flattened_mut(), first * NODE_SIZE as u64)
+    }
+
+    /// Whether blocks are read past the page cache.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.0.is_direct()
     }
 }
 
@@ -54,22 +59,27 @@ pub(crate) trait ReadNodes: Sync {
 
 impl ReadNodes for NodeFile {
     fn file(&self) -> &File {
-        &self.file
+        self.0.file()
     }
 
     fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 }
 
-impl ReadNodes for PartFile {
+impl ReadNodes for DirectPart {
     fn file(&self) -> &File {
-        Self::file(self)
+        self.part().file()
     }
 
     fn path(&self) -> &Path {
-        self.target()
+        self.part().target()
     }
+}
+
+/// Writes `nodes` of a block from node `first` on, past the page cache where that can be.
+pub(crate) fn write_block(part: &DirectPart, first: u64, nodes: &[Node]) -> Result<(), FileError> {
+    part.write_all_at(nodes.as_flattened(), first * NODE_SIZE as u64)
 }
 
 /// Writes `nodes` from node `first` on.

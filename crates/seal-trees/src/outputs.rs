@@ -4,14 +4,14 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use seal_host::{FileError, PartFile, read_dir_names, remove_if_there, require_free};
+use seal_host::{DirectPart, FileError, PartFile, read_dir_names, remove_if_there, require_free};
 use seal_types::{
     Commitment, NODE_SIZE, P_AUX, Porep, T_AUX, part_name, tree_c_file, tree_r_last_file,
 };
 
-use crate::TreesError;
 use crate::aux_files::{TemporaryAux, p_aux_bytes};
 use crate::forest::Forest;
+use crate::{Part, TreesError, Watch};
 
 /// Space for `p_aux`, `t_aux` and directory entries.
 const SMALL_FILES_BYTES: u64 = 1 << 16;
@@ -19,16 +19,16 @@ const SMALL_FILES_BYTES: u64 = 1 << 16;
 /// The large results, all still under temporary names.
 #[derive(Debug)]
 pub(crate) struct Outputs {
-    pub(crate) replica: PartFile,
-    pub(crate) tree_r_last: Vec<PartFile>,
-    pub(crate) tree_c: Vec<PartFile>,
+    pub(crate) replica: DirectPart,
+    pub(crate) tree_r_last: Vec<DirectPart>,
+    pub(crate) tree_c: Vec<DirectPart>,
     cache_dir: PathBuf,
     t_aux: TemporaryAux,
 }
 
 impl Outputs {
     /// Removes what a former PC2 left, finished or not, checks the free space and starts the
-    /// files.
+    /// files, which take their space.
     pub(crate) fn start(
         porep: &Porep,
         cache_dir: &Path,
@@ -40,48 +40,75 @@ impl Outputs {
         remove_if_there(&part_path(sealed_path))?;
         require_space(porep, cache_dir, sealed_path)?;
 
-        let replica = PartFile::create(sealed_path)?;
+        let replica = DirectPart::create(sealed_path, porep.sector_size.bytes())?;
         let permissions =
             fs::metadata(sealed_path).map_err(FileError::of("query", sealed_path))?.permissions();
         replica
+            .part()
             .file()
             .set_permissions(permissions)
-            .map_err(FileError::of("set the permissions of", replica.part_path()))?;
-        let trees = |name: fn(seal_types::TreeShape, u32) -> String| {
-            (0..porep.shape.base_trees())
-                .map(|tree| PartFile::create(&cache_dir.join(name(porep.shape, tree))))
+            .map_err(FileError::of("set the permissions of", replica.part().part_path()))?;
+        let trees = |forest: &Forest, name: fn(seal_types::TreeShape, u32) -> String| {
+            let bytes = forest.layout.file_nodes() * NODE_SIZE as u64;
+            (0..forest.trees)
+                .map(|tree| DirectPart::create(&cache_dir.join(name(porep.shape, tree)), bytes))
                 .collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
             replica,
-            tree_r_last: trees(tree_r_last_file)?,
-            tree_c: trees(tree_c_file)?,
+            tree_r_last: trees(&Forest::tree_r_last(porep)?, tree_r_last_file)?,
+            tree_c: trees(&Forest::tree_c(porep)?, tree_c_file)?,
             cache_dir: cache_dir.to_path_buf(),
             t_aux,
         })
     }
 
+    /// Whether all large files are written past the page cache.
+    pub(crate) fn are_direct(&self) -> bool {
+        self.large_files().all(DirectPart::is_direct)
+    }
+
+    /// Bytes of the large files.
+    pub(crate) fn bytes(&self) -> u64 {
+        let length = |file: &DirectPart| file.part().file().metadata().map_or(0, |meta| meta.len());
+        self.large_files().map(length).sum()
+    }
+
+    fn large_files(&self) -> impl Iterator<Item = &DirectPart> {
+        self.tree_c.iter().chain(&self.tree_r_last).chain([&self.replica])
+    }
+
     /// Brings everything to disk under its final name. `p_aux` comes last: where it is, PC2 has
     /// finished.
+    ///
+    /// Once the first file has its name there is no way back, and none is needed: whatever is
+    /// there when the work is interrupted, it can be done again.
     pub(crate) fn publish(
         self,
         comm_c: &Commitment,
         comm_r_last: &Commitment,
+        watch: &Watch<'_>,
     ) -> Result<(), TreesError> {
-        for tree in self.tree_c.into_iter().chain(self.tree_r_last) {
-            tree.finish()?;
+        let total = self.large_files().count() as u64;
+        watch.at(Part::Publish, 0, total)?;
+        // All space is taken before anything gets its name.
+        let t_aux = small_file(&self.cache_dir.join(T_AUX), &self.t_aux.to_bytes())?;
+        let p_aux = small_file(&self.cache_dir.join(P_AUX), &p_aux_bytes(comm_c, comm_r_last))?;
+        let trees = self.tree_c.into_iter().chain(self.tree_r_last);
+        for (done, file) in (1..).zip(trees.chain([self.replica])) {
+            file.finish()?;
+            (watch.progress)(Part::Publish, done, total);
         }
-        self.replica.finish()?;
-        write_file(&self.cache_dir.join(T_AUX), &self.t_aux.to_bytes())?;
-        write_file(&self.cache_dir.join(P_AUX), &p_aux_bytes(comm_c, comm_r_last))?;
+        t_aux.finish()?;
+        p_aux.finish()?;
         Ok(())
     }
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+fn small_file(path: &Path, bytes: &[u8]) -> Result<PartFile, FileError> {
     let mut part = PartFile::create(path)?;
     part.write_all(bytes)?;
-    part.finish()
+    Ok(part)
 }
 
 /// The name of a file's temporary.

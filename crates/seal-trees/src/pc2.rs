@@ -5,20 +5,22 @@
 //! when it was interrupted. What it holds is found out by content and only reported.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use seal_poseidon::Poseidon;
 use seal_types::{Commitment, NODE_SIZE, Porep};
 
-use crate::column::{BadLabel, hash_columns};
+use crate::backend::Backend;
+use crate::block::BlockPlan;
+use crate::digests::LayerDigests;
 use crate::forest::Forest;
 use crate::inputs::{Inputs, samples};
-use crate::node_file::{NodeFile, ReadNodes, buffer, write_nodes};
+use crate::node_file::{NodeFile, ReadNodes};
 use crate::outputs::Outputs;
-use crate::replica::{BadNode, SealedState, encode};
+use crate::pipeline::{Pipeline, Roots};
+use crate::replica::SealedState;
 use crate::self_check::SelfCheck;
-use crate::tree::TreeBuilder;
-use crate::tree_d::tree_d_layout;
-use crate::{Node, Part, TreesError, Watch};
+use crate::{Part, TreesError, Watch};
 
 /// Where a sector lies.
 #[derive(Clone, Copy, Debug)]
@@ -29,10 +31,25 @@ pub struct Pc2Paths<'a> {
     pub sealed_file: &'a Path,
 }
 
+/// A sector and what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Pc2Job<'a> {
+    /// Size, layers and shapes of trees.
+    pub porep: &'a Porep,
+    /// Where it lies.
+    pub paths: Pc2Paths<'a>,
+    /// The commitment to its data.
+    pub comm_d: Commitment,
+    /// SHA-256 of each layer in hex, as PC1 recorded them, for layers to be compared with; empty
+    /// if nobody has recorded them.
+    pub layer_digests: &'a [String],
+}
+
 /// How PC2 works; no setting changes a byte of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Memory for buffers, whatever the sector's size. At least some KiB are always used.
+    /// The most memory for blocks, whatever the sector's size. A few of the smallest blocks are
+    /// always used.
     pub memory_bytes: u64,
     /// Nodes that the self-check recomputes; 0 turns it off.
     pub self_check_samples: u64,
@@ -40,27 +57,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { memory_bytes: 1 << 30, self_check_samples: 40 }
-    }
-}
-
-impl Settings {
-    /// Rows of the largest block: 8 MiB a file. Larger ones gain nothing.
-    const MAX_BLOCK_ROWS: u32 = 6;
-
-    /// Nodes that are read and hashed at a time: a whole subtree of every base tree, small enough
-    /// for a buffer per layer and for leaves, row above and what is read.
-    fn block_nodes(&self, porep: &Porep) -> usize {
-        let arity = u64::from(porep.shape.base);
-        let buffers = u64::from(porep.layers) + 4;
-        let fitting = self.memory_bytes / (buffers * NODE_SIZE as u64);
-        let rows = fitting.max(1).ilog(arity).min(Self::MAX_BLOCK_ROWS);
-        arity.pow(rows.min(porep.base_tree_leaves().ilog(arity))) as usize
+        Self { memory_bytes: 2 << 30, self_check_samples: 40 }
     }
 }
 
 /// What PC2 found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pc2Result {
     /// Root of tree C.
     pub comm_c: Commitment,
@@ -72,15 +74,40 @@ pub struct Pc2Result {
     pub sealed_state: SealedState,
 }
 
+/// What it took, for logs and measurements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pc2Report {
+    /// Who computed, and with which kernels.
+    pub device: String,
+    /// Nodes of a block, and blocks in memory.
+    pub block_nodes: usize,
+    /// Bytes of all blocks in memory.
+    pub memory_bytes: usize,
+    /// Bytes read from layers and tree D.
+    pub read_bytes: u64,
+    /// Bytes written to trees and replica.
+    pub written_bytes: u64,
+    /// Whether files were read past the page cache, and whether they were written so.
+    pub direct: (bool, bool),
+    /// Whether layers were compared with their digests.
+    pub layers_checked: bool,
+    /// How long columns, replica and trees took.
+    pub trees: Duration,
+    /// How long the self-check took.
+    pub self_check: Duration,
+    /// How long it took to bring the results to disk and give them their names.
+    pub publish: Duration,
+}
+
 /// Runs PC2. On an error, no result has been replaced by something incomplete: the sealed file is
 /// as it was, and PC2 can be run again.
 pub fn pre_commit2(
-    porep: &Porep,
-    paths: &Pc2Paths<'_>,
-    comm_d: Commitment,
+    job: &Pc2Job<'_>,
+    backend: &dyn Backend,
     settings: &Settings,
     watch: &Watch<'_>,
-) -> Result<Pc2Result, TreesError> {
+) -> Result<(Pc2Result, Pc2Report), TreesError> {
+    let &Pc2Job { porep, ref paths, comm_d, layer_digests } = job;
     let layers = porep.layers;
     let column_hash = match layers {
         2 | 11 => Poseidon::of_arity(layers),
@@ -94,15 +121,45 @@ pub fn pre_commit2(
     report(inputs.sealed_state, paths.sealed_file);
     let outputs = Outputs::start(porep, paths.cache_dir, &inputs.sealed_path)?;
 
-    let work = Work { porep, inputs: &inputs, block_nodes: settings.block_nodes(porep), watch };
-    let comm_r_last = work.replica(&tree_r_last, &outputs, comm_d)?;
-    let comm_c = work.tree_c(&tree_c, &outputs, column_hash)?;
+    let plan = BlockPlan::new(porep, backend, settings.memory_bytes);
+    let device = backend.describe();
+    let layers_checked = !layer_digests.is_empty();
+    tracing::info!(
+        device,
+        block_nodes = plan.work.block_nodes,
+        blocks_in_memory = plan.in_memory,
+        memory_mib = plan.memory_bytes() >> 20,
+        layers_checked,
+        "columns, replica and trees"
+    );
+    let started = Instant::now();
+    let pipeline = Pipeline {
+        porep,
+        inputs: &inputs,
+        outputs: &outputs,
+        tree_c,
+        tree_r_last,
+        backend,
+        plan,
+        watch,
+    };
+    let digests = layers_checked.then(|| LayerDigests::new(inputs.layers.len()));
+    let Roots { comm_c, comm_r_last, comm_d: found } = pipeline.run(digests.as_ref())?;
+    if found != comm_d.0 {
+        let path = inputs.tree_d.path().to_path_buf();
+        return Err(TreesError::Data { path, found: Commitment(found), wanted: comm_d });
+    }
+    if let Some(digests) = digests {
+        check_layers(&inputs.layers, digests, layer_digests)?;
+    }
+    let trees = started.elapsed();
+
     let comm_r = Poseidon::arity2()
         .hash_nodes(&[comm_c, comm_r_last])
         .map(Commitment)
         .expect("roots are hashes");
-
-    let check = SelfCheck::new(porep, &inputs, &outputs, column_hash)?;
+    let started = Instant::now();
+    let check = SelfCheck::new(porep, &inputs, &outputs, column_hash, &device)?;
     let count = settings.self_check_samples;
     if count > 0 {
         watch.at(Part::SelfCheck, 0, count)?;
@@ -112,10 +169,25 @@ pub fn pre_commit2(
         check.node(node)?;
         watch.at(Part::SelfCheck, done, count)?;
     }
+    let self_check = started.elapsed();
 
+    let started = Instant::now();
     let (comm_c, comm_r_last) = (Commitment(comm_c), Commitment(comm_r_last));
-    outputs.publish(&comm_c, &comm_r_last)?;
-    Ok(Pc2Result { comm_c, comm_r_last, comm_r, sealed_state: inputs.sealed_state })
+    let mut report = Pc2Report {
+        device,
+        block_nodes: plan.work.block_nodes,
+        memory_bytes: plan.memory_bytes(),
+        read_bytes: (u64::from(layers) + 1) * porep.nodes() * NODE_SIZE as u64,
+        written_bytes: outputs.bytes(),
+        direct: (inputs.are_direct(), outputs.are_direct()),
+        layers_checked,
+        trees,
+        self_check,
+        publish: Duration::ZERO,
+    };
+    outputs.publish(&comm_c, &comm_r_last, watch)?;
+    report.publish = started.elapsed();
+    Ok((Pc2Result { comm_c, comm_r_last, comm_r, sealed_state: inputs.sealed_state }, report))
 }
 
 fn report(state: SealedState, sealed_file: &Path) {
@@ -137,109 +209,17 @@ fn report(state: SealedState, sealed_file: &Path) {
     }
 }
 
-struct Work<'a> {
-    porep: &'a Porep,
-    inputs: &'a Inputs,
-    block_nodes: usize,
-    watch: &'a Watch<'a>,
-}
-
-impl Work<'_> {
-    /// Encodes the replica, builds tree R last over it and tree D anew over the data, whose root
-    /// must be `comm_d`. Returns `comm_r_last`.
-    fn replica(
-        &self,
-        forest: &Forest,
-        outputs: &Outputs,
-        comm_d: Commitment,
-    ) -> Result<Node, TreesError> {
-        let (tree_d, labels) = (&self.inputs.tree_d, self.inputs.last_layer());
-        let (data_hash, data_layout) = tree_d_layout(self.porep.nodes())?;
-        let mut data_tree = TreeBuilder::new(data_hash, data_layout, None, self.block_nodes);
-        let mut data_block = buffer(self.block_nodes);
-        let mut label_block = buffer(self.block_nodes);
-        let roots = self.base_trees(forest, Part::Replica, &outputs.tree_r_last, |first| {
-            tree_d.read(first, &mut data_block)?;
-            labels.read(first, &mut label_block)?;
-            data_tree.push(&data_block)?;
-            let replica = encode(&data_block, &label_block).map_err(|bad| match bad {
-                BadNode::Data(index) => not_canonical(tree_d, first, index),
-                BadNode::Label(index) => not_canonical(labels, first, index),
-            })?;
-            write_nodes(&outputs.replica, first, &replica)?;
-            Ok(replica)
-        })?;
-        let found = Commitment(data_tree.finish()?);
-        if found != comm_d {
-            let path = tree_d.path().to_path_buf();
-            return Err(TreesError::Data { path, found, wanted: comm_d });
+/// Compares the digests of layers that were read with those that PC1 recorded.
+fn check_layers(
+    layers: &[NodeFile],
+    digests: LayerDigests,
+    recorded: &[String],
+) -> Result<(), TreesError> {
+    for ((layer, found), wanted) in layers.iter().zip(digests.finish()).zip(recorded) {
+        if !found.eq_ignore_ascii_case(wanted) {
+            let (path, wanted) = (layer.path().to_path_buf(), wanted.clone());
+            return Err(TreesError::LayerDigest { path, found, wanted });
         }
-        Ok(forest.root(&roots))
     }
-
-    /// Hashes the columns and builds tree C over them. Returns `comm_c`.
-    fn tree_c(
-        &self,
-        forest: &Forest,
-        outputs: &Outputs,
-        column_hash: &'static Poseidon,
-    ) -> Result<Node, TreesError> {
-        let layers = &self.inputs.layers;
-        let mut blocks: Vec<Vec<Node>> = layers.iter().map(|_| buffer(self.block_nodes)).collect();
-        let roots = self.base_trees(forest, Part::TreeC, &outputs.tree_c, |first| {
-            for (layer, block) in layers.iter().zip(&mut blocks) {
-                layer.read(first, block)?;
-            }
-            hash_columns(column_hash, &blocks)
-                .map_err(|BadLabel { layer, node }| not_canonical(&layers[layer], first, node))
-        })?;
-        Ok(forest.root(&roots))
-    }
-
-    /// Builds the base trees over the blocks of leaves that `leaves` returns, given the first node
-    /// of each. Returns their roots.
-    fn base_trees(
-        &self,
-        forest: &Forest,
-        part: Part,
-        files: &[seal_host::PartFile],
-        mut leaves: impl FnMut(u64) -> Result<Vec<Node>, TreesError>,
-    ) -> Result<Vec<Node>, TreesError> {
-        let (nodes, tree_leaves) = (self.porep.nodes(), self.porep.base_tree_leaves());
-        let mut roots = Vec::with_capacity(files.len());
-        self.watch.at(part, 0, nodes)?;
-        for (tree, file) in (0..).zip(files) {
-            let mut builder =
-                TreeBuilder::new(forest.hash, forest.layout, Some(file), self.block_nodes);
-            let first = tree * tree_leaves;
-            for block in (first..first + tree_leaves).step_by(self.block_nodes) {
-                builder.push(&leaves(block)?)?;
-                self.watch.at(part, block + self.block_nodes as u64, nodes)?;
-            }
-            roots.push(builder.finish()?);
-        }
-        Ok(roots)
-    }
-}
-
-fn not_canonical(file: &NodeFile, first: u64, index: usize) -> TreesError {
-    TreesError::NotCanonical { path: file.path().to_path_buf(), node: first + index as u64 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use seal_types::RegisteredProof;
-
-    #[test]
-    fn blocks_are_subtrees_that_fit_into_memory() {
-        let block = |proof: &str, memory_bytes| {
-            let porep = proof.parse::<RegisteredProof>().expect("a proof").porep();
-            Settings { memory_bytes, ..Settings::default() }.block_nodes(&porep)
-        };
-        assert_eq!(block("StackedDrg32GiBV1_1", 1 << 30), 1 << 18);
-        assert_eq!(block("StackedDrg64GiBV1_1", 100 << 20), 1 << 15);
-        assert_eq!(block("StackedDrg2KiBV1_1", 1 << 30), 64);
-        assert_eq!(block("StackedDrg2KiBV1_1", 0), 1);
-    }
+    Ok(())
 }

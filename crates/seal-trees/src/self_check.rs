@@ -1,17 +1,19 @@
 //! A check of the written results: some nodes are read back and computed again up to the roots.
 //!
 //! It costs some hundred hashes and finds what a damaged input, a failing memory or disk, or a
-//! fault in a fast path would otherwise show only when the proof is rejected.
+//! fault in a fast path would otherwise show only when the proof is rejected. So it takes the
+//! portable kernels, and what it reads comes from the files.
 
 use seal_host::FileError;
 use seal_poseidon::Poseidon;
+use seal_sha256::Kernel;
 use seal_types::Porep;
 
 use crate::forest::Forest;
 use crate::inputs::Inputs;
 use crate::node_file::{ReadNodes, buffer};
 use crate::outputs::Outputs;
-use crate::replica::encode;
+use crate::replica::encode_node;
 use crate::row_hash::RowHash;
 use crate::tree::Layout;
 use crate::tree_d::tree_d_layout;
@@ -22,6 +24,8 @@ pub(crate) struct SelfCheck<'a> {
     pub(crate) inputs: &'a Inputs,
     pub(crate) outputs: &'a Outputs,
     pub(crate) column_hash: &'static Poseidon,
+    /// Who has computed.
+    pub(crate) device: &'a str,
     pub(crate) tree_c: Forest,
     pub(crate) tree_r_last: Forest,
     tree_d: (RowHash, Layout),
@@ -34,29 +38,30 @@ impl<'a> SelfCheck<'a> {
         inputs: &'a Inputs,
         outputs: &'a Outputs,
         column_hash: &'static Poseidon,
+        device: &'a str,
     ) -> Result<Self, TreesError> {
         Ok(Self {
             inputs,
             outputs,
             column_hash,
+            device,
             tree_c: Forest::tree_c(porep)?,
             tree_r_last: Forest::tree_r_last(porep)?,
-            tree_d: tree_d_layout(porep.nodes())?,
+            tree_d: (RowHash::Sha256(Kernel::portable()), tree_d_layout(porep.nodes())?.1),
             base_leaves: porep.base_tree_leaves(),
         })
     }
 
     /// Checks all that depends on `node` of the sector.
     pub(crate) fn node(&self, node: u64) -> Result<(), TreesError> {
-        let (hash, layout) = self.tree_d;
-        path(hash, layout, &self.inputs.tree_d, node)?;
+        self.path(self.tree_d, &self.inputs.tree_d, node)?;
         self.replica(node)?;
+        let of = |forest: &Forest| (forest.hash, forest.layout);
         let (tree, leaf) = ((node / self.base_leaves) as usize, node % self.base_leaves);
         self.column(node, &self.outputs.tree_c[tree], leaf)?;
-        path(self.tree_c.hash, self.tree_c.layout, &self.outputs.tree_c[tree], leaf)?;
+        self.path(of(&self.tree_c), &self.outputs.tree_c[tree], leaf)?;
         self.discarded_rows(node - leaf, &self.outputs.tree_r_last[tree], leaf)?;
-        let forest = &self.tree_r_last;
-        path(forest.hash, forest.layout, &self.outputs.tree_r_last[tree], leaf)
+        self.path(of(&self.tree_r_last), &self.outputs.tree_r_last[tree], leaf)
     }
 
     /// The roots in the files must be those the commitments were made of.
@@ -69,7 +74,7 @@ impl<'a> SelfCheck<'a> {
             let roots =
                 files.iter().map(|file| file.node(last)).collect::<Result<Vec<_>, FileError>>()?;
             if forest.root(&roots) != *wanted {
-                return Err(wrong(&files[0], last));
+                return Err(self.wrong(&files[0], last));
             }
         }
         Ok(())
@@ -79,9 +84,9 @@ impl<'a> SelfCheck<'a> {
         let data = self.inputs.tree_d.node(node)?;
         let label = self.inputs.last_layer().node(node)?;
         let replica = &self.outputs.replica;
-        match encode(&[data], &[label]) {
-            Ok(encoded) if encoded[0] == replica.node(node)? => Ok(()),
-            _ => Err(wrong(replica, node)),
+        match encode_node(&data, &label) {
+            Ok(encoded) if encoded == replica.node(node)? => Ok(()),
+            _ => Err(self.wrong(replica, node)),
         }
     }
 
@@ -94,7 +99,7 @@ impl<'a> SelfCheck<'a> {
             .collect::<Result<Vec<_>, FileError>>()?;
         match self.column_hash.hash_nodes(&column) {
             Ok(hash) if hash == file.node(leaf)? => Ok(()),
-            _ => Err(wrong(file, leaf)),
+            _ => Err(self.wrong(file, leaf)),
         }
     }
 
@@ -107,30 +112,36 @@ impl<'a> SelfCheck<'a> {
         let mut nodes = buffer(below as usize);
         self.outputs.replica.read(base + position * below, &mut nodes)?;
         while nodes.len() > 1 {
-            nodes = forest.hash.row(&nodes).map_err(|_| wrong(file, position))?;
+            nodes = forest.hash.row(&nodes).map_err(|_| self.wrong(file, position))?;
         }
-        if nodes[0] == file.node(position)? { Ok(()) } else { Err(wrong(file, position)) }
+        if nodes[0] == file.node(position)? { Ok(()) } else { Err(self.wrong(file, position)) }
     }
-}
 
-/// Checks that every node above `leaf`, from the first row of the file up to the root, is the
-/// hash of its children.
-fn path(hash: RowHash, layout: Layout, file: &dyn ReadNodes, leaf: u64) -> Result<(), TreesError> {
-    let arity = hash.arity();
-    let mut index = leaf / (arity as u64).pow(layout.first_row());
-    let mut children = buffer(arity);
-    for row in layout.first_row()..layout.root_row() {
-        index /= arity as u64;
-        file.read(layout.row_start(row) + index * arity as u64, &mut children)?;
-        let position = layout.row_start(row + 1) + index;
-        match hash.parent(&children) {
-            Ok(parent) if parent == file.node(position)? => {}
-            _ => return Err(wrong(file, position)),
+    /// Checks that every node above `leaf`, from the first row of the file up to the root, is the
+    /// hash of its children.
+    fn path(
+        &self,
+        (hash, layout): (RowHash, Layout),
+        file: &dyn ReadNodes,
+        leaf: u64,
+    ) -> Result<(), TreesError> {
+        let arity = hash.arity();
+        let mut index = leaf / (arity as u64).pow(layout.first_row());
+        let mut children = buffer(arity);
+        for row in layout.first_row()..layout.root_row() {
+            index /= arity as u64;
+            file.read(layout.row_start(row) + index * arity as u64, &mut children)?;
+            let position = layout.row_start(row + 1) + index;
+            match hash.parent(&children) {
+                Ok(parent) if parent == file.node(position)? => {}
+                _ => return Err(self.wrong(file, position)),
+            }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-fn wrong(file: &dyn ReadNodes, node: u64) -> TreesError {
-    TreesError::SelfCheck { path: file.path().to_path_buf(), node }
+    fn wrong(&self, file: &dyn ReadNodes, node: u64) -> TreesError {
+        let device = self.device.to_owned();
+        TreesError::SelfCheck { path: file.path().to_path_buf(), node, device }
+    }
 }

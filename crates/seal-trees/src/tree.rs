@@ -1,11 +1,11 @@
 //! Merkle trees over a stream of leaves, in the store format of `rust-fil-proofs`: all rows from
 //! the leaves (or from the first row that is kept) up to the root, one after the other.
 
-use seal_host::PartFile;
-use seal_poseidon::NotCanonical;
+use seal_host::{FileError, PartFile};
 
 use crate::node_file::write_nodes;
 use crate::row_hash::RowHash;
+use crate::top::{TopError, TreeTop};
 use crate::{Node, TreesError};
 
 /// Which rows a tree has and where they lie in its file.
@@ -58,15 +58,15 @@ impl Layout {
     }
 }
 
-/// Builds a tree block by block. A block is a whole subtree, so all its rows are written at once
-/// and only its root is kept.
+/// Builds a tree file block by block, each block on all threads. A block is a whole subtree, so
+/// all its rows are written at once and only its root is kept.
 pub(crate) struct TreeBuilder<'a> {
     hash: RowHash,
     layout: Layout,
-    /// `None`: only the root is wanted.
-    file: Option<&'a PartFile>,
+    file: &'a PartFile,
     block_nodes: usize,
-    block_roots: Vec<Node>,
+    blocks: u64,
+    top: TreeTop,
 }
 
 impl<'a> TreeBuilder<'a> {
@@ -75,69 +75,46 @@ impl<'a> TreeBuilder<'a> {
     pub(crate) fn new(
         hash: RowHash,
         layout: Layout,
-        file: Option<&'a PartFile>,
+        file: &'a PartFile,
         block_nodes: usize,
     ) -> Self {
-        let rows = block_nodes.ilog(hash.arity());
-        assert!(
-            hash.arity().pow(rows) == block_nodes && block_nodes as u64 <= layout.leaves,
-            "{block_nodes} nodes are no subtree"
-        );
-        Self { hash, layout, file, block_nodes, block_roots: Vec::new() }
+        let top = TreeTop::new(hash, layout, block_nodes);
+        Self { hash, layout, file, block_nodes, blocks: 0, top }
     }
 
     /// Appends a block of leaves.
     ///
     /// # Panics
     /// When there are not exactly as many as a block has.
-    pub(crate) fn push(&mut self, leaves: &[Node]) -> Result<(), TreesError> {
+    pub(crate) fn push(&mut self, leaves: &[Node]) -> Result<(), TopError> {
         assert_eq!(leaves.len(), self.block_nodes, "leaves come in whole blocks");
-        let block = self.block_roots.len() as u64;
         let rows = self.block_nodes.ilog(self.hash.arity());
-        self.write(0, block * leaves.len() as u64, leaves)?;
+        self.write(0, leaves)?;
         let mut below: Option<Vec<Node>> = None;
         for row in 1..=rows {
-            let children = below.as_deref().unwrap_or(leaves);
-            let parents = self.hash.row(children).map_err(|error| self.not_canonical(error))?;
-            self.write(row, block * parents.len() as u64, &parents)?;
+            let parents = self.hash.row(below.as_deref().unwrap_or(leaves))?;
+            self.write(row, &parents)?;
             below = Some(parents);
         }
-        self.block_roots.push(below.as_deref().unwrap_or(leaves)[0]);
-        Ok(())
+        self.blocks += 1;
+        let root = below.as_deref().unwrap_or(leaves)[0];
+        self.top.push(root, &|first, nodes| write_nodes(self.file, first, nodes))
     }
 
-    /// The rows above the blocks, and the root.
+    /// The root.
     ///
     /// # Panics
     /// When leaves are missing.
-    pub(crate) fn finish(mut self) -> Result<Node, TreesError> {
-        let mut row = self.block_nodes.ilog(self.hash.arity());
-        let mut nodes = std::mem::take(&mut self.block_roots);
-        assert_eq!(nodes.len() as u64, self.layout.row_nodes(row), "every block has been pushed");
-        while nodes.len() > 1 {
-            nodes = self.hash.row(&nodes).map_err(|error| self.not_canonical(error))?;
-            row += 1;
-            self.write(row, 0, &nodes)?;
-        }
-        Ok(nodes[0])
+    pub(crate) fn finish(mut self) -> Node {
+        self.top.take_root()
     }
 
-    fn write(&self, row: u32, first: u64, nodes: &[Node]) -> Result<(), TreesError> {
-        match self.file {
-            Some(file) if row >= self.layout.first_row => {
-                Ok(write_nodes(file, self.layout.row_start(row) + first, nodes)?)
-            }
-            _ => Ok(()),
+    fn write(&self, row: u32, nodes: &[Node]) -> Result<(), FileError> {
+        if row < self.layout.first_row {
+            return Ok(());
         }
-    }
-
-    /// Hashes and sums are elements of the field, so this tells of leaves that are not.
-    fn not_canonical(&self, error: NotCanonical) -> TreesError {
-        let done = self.block_roots.len() * self.block_nodes;
-        TreesError::NotCanonical {
-            path: self.file.map(|file| file.target().to_path_buf()).unwrap_or_default(),
-            node: (done + error.index) as u64,
-        }
+        let first = self.layout.row_start(row) + self.blocks * nodes.len() as u64;
+        write_nodes(self.file, first, nodes)
     }
 }
 
@@ -179,11 +156,11 @@ mod tests {
         let layout =
             Layout::new(hash.arity(), leaves.len() as u64, first_row).expect("a full tree");
         let block_nodes = hash.arity().pow(block_rows);
-        let mut builder = TreeBuilder::new(hash, layout, Some(&part), block_nodes);
+        let mut builder = TreeBuilder::new(hash, layout, &part, block_nodes);
         for block in leaves.chunks(block_nodes) {
             builder.push(block).expect("writable");
         }
-        let root = builder.finish().expect("writable");
+        let root = builder.finish();
         part.finish().expect("writable");
         let file = std::fs::read(&target).expect("readable");
         assert_eq!(file, plain_file(hash, &leaves, first_row));

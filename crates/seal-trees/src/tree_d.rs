@@ -45,14 +45,14 @@ pub fn build_tree_d(
     let (hash, layout) = tree_d_layout(nodes)?;
     let part = PartFile::create(target)?;
     let block_nodes = nodes.min(BLOCK_NODES) as usize;
-    let mut builder = TreeBuilder::new(hash, layout, Some(&part), block_nodes);
+    let mut builder = TreeBuilder::new(hash, layout, &part, block_nodes);
     let mut leaves = buffer(block_nodes);
     for done in (0..nodes).step_by(block_nodes) {
         read_or_zero(data, leaves.as_flattened_mut()).map_err(FileError::of("read", data_path))?;
-        builder.push(&leaves)?;
+        builder.push(&leaves).map_err(|error| TreesError::of_top(error, data_path))?;
         watch.at(Part::TreeD, done + block_nodes as u64, nodes)?;
     }
-    let found = Commitment(builder.finish()?);
+    let found = Commitment(builder.finish());
     if found != comm_d {
         return Err(TreesError::Data { path: data_path.to_path_buf(), found, wanted: comm_d });
     }

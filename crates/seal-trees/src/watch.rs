@@ -7,8 +7,8 @@ use crate::TreesError;
 /// Progress and cancellation.
 #[derive(Clone, Copy)]
 pub struct Watch<'a> {
-    /// Called with what is being done, how much is done and how much there is, in nodes (samples
-    /// for the self-check).
+    /// Called with what is being done, how much is done and how much there is, in units of
+    /// [`Part::unit`].
     pub progress: &'a (dyn Fn(Part, u64, u64) + Sync),
     /// Whether to stop; asked after every block.
     pub cancelled: &'a (dyn Fn() -> bool + Sync),
@@ -33,21 +33,43 @@ impl Watch<'_> {
 pub enum Part {
     /// Tree D is built over the data.
     TreeD,
-    /// The replica is encoded and tree R last built over it.
-    Replica,
-    /// Columns are hashed and tree C built over them.
-    TreeC,
+    /// Columns are hashed, the replica encoded, and the trees built over both.
+    Trees,
     /// Random nodes of the result are recomputed.
     SelfCheck,
+    /// The results are brought to disk and get their names.
+    Publish,
+}
+
+/// What a part's progress is counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartUnit {
+    /// Bytes read.
+    Bytes,
+    /// Nodes of the sector.
+    Nodes,
+    /// Files, or samples.
+    Steps,
+}
+
+impl Part {
+    /// What the part's progress is counted in.
+    pub fn unit(self) -> PartUnit {
+        match self {
+            Self::TreeD => PartUnit::Nodes,
+            Self::Trees => PartUnit::Bytes,
+            Self::SelfCheck | Self::Publish => PartUnit::Steps,
+        }
+    }
 }
 
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TreeD => "tree D",
-            Self::Replica => "replica and tree R last",
-            Self::TreeC => "tree C",
+            Self::Trees => "columns, replica, trees",
             Self::SelfCheck => "self-check",
+            Self::Publish => "files to disk",
         })
     }
 }

@@ -11,15 +11,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::{Sector, Vector, sha256};
 use seal_host::{FileError, SpaceError, free_bytes, read_dir_names};
+use seal_poseidon::Kernel;
 use seal_trees::{
-    Part, Pc2Paths, Pc2Result, SealedState, Settings, TemporaryAux, TreesError, Watch, pre_commit2,
+    Cpu, Part, Pc2Job, Pc2Paths, Pc2Result, SealedState, Settings, TemporaryAux, TreesError, Watch,
+    pre_commit2,
 };
 use seal_types::{Commitment, Porep, RegisteredProof, TREE_D, layer_file};
 
 const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
 
 /// Small blocks, so that even the smallest sectors take several.
-const SMALL_BLOCKS: Settings = Settings { memory_bytes: 4096, self_check_samples: 4 };
+const SMALL_BLOCKS: Settings = Settings { memory_bytes: 8192, self_check_samples: 4 };
 
 fn run(vector: &Vector, sector: &Sector) -> Result<Pc2Result, TreesError> {
     run_with(vector, sector, &Settings::default(), &QUIET)
@@ -31,8 +33,22 @@ fn run_with(
     settings: &Settings,
     watch: &Watch<'_>,
 ) -> Result<Pc2Result, TreesError> {
+    run_checked(vector, sector, settings, watch, &[])
+}
+
+/// With digests of the layers.
+fn run_checked(
+    vector: &Vector,
+    sector: &Sector,
+    settings: &Settings,
+    watch: &Watch<'_>,
+    layer_digests: &[String],
+) -> Result<Pc2Result, TreesError> {
     let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
-    pre_commit2(&vector.porep, &paths, vector.comm_d(), settings, watch)
+    let job = Pc2Job { porep: &vector.porep, paths, comm_d: vector.comm_d(), layer_digests };
+    // The number of threads decides how large blocks are.
+    let cpu = Cpu::with_threads(Kernel::detect(), 2);
+    pre_commit2(&job, &cpu, settings, watch).map(|(result, _)| result)
 }
 
 /// Name and content of every file of the cache directory, and the sealed file.
@@ -113,14 +129,17 @@ fn an_interruption_at_any_point_leaves_a_sector_that_can_be_sealed() {
     let vector = Vector::load("shape-4KiB-2layers-a");
     let reference = vector.after_pc1();
     let steps = AtomicU64::new(0);
-    let count = |_, _, _| _ = steps.fetch_add(1, Ordering::Relaxed);
-    run_with(&vector, &reference, &SMALL_BLOCKS, &Watch { progress: &count, ..QUIET })
+    let count = || {
+        steps.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    run_with(&vector, &reference, &SMALL_BLOCKS, &Watch { cancelled: &count, ..QUIET })
         .expect("a sector");
     let sealed = content(&reference);
 
     let sector = vector.after_pc1();
     let steps = steps.into_inner();
-    assert_eq!(steps, 17 + 17 + 5, "starts, blocks of replica and tree C, and samples");
+    assert_eq!(steps, 17 + 5 + 1, "starts, blocks, and samples");
     for last in 0..steps {
         let asked = AtomicU64::new(0);
         let cancelled = || asked.fetch_add(1, Ordering::Relaxed) == last;
@@ -162,7 +181,7 @@ fn settings_change_no_byte() {
         let sector = vector.after_pc1();
         run(&vector, &sector).expect("a sector");
         let files = content(&sector);
-        for memory_bytes in [0, 4096, 32768] {
+        for memory_bytes in [0, 8192, 65536] {
             let settings = Settings { memory_bytes, self_check_samples: 0 };
             run_with(&vector, &sector, &settings, &QUIET).expect("a sector");
             assert_eq!(content(&sector), files, "{name}, {memory_bytes} bytes");
@@ -236,6 +255,45 @@ fn a_label_that_is_no_element_is_named_with_its_node() {
             |error| matches!(error, TreesError::NotCanonical { path: p, node: n } if *p == path && *n == node),
         );
     }
+}
+
+#[test]
+fn a_layer_that_has_changed_since_pc1_is_named_with_both_digests() {
+    for name in ["shape-16KiB-11layers-a", "2KiB-v1-a"] {
+        let vector = Vector::load(name);
+        let digest = |layer| vector.digest_of(&layer_file(layer)).to_owned();
+        let recorded: Vec<_> = (1..=vector.porep.layers).map(digest).collect();
+        let last = vector.porep.layers;
+        for (layer, byte) in [(1, 0), (last, vector.porep.sector_size.bytes() - 32), (2, 777)] {
+            let sector = vector.after_pc1();
+            let path = sector.cache.join(layer_file(layer));
+            flip_bit(&path, byte);
+            let before = content(&sector);
+            let error = run_checked(&vector, &sector, &SMALL_BLOCKS, &QUIET, &recorded);
+            let error = error.expect_err("a damaged layer").to_string();
+            let wanted = &recorded[layer as usize - 1];
+            let found = sha256(&fs::read(&path).expect("readable"));
+            for word in [&path.display().to_string(), wanted, &found] {
+                assert!(error.contains(word), "{error}");
+            }
+            assert_eq!(content(&sector), before, "{error}");
+            flip_bit(&path, byte);
+            run_checked(&vector, &sector, &SMALL_BLOCKS, &QUIET, &recorded).expect("a sector");
+        }
+    }
+}
+
+#[test]
+fn a_panic_on_the_way_ends_it_and_changes_nothing() {
+    let vector = Vector::load("shape-4KiB-2layers-a");
+    let sector = vector.after_pc1();
+    let before = content(&sector);
+    let defect = |part: Part, done, _| assert!(part != Part::Trees || done == 0, "a defect");
+    let watch = Watch { progress: &defect, ..QUIET };
+    let run = std::panic::AssertUnwindSafe(|| run_with(&vector, &sector, &SMALL_BLOCKS, &watch));
+    let panic = std::panic::catch_unwind(run).expect_err("a panic");
+    assert_eq!(panic.downcast_ref::<&str>(), Some(&"a defect"));
+    assert_eq!(content(&sector), before);
 }
 
 #[test]
@@ -314,8 +372,9 @@ fn a_result_that_is_damaged_before_it_is_published_is_found() {
         };
         let watch = Watch { progress: &damage, ..QUIET };
         fails_and_changes_nothing(&vector, &sector, &settings, &watch, |error| {
-            matches!(error, TreesError::SelfCheck { path, node }
-                if found_at.iter().any(|(name, at)| path.ends_with(name) && node == at))
+            matches!(error, TreesError::SelfCheck { path, node, device }
+                if device.starts_with("cpu (Poseidon ")
+                    && found_at.iter().any(|(name, at)| path.ends_with(name) && node == at))
         });
     }
 }
@@ -365,7 +424,7 @@ fn a_sector_on_which_pc2_runs_is_busy() {
     let sector = vector.after_pc1();
     let second = Mutex::new(None);
     let start_another = |part, _, _| {
-        if part == Part::TreeC {
+        if part == Part::Trees {
             let error = run(&vector, &sector).expect_err("it is being sealed");
             *second.lock().expect("one thread") = Some(error);
         }
@@ -397,8 +456,9 @@ fn too_little_space_is_found_before_anything_is_written() {
     let (cache, sealed) = (dir.path().join("cache"), dir.path().join("sealed"));
     let comm_d = sparse_sector(&porep, &cache, &sealed);
     let paths = Pc2Paths { cache_dir: &cache, sealed_file: &sealed };
-    let error = pre_commit2(&porep, &paths, comm_d, &Settings::default(), &QUIET)
-        .expect_err("no room for it");
+    let job = Pc2Job { porep: &porep, paths, comm_d, layer_digests: &[] };
+    let cpu = Cpu::new(Kernel::detect());
+    let error = pre_commit2(&job, &cpu, &Settings::default(), &QUIET).expect_err("no room for it");
     let TreesError::Space(SpaceError::TooLittle { path, needed: found, .. }) = &error else {
         panic!("{error:?}");
     };
@@ -452,11 +512,13 @@ fn a_disk_that_fills_up_in_the_middle_leaves_a_sector_that_can_be_sealed() {
     };
     let vector = Vector::load("shape-16KiB-11layers-a");
     let filler = Path::new(&dir).join("filler");
-    for part in [Part::Replica, Part::TreeC] {
+    let left = Path::new(&dir).join("left");
+    for (part, room) in [(Part::Trees, false), (Part::Publish, false), (Part::Trees, true)] {
         let sector = vector.after_pc1_in(Path::new(&dir));
+        fs::write(&left, vec![0; 1 << 16]).expect("writable");
         let before = content(&sector);
         let fill = |now, done, _| {
-            if now == part && done > 0 {
+            if now == part && (done > 0 || part == Part::Publish) && !filler.exists() {
                 let mut file = File::create(&filler).expect("creatable");
                 let mut block = 4096;
                 while block > 0 {
@@ -464,13 +526,23 @@ fn a_disk_that_fills_up_in_the_middle_leaves_a_sector_that_can_be_sealed() {
                         block /= 2;
                     }
                 }
+                if room {
+                    fs::remove_file(&left).expect("removable");
+                }
             }
         };
         let watch = Watch { progress: &fill, ..QUIET };
-        let error = run_with(&vector, &sector, &SMALL_BLOCKS, &watch).expect_err("no space left");
+        let result = run_with(&vector, &sector, &SMALL_BLOCKS, &watch);
+        assert!(filler.exists());
+        fs::remove_file(&filler).expect("removable");
+        if room {
+            // The space of all large files was taken at the start.
+            assert_eq!(result.expect("a sector").comm_r.to_string(), vector.reference.comm_r);
+            continue;
+        }
+        let error = result.expect_err("no space left");
         let TreesError::File(file) = &error else { panic!("{error:?}") };
         assert!(file.is_no_space() && file.verb == "write", "{error:?}");
-        fs::remove_file(&filler).expect("removable");
         assert_eq!(content(&sector), before, "{error}");
         let result = run(&vector, &sector).expect("a sector");
         assert_eq!(result.comm_r.to_string(), vector.reference.comm_r);

@@ -5,15 +5,28 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{Vector, sha256};
+use seal_poseidon::Kernel;
 use seal_trees::{
-    Pc2Paths, Piece, SealedState, Settings, Watch, ZeroLeaves, build_tree_d, build_zero_tree_d,
-    check_tree_d, comm_d_of_pieces, pre_commit2,
+    Cpu, Pc2Job, Pc2Paths, Piece, SealedState, Settings, Watch, ZeroLeaves, build_tree_d,
+    build_zero_tree_d, check_tree_d, comm_d_of_pieces, pre_commit2,
 };
-use seal_types::{TREE_D, layer_file};
+use seal_types::{SectorSize, TREE_D, layer_file};
 
 const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
 
+/// On every kernel in turn, with as many threads and as much memory as there are, and small
+/// sectors with as few as possible.
 fn reproduces(name: &str) {
+    let plenty = Settings::default();
+    let scant = Settings { memory_bytes: 100_000, ..plenty };
+    for kernel in Kernel::available() {
+        for (cpu, settings) in [(Cpu::new(kernel), plenty), (Cpu::with_threads(kernel, 1), scant)] {
+            reproduces_on(&cpu, &settings, name);
+        }
+    }
+}
+
+fn reproduces_on(cpu: &Cpu, settings: &Settings, name: &str) {
     let vector = Vector::load(name);
     let sector = vector.after_pc1();
     for file in (1..=vector.porep.layers).map(layer_file) {
@@ -22,20 +35,23 @@ fn reproduces(name: &str) {
     }
     let comm_d = vector.comm_d();
     let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
-    let settings = Settings::default();
-    let result = pre_commit2(&vector.porep, &paths, comm_d, &settings, &QUIET).expect("a sector");
+    let digest = |layer| vector.digest_of(&layer_file(layer)).to_owned();
+    let layer_digests: Vec<_> = (1..=vector.porep.layers).map(digest).collect();
+    let job = Pc2Job { porep: &vector.porep, paths, comm_d, layer_digests: &layer_digests };
+    let (result, report) = pre_commit2(&job, cpu, settings, &QUIET).expect("a sector");
+    assert!(report.layers_checked && report.memory_bytes as u64 <= settings.memory_bytes);
 
     assert_eq!(result.sealed_state, SealedState::Unsealed);
     assert_eq!(result.comm_c.to_string(), vector.reference.comm_c, "{name}");
     assert_eq!(result.comm_r_last.to_string(), vector.reference.comm_r_last, "{name}");
     assert_eq!(result.comm_r.to_string(), vector.reference.comm_r, "{name}");
     let replica = fs::read(&sector.sealed).expect("readable");
-    assert_eq!(sha256(&replica), vector.reference.sealed_sha256, "{name}: replica");
+    assert_eq!(sha256(&replica), vector.reference.sealed_sha256, "{name}: replica, {cpu:?}");
     let mut names = Vec::new();
     for (file, digest) in &vector.reference.cache_files {
         let found = fs::read(sector.cache.join(file)).expect("readable");
         assert_eq!(found.len() as u64, digest.bytes, "{name}: {file}");
-        assert_eq!(sha256(&found), digest.sha256, "{name}: {file}");
+        assert_eq!(sha256(&found), digest.sha256, "{name}: {file}, {cpu:?}");
         names.push(file.clone());
     }
     names.push("t_aux".to_owned());

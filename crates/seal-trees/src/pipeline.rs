@@ -1,0 +1,422 @@
+//! The way of a sector's blocks: read, computed, written, at the same time for different blocks.
+//!
+//! Readers fill a free block from the layers and the leaves of tree D, and check these while they
+//! are there: against the digests of the layers and the root of tree D. Workers of the backend
+//! compute it. Writers write it and give its memory back. The calling thread joins the roots of the
+//! blocks in their order, tells how far it is, and stops everybody at the first error. Memory is
+//! what the blocks take, however large the sector is.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use seal_types::{NODE_SIZE, Porep};
+
+use crate::backend::{Backend, BlockView, ComputeError};
+use crate::block::{Block, BlockPlan, row_lengths};
+use crate::digests::LayerDigests;
+use crate::forest::Forest;
+use crate::inputs::Inputs;
+use crate::node_file::{NodeFile, ReadNodes, buffer, write_block, write_nodes};
+use crate::outputs::Outputs;
+use crate::row_hash::RowHash;
+use crate::top::TreeTop;
+use crate::tree::Layout;
+use crate::tree_d::tree_d_layout;
+use crate::{Node, Part, TreesError, Watch};
+
+/// What makes and takes blocks.
+pub(crate) struct Pipeline<'a> {
+    pub(crate) porep: &'a Porep,
+    pub(crate) inputs: &'a Inputs,
+    pub(crate) outputs: &'a Outputs,
+    pub(crate) tree_c: Forest,
+    pub(crate) tree_r_last: Forest,
+    pub(crate) backend: &'a dyn Backend,
+    pub(crate) plan: BlockPlan,
+    pub(crate) watch: &'a Watch<'a>,
+}
+
+/// What a whole sector comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Roots {
+    pub(crate) comm_c: Node,
+    pub(crate) comm_r_last: Node,
+    pub(crate) comm_d: Node,
+}
+
+/// The roots of a block's trees.
+#[derive(Clone, Copy, Debug)]
+struct BlockRoots {
+    tree_c: Node,
+    tree_r: Node,
+    tree_d: Node,
+}
+
+/// What stages tell the calling thread.
+enum Event {
+    /// A block is written.
+    Done(u64, BlockRoots),
+    /// A stage has failed.
+    Failed(Failure),
+}
+
+enum Failure {
+    Error(TreesError),
+    Panic(Box<dyn Any + Send>),
+}
+
+impl From<TreesError> for Failure {
+    fn from(error: TreesError) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// A block on its way, and the root of tree D over its data.
+struct Filled<'m> {
+    block: Block<'m>,
+    tree_d: Node,
+}
+
+/// The next block's number and the memory that is free, or `None` for a reader that should end.
+struct Next<'m> {
+    number: u64,
+    free: Receiver<Option<&'m mut [Node]>>,
+}
+
+impl Pipeline<'_> {
+    /// Makes all results but for the auxiliary files. Adds the layers to `digests` if they are
+    /// wanted.
+    pub(crate) fn run(&self, digests: Option<&LayerDigests>) -> Result<Roots, TreesError> {
+        let mut memory =
+            self.backend.memory(self.plan.memory_bytes()).map_err(|error| self.device(error))?;
+        let (give_free, free) = unbounded();
+        for block in self.plan.cut(memory.bytes_mut()) {
+            // The receiver is at hand.
+            let _ = give_free.send(Some(block));
+        }
+        let next = Mutex::new(Next { number: 0, free });
+        let (give_filled, filled) = unbounded::<Filled<'_>>();
+        let (give_computed, computed) = unbounded::<Filled<'_>>();
+        let (tell, events) = unbounded();
+        let (readers, writers) = (self.readers(), self.writers());
+        let stopped = AtomicBool::new(false);
+        let is_stopped = || stopped.load(Ordering::Relaxed);
+
+        let ended = std::thread::scope(|scope| {
+            // Also when this thread panics, since the scope waits for all others.
+            let stop = StopOnDrop(|| {
+                stopped.store(true, Ordering::Relaxed);
+                for _ in 0..readers {
+                    let _ = give_free.send(None);
+                }
+            });
+            let (next, is_stopped) = (&next, &is_stopped);
+            for _ in 0..readers {
+                let (tell, give) = (tell.clone(), give_filled.clone());
+                scope.spawn(move || {
+                    stage(&tell, || self.read_blocks(next, digests, &give, is_stopped));
+                });
+            }
+            for _ in 0..self.backend.workers().max(1) {
+                let (tell, take, give) = (tell.clone(), filled.clone(), give_computed.clone());
+                scope.spawn(move || {
+                    stage(&tell, || self.compute_blocks(&take, &give, is_stopped));
+                });
+            }
+            for _ in 0..writers {
+                let (tell, take, give) = (tell.clone(), computed.clone(), give_free.clone());
+                scope.spawn(move || {
+                    stage(&tell, || self.write_blocks(&take, &give, &tell, is_stopped));
+                });
+            }
+            // A channel ends when the last thread that gives or takes there has ended.
+            drop((tell, filled, give_filled, computed, give_computed));
+            self.join(&events, &stop)
+        });
+        ended.map_err(|failure| match failure {
+            Failure::Error(error) => error,
+            Failure::Panic(panic) => resume_unwind(panic),
+        })
+    }
+
+    /// Readers wait for the disk, and hash with SHA-256 what they have read: a few do for many
+    /// workers of Poseidon, and for a device there should be one for each of some cpus.
+    fn readers(&self) -> usize {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        cpus.div_ceil(8).max(2)
+    }
+
+    fn writers(&self) -> usize {
+        2
+    }
+
+    fn read_blocks<'m>(
+        &self,
+        next: &Mutex<Next<'m>>,
+        digests: Option<&LayerDigests>,
+        give: &Sender<Filled<'m>>,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<(), TreesError> {
+        let (data_hash, _) = tree_d_layout(self.porep.nodes())?;
+        let mut rows = buffer(self.plan.work.block_nodes);
+        while let Some(mut block) = self.begin(next, stopped) {
+            let (number, first) = (block.number, block.first_node(&self.plan));
+            let files = self.inputs.layers.iter().chain([&self.inputs.tree_d]);
+            let mut tree_d = Node::default();
+            for (index, (file, nodes)) in files.zip(block.inputs(&self.plan)).enumerate() {
+                file.read_block(first, nodes)?;
+                if index == self.inputs.layers.len() {
+                    tree_d = data_hash
+                        .root(nodes, &mut rows)
+                        .map_err(|bad| not_canonical(file, first, bad.index))?;
+                } else if let Some(digests) = digests {
+                    digests.add(index, number, nodes, stopped);
+                }
+            }
+            if give.send(Filled { block, tree_d }).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next block to read. Numbers and memory are given out together, so that the first block
+    /// that is not done has its memory.
+    fn begin<'m>(&self, next: &Mutex<Next<'m>>, stopped: &dyn Fn() -> bool) -> Option<Block<'m>> {
+        let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.number == self.plan.count || stopped() {
+            return None;
+        }
+        let memory = next.free.recv().ok()??;
+        let number = next.number;
+        next.number += 1;
+        Some(Block { number, memory })
+    }
+
+    fn compute_blocks<'m>(
+        &self,
+        take: &Receiver<Filled<'m>>,
+        give: &Sender<Filled<'m>>,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<(), TreesError> {
+        let mut worker =
+            self.backend.worker(&self.plan.work).map_err(|error| self.device(error))?;
+        for mut filled in take {
+            if stopped() {
+                break;
+            }
+            let first = filled.block.first_node(&self.plan);
+            worker.compute(filled.block.view(&self.plan)).map_err(|error| match error {
+                ComputeError::Label { layer, node } => {
+                    not_canonical(&self.inputs.layers[layer], first, node)
+                }
+                ComputeError::Data { node } => not_canonical(&self.inputs.tree_d, first, node),
+                ComputeError::Device(error) => self.device(error),
+            })?;
+            if give.send(filled).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn device(&self, source: crate::DeviceError) -> TreesError {
+        TreesError::Device { device: self.backend.describe(), source }
+    }
+
+    fn write_blocks<'m>(
+        &self,
+        take: &Receiver<Filled<'m>>,
+        give: &Sender<Option<&'m mut [Node]>>,
+        tell: &Sender<Event>,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<(), TreesError> {
+        for Filled { mut block, tree_d } in take {
+            if stopped() {
+                break;
+            }
+            let number = block.number;
+            let roots = self.write(number, &block.view(&self.plan), tree_d)?;
+            // Nobody waits for memory or events once the end has come.
+            let _ = give.send(Some(block.memory));
+            let _ = tell.send(Event::Done(number, roots));
+        }
+        Ok(())
+    }
+
+    /// Writes the results of a block. Returns the roots of its trees.
+    fn write(
+        &self,
+        number: u64,
+        block: &BlockView<'_>,
+        tree_d: Node,
+    ) -> Result<BlockRoots, TreesError> {
+        let leaves = self.plan.work.block_nodes;
+        let per_tree = self.porep.base_tree_leaves() / leaves as u64;
+        let (tree, place) = ((number / per_tree) as usize, number % per_tree);
+        write_block(&self.outputs.replica, number * leaves as u64, block.replica)?;
+        let mut roots = BlockRoots { tree_c: block.tree_c[0], tree_r: block.replica[0], tree_d };
+        for (forest, file, first_row, mut nodes, root) in [
+            (&self.tree_c, &self.outputs.tree_c[tree], 0, &*block.tree_c, &mut roots.tree_c),
+            (
+                &self.tree_r_last,
+                &self.outputs.tree_r_last[tree],
+                1,
+                block.tree_r,
+                &mut roots.tree_r,
+            ),
+        ] {
+            let layout = forest.layout;
+            let lengths = row_lengths(leaves, forest.hash.arity()).skip(first_row as usize);
+            for (row, length) in (first_row..).zip(lengths) {
+                let (row_nodes, above) = nodes.split_at(length);
+                if row >= layout.first_row() {
+                    write_block(file, layout.row_start(row) + place * length as u64, row_nodes)?;
+                }
+                *root = row_nodes[0];
+                nodes = above;
+            }
+        }
+        Ok(roots)
+    }
+
+    /// Joins the roots of blocks as they come, until all stages have ended.
+    fn join(
+        &self,
+        events: &Receiver<Event>,
+        stop: &StopOnDrop<impl Fn()>,
+    ) -> Result<Roots, Failure> {
+        let mut tops = Tops::new(self)?;
+        let mut early = BTreeMap::new();
+        let mut failure = None;
+        let bytes = |blocks: u64| {
+            let files = u64::from(self.porep.layers) + 1;
+            blocks * self.plan.work.block_nodes as u64 * files * NODE_SIZE as u64
+        };
+        let at = |blocks| self.watch.at(Part::Trees, bytes(blocks), bytes(self.plan.count));
+        let mut next = 0;
+        if let Err(error) = at(0) {
+            failure = Some(error.into());
+            stop.now();
+        }
+        for event in events {
+            if failure.is_some() {
+                continue;
+            }
+            let result = match event {
+                Event::Failed(failure) => Err(failure),
+                Event::Done(number, roots) => {
+                    early.insert(number, roots);
+                    let mut joined = Ok(());
+                    while let (Ok(()), Some(roots)) = (&joined, early.remove(&next)) {
+                        next += 1;
+                        joined = tops.push(self, &roots).and_then(|()| at(next));
+                    }
+                    joined.map_err(Failure::from)
+                }
+            };
+            if let Err(first) = result {
+                failure = Some(first);
+                stop.now();
+            }
+        }
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(tops.finish(self)),
+        }
+    }
+}
+
+fn not_canonical(file: &NodeFile, first: u64, index: usize) -> TreesError {
+    TreesError::NotCanonical { path: file.path().to_path_buf(), node: first + index as u64 }
+}
+
+/// Stops all stages, at the latest when it is dropped.
+struct StopOnDrop<S: Fn()>(S);
+
+impl<S: Fn()> StopOnDrop<S> {
+    fn now(&self) {
+        (self.0)();
+    }
+}
+
+impl<S: Fn()> Drop for StopOnDrop<S> {
+    fn drop(&mut self) {
+        self.now();
+    }
+}
+
+/// Runs a stage of the pipeline and tells how it failed, if it did.
+fn stage(tell: &Sender<Event>, work: impl FnOnce() -> Result<(), TreesError>) {
+    let failure = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => Failure::Error(error),
+        Err(panic) => Failure::Panic(panic),
+    };
+    // The calling thread listens until the last stage has ended.
+    let _ = tell.send(Event::Failed(failure));
+}
+
+/// The rows above the blocks, of one base tree after the other.
+struct Tops {
+    tree_c: TreeTop,
+    tree_r_last: TreeTop,
+    tree_d: TreeTop,
+    blocks: u64,
+    base_roots: (Vec<Node>, Vec<Node>),
+}
+
+impl Tops {
+    fn new(pipeline: &Pipeline<'_>) -> Result<Self, TreesError> {
+        let top = |hash: RowHash, layout: Layout| {
+            TreeTop::new(hash, layout, pipeline.plan.work.block_nodes)
+        };
+        let (data_hash, data_layout) = tree_d_layout(pipeline.porep.nodes())?;
+        Ok(Self {
+            tree_c: top(pipeline.tree_c.hash, pipeline.tree_c.layout),
+            tree_r_last: top(pipeline.tree_r_last.hash, pipeline.tree_r_last.layout),
+            tree_d: top(data_hash, data_layout),
+            blocks: 0,
+            base_roots: (Vec::new(), Vec::new()),
+        })
+    }
+
+    /// Adds the next block.
+    fn push(&mut self, pipeline: &Pipeline<'_>, roots: &BlockRoots) -> Result<(), TreesError> {
+        let per_tree = pipeline.plan.count / u64::from(pipeline.tree_c.trees);
+        let tree = (self.blocks / per_tree) as usize;
+        let outputs = pipeline.outputs;
+        for (top, root, file) in [
+            (&mut self.tree_c, roots.tree_c, &outputs.tree_c[tree]),
+            (&mut self.tree_r_last, roots.tree_r, &outputs.tree_r_last[tree]),
+        ] {
+            let part = file.part();
+            top.push(root, &|first, nodes| write_nodes(part, first, nodes))
+                .map_err(|error| TreesError::of_top(error, part.target()))?;
+        }
+        let tree_d = pipeline.inputs.tree_d.path();
+        self.tree_d
+            .push(roots.tree_d, &|_, _| Ok(()))
+            .map_err(|error| TreesError::of_top(error, tree_d))?;
+        self.blocks += 1;
+        if self.blocks.is_multiple_of(per_tree) {
+            self.base_roots.0.push(self.tree_c.take_root());
+            self.base_roots.1.push(self.tree_r_last.take_root());
+        }
+        Ok(())
+    }
+
+    /// # Panics
+    /// When blocks are missing.
+    fn finish(mut self, pipeline: &Pipeline<'_>) -> Roots {
+        Roots {
+            comm_c: pipeline.tree_c.root(&self.base_roots.0),
+            comm_r_last: pipeline.tree_r_last.root(&self.base_roots.1),
+            comm_d: self.tree_d.take_root(),
+        }
+    }
+}
