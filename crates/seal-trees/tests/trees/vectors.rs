@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{Vector, sha256};
+use crate::support::{Sector, Vector, sha256};
 use seal_poseidon::Kernel;
 use seal_trees::{
     Cpu, Pc2Job, Pc2Paths, Piece, SealedState, Settings, Watch, ZeroLeaves, build_tree_d,
@@ -17,22 +17,26 @@ const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| fa
 /// On every kernel in turn, with as many threads and as much memory as there are, and small
 /// sectors with as few as possible.
 fn reproduces(name: &str) {
-    let plenty = Settings::default();
-    let scant = Settings { memory_bytes: 100_000, ..plenty };
-    for kernel in Kernel::available() {
-        for (cpu, settings) in [(Cpu::new(kernel), plenty), (Cpu::with_threads(kernel, 1), scant)] {
-            reproduces_on(&cpu, &settings, name);
-        }
-    }
-}
-
-fn reproduces_on(cpu: &Cpu, settings: &Settings, name: &str) {
     let vector = Vector::load(name);
     let sector = vector.after_pc1();
     for file in (1..=vector.porep.layers).map(layer_file) {
         let labels = fs::read(sector.cache.join(&file)).expect("readable");
         assert_eq!(sha256(&labels), vector.digest_of(&file), "{name}: {file} of the plain labels");
     }
+    let plenty = Settings::default();
+    let scant = Settings { memory_bytes: 100_000, ..plenty };
+    for kernel in Kernel::available() {
+        reproduces_on(&Cpu::new(kernel), &plenty, &vector, &sector);
+        if vector.porep.sector_size < SectorSize::MIB_8 {
+            reproduces_on(&Cpu::with_threads(kernel, 1), &scant, &vector, &sector);
+        }
+    }
+}
+
+fn reproduces_on(cpu: &Cpu, settings: &Settings, vector: &Vector, sector: &Sector) {
+    let name = &vector.name;
+    // As a worker does before it repeats PC2.
+    fs::write(&sector.sealed, vector.staged()).expect("writable");
     let comm_d = vector.comm_d();
     let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
     let digest = |layer| vector.digest_of(&layer_file(layer)).to_owned();
