@@ -36,6 +36,7 @@ const LAYERS: [(&str, u8, &[&str]); 19] = [
 
 /// Which files may contain unsafe code, and how many blocks, functions and impls of it.
 const UNSAFE: &[(&str, usize)] = &[
+    ("crates/seal-field/src/fr8/nodes.rs", 2),
     ("crates/seal-host/src/affinity.rs", 2),
     ("crates/seal-host/src/child.rs", 1),
     ("crates/seal-host/src/labels.rs", 8),
@@ -43,6 +44,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("crates/seal-host/src/memory_files.rs", 1),
     ("crates/seal-host/src/numa.rs", 4),
     ("crates/seal-host/src/ring.rs", 5),
+    ("crates/seal-poseidon/src/ifma.rs", 1),
     ("crates/seal-sha256/src/chacha8/avx2.rs", 2),
     ("crates/seal-sha256/src/chacha8/avx512.rs", 2),
     ("crates/seal-sha256/src/prefetch.rs", 1),

@@ -10,6 +10,10 @@
 //!
 //! Knows nothing of hashes, trees or proofs.
 
+#[cfg(target_arch = "x86_64")]
+pub mod fr8;
 mod ifma;
+mod limbs;
 
 pub use ifma::Ifma;
+pub use limbs::{LIMB_BITS, LIMBS, Limbs, limbs_of_bytes, limbs_of_words};

@@ -1,9 +1,14 @@
 //! Choice of the kernel at run time.
 
+#[cfg(target_arch = "x86_64")]
+use seal_field::Ifma;
+
 /// How a batch is computed. The variants wrap what proves that the processor can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isa {
     Portable,
+    #[cfg(target_arch = "x86_64")]
+    Ifma(Ifma),
 }
 
 /// The chosen kernel. Holding one is proof that this processor can run it.
@@ -28,7 +33,7 @@ impl Kernel {
         Self::available().last().unwrap_or(Self::portable())
     }
 
-    /// The kernel called `name`: `portable`.
+    /// The kernel called `name`: `portable` or `ifma`.
     pub fn by_name(name: &str) -> Result<Self, KernelError> {
         Self::available()
             .find(|kernel| kernel.name() == name)
@@ -37,7 +42,7 @@ impl Kernel {
 
     /// All kernels this processor can run, the fastest last.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Self::portable()].into_iter()
+        [Some(Self::portable()), Self::ifma()].into_iter().flatten()
     }
 
     /// The kernel that every processor can run.
@@ -45,10 +50,20 @@ impl Kernel {
         Self(Isa::Portable)
     }
 
+    /// The kernel for the 52-bit multiply-add of AVX-512, eight hashes at a time.
+    pub fn ifma() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        return Ifma::detect().map(|proof| Self(Isa::Ifma(proof)));
+        #[cfg(not(target_arch = "x86_64"))]
+        None
+    }
+
     /// The kernel's name.
     pub const fn name(self) -> &'static str {
         match self.0 {
             Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Ifma(_) => "ifma",
         }
     }
 }

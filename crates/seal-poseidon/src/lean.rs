@@ -114,7 +114,9 @@ impl Poseidon {
     }
 }
 
-fn derive<const WIDTH: usize>(reduction: Reduction, filter: bool) -> Lean {
+/// The lean form of the permutation of `WIDTH` elements, with the partial rounds as a filter or
+/// with the small matrix.
+pub(crate) fn derive<const WIDTH: usize>(reduction: Reduction, filter: bool) -> Lean {
     let plain = Plain::<WIDTH>::derive();
     let cheap = Cheap::derive(&plain);
     let radix = Fr::from(2).pow_vartime([u64::from(reduction.bits)]);

@@ -10,13 +10,14 @@
 //! (ePrint 2019/458), and the Filecoin specification, section "Poseidon".
 //!
 //! Knows nothing of trees, files or sectors.
-#![forbid(unsafe_code)]
 
 mod batch;
 mod constants;
 mod element;
 mod grain;
 mod hash;
+#[cfg(target_arch = "x86_64")]
+mod ifma;
 mod kernel;
 mod lean;
 mod matrix;
