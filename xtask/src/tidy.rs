@@ -36,7 +36,14 @@ const LAYERS: [(&str, u8, &[&str]); 19] = [
 
 /// Which files may contain unsafe code, and how many blocks, functions and impls of it.
 const UNSAFE: &[(&str, usize)] = &[
+    ("crates/seal-field/src/curve/ifma_g1.rs", 2),
+    ("crates/seal-field/src/curve/ifma_g2.rs", 2),
+    ("crates/seal-field/src/curve/kernel.rs", 2),
+    ("crates/seal-field/src/fp.rs", 10),
+    ("crates/seal-field/src/fp_ifma.rs", 5),
     ("crates/seal-field/src/fr8/nodes.rs", 2),
+    ("crates/seal-field/src/fr_ifma.rs", 4),
+    ("crates/seal-field/src/ntt/ifma.rs", 8),
     ("crates/seal-host/src/affinity.rs", 2),
     ("crates/seal-host/src/child.rs", 1),
     ("crates/seal-host/src/labels.rs", 8),

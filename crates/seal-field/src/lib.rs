@@ -10,10 +10,17 @@
 //!
 //! Knows nothing of hashes, trees or proofs.
 
+pub mod curve;
+mod fp;
+#[cfg(target_arch = "x86_64")]
+mod fp_ifma;
 #[cfg(target_arch = "x86_64")]
 pub mod fr8;
+#[cfg(target_arch = "x86_64")]
+mod fr_ifma;
 mod ifma;
 mod limbs;
+pub mod ntt;
 
 pub use ifma::Ifma;
 pub use limbs::{LIMB_BITS, LIMBS, Limbs, limbs_of_bytes, limbs_of_words};

@@ -1,0 +1,92 @@
+//! Lists of points in the form of a kernel.
+
+use super::kernel::{Curve, CurveKernel};
+
+/// Points of one curve in the Montgomery form of one kernel.
+#[derive(Clone, Debug)]
+pub struct Points<C: Curve> {
+    kernel: CurveKernel,
+    packed: Vec<C::Packed>,
+}
+
+/// A point in a file that is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PointFault {
+    /// Its place in the list, from 0.
+    pub index: usize,
+}
+
+impl<C: Curve> Points<C> {
+    /// `count` times the point at infinity.
+    pub fn infinity(kernel: CurveKernel, count: usize) -> Self {
+        Self { kernel, packed: vec![C::Packed::default(); count] }
+    }
+
+    /// The given points.
+    pub fn of_affine(kernel: CurveKernel, points: &[C::Affine]) -> Self {
+        Self { kernel, packed: points.iter().map(|point| C::pack(kernel, point)).collect() }
+    }
+
+    /// Appends the points of `bytes`, uncompressed as zcash's format has them, each checked to be
+    /// on the curve. Bytes behind the last whole point are left alone.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<(), PointFault> {
+        let points = bytes.chunks_exact(C::BYTES);
+        self.packed.reserve(points.len());
+        for (index, bytes) in points.enumerate() {
+            let point = C::decode(bytes).ok_or(PointFault { index })?;
+            self.packed.push(C::pack(self.kernel, &point));
+        }
+        Ok(())
+    }
+
+    /// The kernel that adds them.
+    pub fn kernel(&self) -> CurveKernel {
+        self.kernel
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.packed.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.packed.is_empty()
+    }
+
+    /// The point at `index`, in blst's form.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn get(&self, index: usize) -> C::Affine {
+        C::unpack(self.kernel, &self.packed[index])
+    }
+
+    /// Whether the point at `index` is the one at infinity.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn is_infinity(&self, index: usize) -> bool {
+        self.packed[index] == C::Packed::default()
+    }
+
+    /// Puts other points behind these.
+    ///
+    /// # Panics
+    ///
+    /// If they belong to another kernel.
+    pub fn append(&mut self, mut other: Self) {
+        assert!(self.kernel == other.kernel, "one kernel");
+        self.packed.append(&mut other.packed);
+    }
+
+    pub(crate) fn packed(&self) -> &[C::Packed] {
+        &self.packed
+    }
+
+    pub(crate) fn packed_mut(&mut self) -> &mut [C::Packed] {
+        &mut self.packed
+    }
+}
