@@ -13,7 +13,10 @@ use test_support::client::Processor;
 use test_support::data;
 use test_support::vector::file_digest;
 
-use crate::cargo::{binary, build_binaries, cargo, root, target};
+use crate::bench::{
+    build_peer, ensure_parents, median, parents, peak_memory, peak_of, stage_data, write_result,
+};
+use crate::cargo::{binary, build_binaries, target};
 use crate::out::{say, step};
 
 /// Blocks on the serial chain of a label, and what one takes at best with one lane: 32 round
@@ -83,40 +86,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     report(args, &bench, &ours, &theirs)
 }
 
-fn build_peer() -> Result<PathBuf> {
-    let dir = target().join("peer");
-    let manifest = root().join("benches/peer/Cargo.toml");
-    let manifest = manifest.to_str().context("the repository's path is UTF-8")?;
-    let build = ["build", "--release", "--manifest-path", manifest];
-    cargo(&build, &[("CARGO_TARGET_DIR", dir.as_os_str())])
-        .context("the peer needs libhwloc (Debian: libhwloc-dev)")?;
-    Ok(dir.join("release/peer"))
-}
-
 impl Bench {
     fn prepare(proof: RegisteredProof, dir: PathBuf, sectors: usize) -> Result<Self> {
         step(&format!("preparing {sectors} sectors of {proof}"));
-        let input = dir.join("input");
-        crate::sector::write_input(&input, proof.sector_size().unpadded_bytes())?;
-        let output = Command::new(binary("oracle"))
-            .args(["add-piece", "--proof", &proof.to_string(), "--input"])
-            .arg(&input)
-            .arg("--staged")
-            .arg(dir.join("staged"))
-            .stderr(Stdio::null())
-            .output()
-            .context("cannot start oracle")?;
-        ensure!(output.status.success(), "oracle add-piece failed");
-        std::fs::remove_file(&input)?;
-        let added: Value = serde_json::from_slice(&output.stdout)?;
-        let status = Command::new(binary("pc1-exec"))
-            .args(["parents", "--proof", &proof.to_string()])
-            .env("FIL_PROOFS_PARENT_CACHE", parents())
-            .stdout(Stdio::null())
-            .status()
-            .context("cannot start pc1-exec")?;
-        ensure!(status.success(), "pc1-exec parents failed");
-        Ok(Self { proof, dir, pieces: added["piece_infos"].clone(), expected: vec![None; sectors] })
+        let pieces = stage_data(proof, &dir)?;
+        ensure_parents(proof)?;
+        Ok(Self { proof, dir, pieces, expected: vec![None; sectors] })
     }
 
     fn task(&self, sector: usize) -> Value {
@@ -193,7 +168,7 @@ impl Bench {
     fn peer(&mut self, peer: &Path) -> Result<Run> {
         self.clear()?;
         let started = Instant::now();
-        let mut layers = Vec::new();
+        let (mut layers, mut memory) = (Vec::new(), None);
         for sector in 0..self.expected.len() {
             let task = self.dir.join("task.json");
             std::fs::write(&task, self.task(sector).to_string())?;
@@ -207,11 +182,12 @@ impl Bench {
             let log = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.success(), "the peer failed: {log}");
             layers.extend(peer_layer_seconds(&log));
+            memory = memory.max(peak_of(&log));
         }
         let seconds = started.elapsed().as_secs_f64();
         self.check()?;
         say(&format!("    peer  {seconds:>8.2} s"));
-        Ok(Run { seconds, layers, memory: None })
+        Ok(Run { seconds, layers, memory })
     }
 }
 
@@ -220,17 +196,6 @@ struct Run {
     /// Labelling alone, layer by layer of all sectors.
     layers: Vec<f64>,
     memory: Option<u64>,
-}
-
-fn parents() -> PathBuf {
-    target().join("parents")
-}
-
-/// The most memory the process ever had, in bytes.
-fn peak_memory(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 /// `label_ms` of the executor's log lines.
@@ -257,12 +222,6 @@ fn peer_layer_seconds(log: &str) -> Vec<f64> {
         }
     }
     layers
-}
-
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 fn report(args: &Args, bench: &Bench, ours: &[Run], theirs: &[Run]) -> Result<()> {
@@ -307,10 +266,11 @@ fn report(args: &Args, bench: &Bench, ours: &[Run], theirs: &[Run]) -> Result<()
     if let Some(ratio) = ratio {
         say(&format!("  ours is {ratio:.2} times as fast"));
     }
+    let result = json!({ "ours": us, "peer": peer, "ratio": ratio, "clock_ghz": ghz,
+        "limit_ns_per_label": limit_ns, "proof": bench.proof.to_string() });
     write_result(
-        args,
-        json!({ "ours": us, "peer": peer, "ratio": ratio, "clock_ghz": ghz,
-        "limit_ns_per_label": limit_ns, "proof": bench.proof.to_string() }),
+        &format!("pc1-{}", args.sector_size),
+        json!({ "sectors": args.sectors, "result": result }),
     )
 }
 
@@ -337,30 +297,6 @@ fn measured_ghz() -> f64 {
     chain.max(mhz / 1000.0)
 }
 
-fn write_result(args: &Args, result: Value) -> Result<()> {
-    let text = |command: &str, arguments: &[&str]| -> String {
-        let output = Command::new(command).args(arguments).current_dir(root()).output();
-        output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned()).unwrap_or_default()
-    };
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpu.lines().find(|line| line.starts_with("model name"));
-    let cpu = cpu.and_then(|line| line.split(':').nth(1)).unwrap_or("unknown").trim().to_owned();
-    let date = text("date", &["-u", "+%Y-%m-%dT%H-%M-%SZ"]);
-    let record = json!({
-        "command": std::env::args().skip(1).collect::<Vec<_>>().join(" "),
-        "commit": text("git", &["rev-parse", "--short", "HEAD"]),
-        "cpu": cpu, "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "kernel": text("uname", &["-r"]), "date": date, "sectors": args.sectors,
-        "result": result,
-    });
-    let dir = root().join("benches/runs");
-    std::fs::create_dir_all(&dir)?;
-    let file = dir.join(format!("pc1-{}-{date}.json", args.sector_size));
-    std::fs::write(&file, serde_json::to_string_pretty(&record)? + "\n")?;
-    say(&format!("  kept in {}", file.display()));
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,11 +307,5 @@ mod tests {
         assert_eq!(peer_layer_seconds(log), [1.5, 2.5]);
         let log = "{\"label_ms\":1500,\"message\":\"x\"}\nnot json\n{\"message\":\"y\"}";
         assert_eq!(layer_seconds(log), [1.5]);
-    }
-
-    #[test]
-    fn the_median_is_the_middle_one() {
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
-        assert_eq!(median(std::iter::empty()), None);
     }
 }

@@ -1,7 +1,9 @@
 //! The project's own commands. `cargo xtask help` lists them.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod bench_pc1;
+mod bench_pc2;
 mod cargo;
 mod out;
 mod seal;
@@ -25,6 +27,8 @@ enum Command {
     Test(test::Args),
     /// Measure PC1 of whole sectors, if wanted against the published crates in the same run.
     BenchPc1(bench_pc1::Args),
+    /// Measure PC2 of a whole sector, if wanted against the published crates in the same run.
+    BenchPc2(bench_pc2::Args),
     /// Check placement on an emulated machine with two NUMA nodes; needs QEMU.
     VmTest(vm_test::Args),
     /// Check the structure only: layers, unsafe code, documents.
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
         Command::Seal(args) => seal::run(&args),
         Command::Test(args) => test::run(&args),
         Command::BenchPc1(args) => bench_pc1::run(&args),
+        Command::BenchPc2(args) => bench_pc2::run(&args),
         Command::VmTest(args) => vm_test::run(&args),
         Command::Tidy => tidy::run(),
     };

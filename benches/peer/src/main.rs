@@ -1,8 +1,9 @@
 //! The published sealing crates as a benchmark peer.
 //!
-//! `peer FILE` does the PC1 task in FILE, the same that `pc1-exec run --task FILE` does, and
-//! writes its output to standard output. Log lines of the crates go to standard error with the
-//! milliseconds since the start.
+//! `peer FILE` does the PC1 or PC2 task in FILE, the same that `pc1-exec run --task FILE` or
+//! `pc2-exec run --task FILE` does, and writes its output to standard output. Log lines of the
+//! crates go to standard error with the milliseconds since the start; the last line there is the
+//! most memory that the process had, as `/proc` tells it.
 #![forbid(unsafe_code)]
 
 use std::io::Write;
@@ -11,12 +12,28 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use filecoin_proofs_api::seal::seal_pre_commit_phase1;
+use filecoin_proofs_api::seal::{
+    SealPreCommitPhase1Output, seal_pre_commit_phase1, seal_pre_commit_phase2,
+};
 use filecoin_proofs_api::{PieceInfo, ProverId, RegisteredSealProof, SectorId, Ticket};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-struct Task {
+#[serde(untagged)]
+enum Task {
+    Pc1(Pc1),
+    Pc2(Pc2),
+}
+
+#[derive(Deserialize)]
+struct Pc2 {
+    pc1out: SealPreCommitPhase1Output,
+    cache_dir: PathBuf,
+    sealed_file: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Pc1 {
     registered_proof: RegisteredSealProof,
     cache_path: PathBuf,
     in_path: PathBuf,
@@ -56,17 +73,28 @@ fn main() -> Result<()> {
     log::set_max_level(log::LevelFilter::Info);
     let file = std::env::args_os().nth(1).context("usage: peer FILE")?;
     let task: Task = serde_json::from_str(&std::fs::read_to_string(file)?)?;
-    let output = seal_pre_commit_phase1(
-        task.registered_proof,
-        task.cache_path,
-        task.in_path,
-        task.out_path,
-        task.prover_id,
-        SectorId::from(task.sector_id),
-        task.ticket,
-        &task.piece_infos,
-    )?;
     let mut stdout = std::io::stdout().lock();
-    serde_json::to_writer(&mut stdout, &output)?;
-    Ok(stdout.write_all(b"\n")?)
+    match task {
+        Task::Pc1(task) => {
+            let output = seal_pre_commit_phase1(
+                task.registered_proof,
+                task.cache_path,
+                task.in_path,
+                task.out_path,
+                task.prover_id,
+                SectorId::from(task.sector_id),
+                task.ticket,
+                &task.piece_infos,
+            )?;
+            serde_json::to_writer(&mut stdout, &output)?;
+        }
+        Task::Pc2(task) => {
+            let output = seal_pre_commit_phase2(task.pc1out, task.cache_dir, task.sealed_file)?;
+            serde_json::to_writer(&mut stdout, &output)?;
+        }
+    }
+    stdout.write_all(b"\n")?;
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
+    Ok(writeln!(std::io::stderr().lock(), "{peak}")?)
 }

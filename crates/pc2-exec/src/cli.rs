@@ -1,5 +1,6 @@
 //! The command line of `pc2-exec`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use seal_trees::{Backend, Cpu, Settings};
 use seal_types::Stage;
 use seal_wire::ExitCode;
 
+use crate::rates::rates;
 use crate::{LayerCheck, Pc2, start};
 
 /// What this executor acts on.
@@ -47,7 +49,8 @@ Environment:
 Other FIL_PROOFS_* variables have no effect here; those that are set are named at start.
 
 Examples:
-  pc2-exec run --task task.json        one sector from a file; the output goes to standard output";
+  pc2-exec run --task task.json        one sector from a file; the output goes to standard output
+  pc2-exec rates                       what this processor hashes per second";
 
 /// Executor of pre-commit phase 2 (PC2): columns, trees and replica of a Filecoin sector.
 #[derive(Debug, Parser)]
@@ -91,6 +94,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         task: PathBuf,
     },
+    /// Measure the hashes per second of one thread by kernel and arity, and print them as a line
+    /// of JSON each.
+    Rates,
 }
 
 /// The whole program, up to its exit code.
@@ -118,6 +124,9 @@ pub fn main() -> ExitCode {
         tracing::error!("{error}");
         return ExitCode::Config;
     }
+    if let Some(Command::Rates) = cli.command {
+        return print_rates();
+    }
     let settings = Settings {
         memory_bytes: cli.serve.memory_mib << 20,
         self_check_samples: cli.serve.check_nodes,
@@ -136,8 +145,25 @@ pub fn main() -> ExitCode {
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor, &task),
         Some(Command::Processor { stage }) if !serves_stage(Stage::Pc2, stage) => ExitCode::Usage,
-        Some(Command::Processor { .. }) | None => {
+        Some(Command::Processor { .. } | Command::Rates) | None => {
             serve(Arc::new(executor), ServeOptions::concurrent(cli.serve.concurrent))
+        }
+    }
+}
+
+fn print_rates() -> ExitCode {
+    let print = || -> std::io::Result<()> {
+        let mut output = std::io::stdout().lock();
+        for rate in rates() {
+            output.write_all(&seal_wire::to_line(&rate))?;
+        }
+        output.flush()
+    };
+    match print() {
+        Ok(()) => ExitCode::Success,
+        Err(error) => {
+            tracing::error!(%error, "cannot write to standard output");
+            ExitCode::Failed
         }
     }
 }

@@ -76,6 +76,7 @@ fn tell(report: &Pc2Report, started: Instant) {
     let ms =
         |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let (direct_reads, direct_writes) = report.direct;
+    let stages = &report.stages;
     tracing::info!(
         device = report.device,
         block_nodes = report.block_nodes,
@@ -86,6 +87,12 @@ fn tell(report: &Pc2Report, started: Instant) {
         direct_writes,
         layers_checked = report.layers_checked,
         trees_ms = ms(report.trees),
+        readers = stages.reading.threads,
+        reading_ms = ms(stages.reading.time),
+        workers = stages.computing.threads,
+        computing_ms = ms(stages.computing.time),
+        writers = stages.writing.threads,
+        writing_ms = ms(stages.writing.time),
         self_check_ms = ms(report.self_check),
         publish_ms = ms(report.publish),
         elapsed_ms = ms(started.elapsed()),

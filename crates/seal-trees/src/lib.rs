@@ -35,6 +35,7 @@ pub use cpu::Cpu;
 pub use error::TreesError;
 pub use pc2::{Pc2Job, Pc2Paths, Pc2Report, Pc2Result, Settings, pre_commit2};
 pub use pieces::{Piece, PieceError, comm_d_of_pieces, zero_commitment};
+pub use pipeline::{Busy, Stages};
 pub use replica::SealedState;
 pub use tree_d::{ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d};
 pub use watch::{Part, PartUnit, Watch};

@@ -17,7 +17,7 @@ use crate::forest::Forest;
 use crate::inputs::{Inputs, samples};
 use crate::node_file::{NodeFile, ReadNodes};
 use crate::outputs::Outputs;
-use crate::pipeline::{Pipeline, Roots};
+use crate::pipeline::{Pipeline, Roots, Stages};
 use crate::replica::SealedState;
 use crate::self_check::SelfCheck;
 use crate::{Part, TreesError, Watch};
@@ -93,6 +93,8 @@ pub struct Pc2Report {
     pub layers_checked: bool,
     /// How long columns, replica and trees took.
     pub trees: Duration,
+    /// What of that time the threads worked.
+    pub stages: Stages,
     /// How long the self-check took.
     pub self_check: Duration,
     /// How long it took to bring the results to disk and give them their names.
@@ -144,7 +146,7 @@ pub fn pre_commit2(
         watch,
     };
     let digests = layers_checked.then(|| LayerDigests::new(inputs.layers.len()));
-    let Roots { comm_c, comm_r_last, comm_d: found } = pipeline.run(digests.as_ref())?;
+    let (Roots { comm_c, comm_r_last, comm_d: found }, stages) = pipeline.run(digests.as_ref())?;
     if found != comm_d.0 {
         let path = inputs.tree_d.path().to_path_buf();
         return Err(TreesError::Data { path, found: Commitment(found), wanted: comm_d });
@@ -182,6 +184,7 @@ pub fn pre_commit2(
         direct: (inputs.are_direct(), outputs.are_direct()),
         layers_checked,
         trees,
+        stages,
         self_check,
         publish: Duration::ZERO,
     };

@@ -9,8 +9,9 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use seal_types::{NODE_SIZE, Porep};
@@ -27,6 +28,16 @@ use crate::top::TreeTop;
 use crate::tree::Layout;
 use crate::tree_d::tree_d_layout;
 use crate::{Node, Part, TreesError, Watch};
+
+/// Threads that write. One would do but for the time that the disk takes to answer.
+const WRITERS: usize = 2;
+
+/// Threads that read. They wait for the disk, and hash with SHA-256 what they have read: a few do
+/// for many workers of Poseidon, and a device wants them to be no fewer than some of the cpus.
+fn readers() -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    cpus.div_ceil(8).max(2)
+}
 
 /// What makes and takes blocks.
 pub(crate) struct Pipeline<'a> {
@@ -46,6 +57,52 @@ pub(crate) struct Roots {
     pub(crate) comm_c: Node,
     pub(crate) comm_r_last: Node,
     pub(crate) comm_d: Node,
+}
+
+/// How long the threads of each stage worked, all together, and how many they are. What is left
+/// to the time of the whole, they waited for each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// Reading blocks, with digests and tree D.
+    pub reading: Busy,
+    /// Computing blocks.
+    pub computing: Busy,
+    /// Writing blocks.
+    pub writing: Busy,
+}
+
+/// The threads of a stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    /// How many they are.
+    pub threads: usize,
+    /// How long they worked, added up.
+    pub time: Duration,
+}
+
+/// Adds up working times of several threads.
+#[derive(Debug, Default)]
+struct Clock(AtomicU64);
+
+impl Clock {
+    fn time<T>(&self, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let result = work();
+        let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_add(nanos, Ordering::Relaxed);
+        result
+    }
+
+    fn of(self, threads: usize) -> Busy {
+        Busy { threads, time: Duration::from_nanos(self.0.into_inner()) }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Clocks {
+    reading: Clock,
+    computing: Clock,
+    writing: Clock,
 }
 
 /// The roots of a block's trees.
@@ -90,7 +147,10 @@ struct Next<'m> {
 impl Pipeline<'_> {
     /// Makes all results but for the auxiliary files. Adds the layers to `digests` if they are
     /// wanted.
-    pub(crate) fn run(&self, digests: Option<&LayerDigests>) -> Result<Roots, TreesError> {
+    pub(crate) fn run(
+        &self,
+        digests: Option<&LayerDigests>,
+    ) -> Result<(Roots, Stages), TreesError> {
         let mut memory =
             self.backend.memory(self.plan.memory_bytes()).map_err(|error| self.device(error))?;
         let (give_free, free) = unbounded();
@@ -102,7 +162,8 @@ impl Pipeline<'_> {
         let (give_filled, filled) = unbounded::<Filled<'_>>();
         let (give_computed, computed) = unbounded::<Filled<'_>>();
         let (tell, events) = unbounded();
-        let (readers, writers) = (self.readers(), self.writers());
+        let (readers, workers, writers) = (readers(), self.backend.workers().max(1), WRITERS);
+        let clocks = Clocks::default();
         let stopped = AtomicBool::new(false);
         let is_stopped = || stopped.load(Ordering::Relaxed);
 
@@ -114,44 +175,45 @@ impl Pipeline<'_> {
                     let _ = give_free.send(None);
                 }
             });
-            let (next, is_stopped) = (&next, &is_stopped);
+            let (next, clocks, is_stopped) = (&next, &clocks, &is_stopped);
             for _ in 0..readers {
                 let (tell, give) = (tell.clone(), give_filled.clone());
                 scope.spawn(move || {
-                    stage(&tell, || self.read_blocks(next, digests, &give, is_stopped));
+                    stage(&tell, || {
+                        self.read_blocks(next, digests, &give, &clocks.reading, is_stopped)
+                    });
                 });
             }
-            for _ in 0..self.backend.workers().max(1) {
+            for _ in 0..workers {
                 let (tell, take, give) = (tell.clone(), filled.clone(), give_computed.clone());
                 scope.spawn(move || {
-                    stage(&tell, || self.compute_blocks(&take, &give, is_stopped));
+                    stage(&tell, || {
+                        self.compute_blocks(&take, &give, &clocks.computing, is_stopped)
+                    });
                 });
             }
             for _ in 0..writers {
                 let (tell, take, give) = (tell.clone(), computed.clone(), give_free.clone());
                 scope.spawn(move || {
-                    stage(&tell, || self.write_blocks(&take, &give, &tell, is_stopped));
+                    stage(&tell, || {
+                        self.write_blocks(&take, &give, &tell, &clocks.writing, is_stopped)
+                    });
                 });
             }
             // A channel ends when the last thread that gives or takes there has ended.
             drop((tell, filled, give_filled, computed, give_computed));
             self.join(&events, &stop)
         });
-        ended.map_err(|failure| match failure {
+        let roots = ended.map_err(|failure| match failure {
             Failure::Error(error) => error,
             Failure::Panic(panic) => resume_unwind(panic),
-        })
-    }
-
-    /// Readers wait for the disk, and hash with SHA-256 what they have read: a few do for many
-    /// workers of Poseidon, and for a device there should be one for each of some cpus.
-    fn readers(&self) -> usize {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        cpus.div_ceil(8).max(2)
-    }
-
-    fn writers(&self) -> usize {
-        2
+        })?;
+        let stages = Stages {
+            reading: clocks.reading.of(readers),
+            computing: clocks.computing.of(workers),
+            writing: clocks.writing.of(writers),
+        };
+        Ok((roots, stages))
     }
 
     fn read_blocks<'m>(
@@ -159,29 +221,42 @@ impl Pipeline<'_> {
         next: &Mutex<Next<'m>>,
         digests: Option<&LayerDigests>,
         give: &Sender<Filled<'m>>,
+        clock: &Clock,
         stopped: &dyn Fn() -> bool,
     ) -> Result<(), TreesError> {
         let (data_hash, _) = tree_d_layout(self.porep.nodes())?;
         let mut rows = buffer(self.plan.work.block_nodes);
         while let Some(mut block) = self.begin(next, stopped) {
-            let (number, first) = (block.number, block.first_node(&self.plan));
-            let files = self.inputs.layers.iter().chain([&self.inputs.tree_d]);
-            let mut tree_d = Node::default();
-            for (index, (file, nodes)) in files.zip(block.inputs(&self.plan)).enumerate() {
-                file.read_block(first, nodes)?;
-                if index == self.inputs.layers.len() {
-                    tree_d = data_hash
-                        .root(nodes, &mut rows)
-                        .map_err(|bad| not_canonical(file, first, bad.index))?;
-                } else if let Some(digests) = digests {
-                    digests.add(index, number, nodes, stopped);
-                }
-            }
+            let tree_d =
+                clock.time(|| self.read(&mut block, data_hash, &mut rows, digests, stopped))?;
             if give.send(Filled { block, tree_d }).is_err() {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Reads a block and adds its layers to the digests. Returns the root of tree D over its data.
+    fn read(
+        &self,
+        block: &mut Block<'_>,
+        data_hash: RowHash,
+        rows: &mut [Node],
+        digests: Option<&LayerDigests>,
+        stopped: &dyn Fn() -> bool,
+    ) -> Result<Node, TreesError> {
+        let (number, first) = (block.number, block.first_node(&self.plan));
+        let (layers, tree_d) = (&self.inputs.layers, &self.inputs.tree_d);
+        let mut inputs = block.inputs(&self.plan);
+        for ((index, layer), nodes) in layers.iter().enumerate().zip(&mut inputs) {
+            layer.read_block(first, nodes)?;
+            if let Some(digests) = digests {
+                digests.add(index, number, nodes, stopped);
+            }
+        }
+        let data = inputs.next().expect("the data comes after the layers");
+        tree_d.read_block(first, data)?;
+        data_hash.root(data, rows).map_err(|bad| not_canonical(tree_d, first, bad.index))
     }
 
     /// The next block to read. Numbers and memory are given out together, so that the first block
@@ -201,6 +276,7 @@ impl Pipeline<'_> {
         &self,
         take: &Receiver<Filled<'m>>,
         give: &Sender<Filled<'m>>,
+        clock: &Clock,
         stopped: &dyn Fn() -> bool,
     ) -> Result<(), TreesError> {
         let mut worker =
@@ -210,7 +286,8 @@ impl Pipeline<'_> {
                 break;
             }
             let first = filled.block.first_node(&self.plan);
-            worker.compute(filled.block.view(&self.plan)).map_err(|error| match error {
+            let view = filled.block.view(&self.plan);
+            clock.time(|| worker.compute(view)).map_err(|error| match error {
                 ComputeError::Label { layer, node } => {
                     not_canonical(&self.inputs.layers[layer], first, node)
                 }
@@ -233,6 +310,7 @@ impl Pipeline<'_> {
         take: &Receiver<Filled<'m>>,
         give: &Sender<Option<&'m mut [Node]>>,
         tell: &Sender<Event>,
+        clock: &Clock,
         stopped: &dyn Fn() -> bool,
     ) -> Result<(), TreesError> {
         for Filled { mut block, tree_d } in take {
@@ -240,7 +318,8 @@ impl Pipeline<'_> {
                 break;
             }
             let number = block.number;
-            let roots = self.write(number, &block.view(&self.plan), tree_d)?;
+            let view = block.view(&self.plan);
+            let roots = clock.time(|| self.write(number, &view, tree_d))?;
             // Nobody waits for memory or events once the end has come.
             let _ = give.send(Some(block.memory));
             let _ = tell.send(Event::Done(number, roots));
