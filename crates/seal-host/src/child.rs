@@ -10,19 +10,8 @@ use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getppid};
 
-use crate::affinity::CpuMask;
-use crate::numa::Preferred;
-use crate::{CpuSet, NodeId};
-
-/// Where a child runs. What is asked for here holds before its first instruction, or it does not
-/// start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Placement {
-    /// The cpus it may use; `None` leaves it those of its parent.
-    pub cpus: Option<CpuSet>,
-    /// The NUMA node whose memory it should use.
-    pub preferred_node: Option<NodeId>,
-}
+use crate::placement::{Prepared, Step};
+use crate::{Cgroup, Placement};
 
 /// A child that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -69,67 +58,50 @@ impl std::fmt::Display for Ending {
     }
 }
 
-/// What is done in the child before exec, as the byte by which the child tells where it failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Step {
-    DieWithParent = 1,
-    Signals,
-    Affinity,
-    AffinityReadBack,
-    MemoryPolicy,
-    MemoryPolicyReadBack,
-}
-
 /// Everything the child needs between fork and exec, made before the fork.
 struct Before {
     parent: Pid,
-    cpus: Option<CpuMask>,
-    memory: Option<Preferred>,
+    place: Prepared,
     report: PipeWriter,
 }
 
-/// Starts `command` in a process group of its own, at its place, with no signal blocked, to be
-/// killed when the calling thread ends.
+/// Starts `command` as [`spawn_in`] does, in the cgroup of this process.
+pub fn spawn(command: Command, placement: &Placement) -> Result<Child, SpawnError> {
+    spawn_in(command, placement, None)
+}
+
+/// Starts `command` in a process group of its own, at its place, in the cgroup if one is given,
+/// with no signal blocked, to be killed when the calling thread ends.
 ///
 /// The kernel ties that to the thread, not the process: call this from a thread that lives as
 /// long as the process.
-pub fn spawn(mut command: Command, placement: &Placement) -> Result<Child, SpawnError> {
+pub fn spawn_in(
+    mut command: Command,
+    placement: &Placement,
+    cgroup: Option<&Cgroup>,
+) -> Result<Child, SpawnError> {
     let program = command.get_program().to_owned();
     let run = |source| SpawnError::Run { program: program.clone(), source };
-    let place = |step: Step, source| SpawnError::Place {
+    let place = |(step, source): (Step, io::Error)| SpawnError::Place {
         program: program.clone(),
-        step: step.describe(placement),
+        step: step.describe(placement, cgroup),
         source,
     };
-    let beyond = || io::Error::from_raw_os_error(libc::EINVAL);
     let (failed_step, report) = io::pipe().map_err(run)?;
-    let before = Before {
-        parent: Pid::this(),
-        cpus: match &placement.cpus {
-            Some(cpus) => Some(CpuMask::of(cpus).ok_or_else(|| place(Step::Affinity, beyond()))?),
-            None => None,
-        },
-        memory: match placement.preferred_node {
-            Some(node) => {
-                Some(Preferred::node(node).ok_or_else(|| place(Step::MemoryPolicy, beyond()))?)
-            }
-            None => None,
-        },
-        report,
-    };
+    let prepared = Prepared::new(placement, cgroup).map_err(place)?;
+    let before = Before { parent: Pid::this(), place: prepared, report };
     command.process_group(0);
     // SAFETY: between fork and exec only async-signal-safe things may be done, because other
     // threads may have held locks, that of the allocator included, at the fork. `Before::apply`
-    // makes system calls (prctl, getppid, sigprocmask, sched_setaffinity, sched_getaffinity, set_mempolicy,
-    // get_mempolicy, write) on memory that was made before the fork; its errors are plain errno
-    // values, which allocate nothing.
+    // makes system calls (prctl, getppid, sigprocmask, write, sched_setaffinity,
+    // sched_getaffinity, set_mempolicy, get_mempolicy, getrlimit, setrlimit) on memory that was
+    // made before the fork; its errors are plain errno values, which allocate nothing.
     unsafe { command.pre_exec(move || before.apply()) };
     let spawned = command.spawn();
     // Closes this process's end for writing, so that the read below ends.
     drop(command);
     spawned.map_err(|source| match read_step(failed_step) {
-        Some(step) => place(step, source),
+        Some(step) => place((step, source)),
         None => run(source),
     })
 }
@@ -167,7 +139,7 @@ fn to_pid(pid: u32) -> io::Result<Pid> {
 fn read_step(mut failed_step: PipeReader) -> Option<Step> {
     let mut byte = [0];
     failed_step.read_exact(&mut byte).ok()?;
-    Step::ALL.into_iter().find(|step| *step as u8 == byte[0])
+    Step::from_byte(byte[0])
 }
 
 impl Before {
@@ -182,7 +154,6 @@ impl Before {
 
     fn steps(&self) -> Result<(), (Step, io::Error)> {
         let at = |step: Step| move |error: io::Error| (step, error);
-        let not_effective = || io::Error::from_raw_os_error(libc::EINVAL);
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
             .map_err(|errno| at(Step::DieWithParent)(errno.into()))?;
         // The parent may have died before the request was made.
@@ -191,50 +162,7 @@ impl Before {
         }
         // The mask is inherited; a child that never sees SIGTERM could only be killed.
         SigSet::empty().thread_set_mask().map_err(|errno| at(Step::Signals)(errno.into()))?;
-        if let Some(cpus) = &self.cpus {
-            cpus.apply().map_err(at(Step::Affinity))?;
-            // The kernel drops cpus it does not grant without an error.
-            if CpuMask::current().map_err(at(Step::AffinityReadBack))? != *cpus {
-                return Err(at(Step::AffinityReadBack)(not_effective()));
-            }
-        }
-        if let Some(memory) = &self.memory {
-            memory.apply().map_err(at(Step::MemoryPolicy))?;
-            if !memory.is_current().map_err(at(Step::MemoryPolicyReadBack))? {
-                return Err(at(Step::MemoryPolicyReadBack)(not_effective()));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Step {
-    const ALL: [Self; 6] = [
-        Self::DieWithParent,
-        Self::Signals,
-        Self::Affinity,
-        Self::AffinityReadBack,
-        Self::MemoryPolicy,
-        Self::MemoryPolicyReadBack,
-    ];
-
-    fn describe(self, placement: &Placement) -> String {
-        let cpus = placement.cpus.as_ref().map(CpuSet::to_string).unwrap_or_default();
-        let node = placement.preferred_node.map(|node| node.to_string()).unwrap_or_default();
-        match self {
-            Self::DieWithParent => "tie its life to this process".to_owned(),
-            Self::Signals => "let it receive signals".to_owned(),
-            Self::Affinity => format!("confine it to cpus {cpus}"),
-            Self::AffinityReadBack => {
-                format!("confine it to cpus {cpus}: the kernel grants only some of them")
-            }
-            Self::MemoryPolicy => format!(
-                "make it prefer the memory of NUMA node {node} (containers may need CAP_SYS_NICE)"
-            ),
-            Self::MemoryPolicyReadBack => {
-                format!("make it prefer the memory of NUMA node {node}: the kernel says otherwise")
-            }
-        }
+        self.place.apply()
     }
 }
 
@@ -243,6 +171,7 @@ pub(crate) mod tests {
     use std::process::Stdio;
 
     use super::*;
+    use crate::{Binding, CpuSet, NodeId, ResourceLimit};
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -261,7 +190,7 @@ pub(crate) mod tests {
         let all: CpuSet = (0..64).collect();
         for cpu in crate::grantable_cpus(&all).expect("asked").iter() {
             let placement =
-                Placement { cpus: Some([cpu].into_iter().collect()), preferred_node: None };
+                Placement { cpus: Some([cpu].into_iter().collect()), ..Placement::default() };
             let status = output("grep Cpus_allowed_list /proc/self/status", &placement);
             assert_eq!(status, format!("Cpus_allowed_list:\t{cpu}\n"));
         }
@@ -275,7 +204,7 @@ pub(crate) mod tests {
             ([1, 1 << 20], "cannot confine it to cpus 1,1048576"),
         ] {
             let placement =
-                Placement { cpus: Some(cpus.into_iter().collect()), preferred_node: None };
+                Placement { cpus: Some(cpus.into_iter().collect()), ..Placement::default() };
             let error = spawn(shell("true"), &placement).expect_err("no machine has that many");
             assert_eq!(error.to_string(), format!("cannot start sh: {text}"));
         }
@@ -288,7 +217,7 @@ pub(crate) mod tests {
             note_skipped("this kernel has no NUMA nodes");
             return;
         };
-        let placement = Placement { cpus: None, preferred_node: Some(node) };
+        let placement = Placement { preferred_node: Some(node), ..Placement::default() };
         let maps = match spawn(shell("cat /proc/self/numa_maps"), &placement) {
             Ok(child) => child.wait_with_output().expect("can be waited for").stdout,
             Err(SpawnError::Place { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
@@ -304,11 +233,60 @@ pub(crate) mod tests {
     #[test]
     fn a_node_that_is_not_there_fails_the_start_and_is_named() {
         for node in [1000, 5000] {
-            let placement = Placement { cpus: None, preferred_node: Some(NodeId(node)) };
+            let placement =
+                Placement { preferred_node: Some(NodeId(node)), ..Placement::default() };
             let error = spawn(shell("true"), &placement).expect_err("no machine has that many");
             let text = format!("prefer the memory of NUMA node {node}");
             assert!(error.to_string().contains(&text), "{error}");
         }
+    }
+
+    #[test]
+    fn memory_that_must_be_of_one_node_is_bound_to_it() {
+        let node = crate::online_nodes(std::path::Path::new("/sys")).expect("readable");
+        let Some(node) = node.first().copied() else {
+            return note_skipped("this kernel has no NUMA nodes");
+        };
+        let placement = Placement {
+            preferred_node: Some(node),
+            binding: Binding::Strict,
+            ..Placement::default()
+        };
+        match spawn(shell("cat /proc/self/numa_maps"), &placement) {
+            Ok(child) => {
+                let maps = child.wait_with_output().expect("can be waited for").stdout;
+                let maps = String::from_utf8(maps).expect("text");
+                assert!(maps.contains(&format!("bind:{node}")), "{maps}");
+            }
+            Err(SpawnError::Place { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
+                note_skipped("memory policies are not permitted here");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn a_child_has_the_limits_that_are_asked_for() {
+        let hard = output("ulimit -Hn", &Placement::default());
+        for (open_files, told) in [
+            (ResourceLimit::Hard, format!("{hard}{hard}")),
+            (ResourceLimit::Exactly(40), format!("40\n{hard}")),
+        ] {
+            let placement = Placement { open_files, ..Placement::default() };
+            assert_eq!(output("ulimit -Sn; ulimit -Hn", &placement), told);
+        }
+        let locked_memory = ResourceLimit::Exactly(8192);
+        let placement = Placement { locked_memory, ..Placement::default() };
+        assert_eq!(output("ulimit -l", &placement), "8\n");
+    }
+
+    #[test]
+    fn a_limit_beyond_the_hard_limit_is_had_or_named() {
+        // No kernel lets a process have that many files.
+        let open_files = ResourceLimit::Exactly(1 << 40);
+        let placement = Placement { open_files, ..Placement::default() };
+        let error = spawn(shell("true"), &placement).expect_err("nobody may have that many");
+        assert_eq!(error.to_string(), "cannot start sh: cannot let it open 1099511627776 files");
     }
 
     #[test]

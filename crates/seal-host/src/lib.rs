@@ -6,6 +6,7 @@
 
 mod admission;
 mod affinity;
+mod cgroup;
 mod child;
 mod direct;
 mod direct_at;
@@ -19,6 +20,7 @@ mod memory;
 mod memory_files;
 mod numa;
 mod place_self;
+mod placement;
 mod ring;
 mod space;
 mod stdio;
@@ -30,7 +32,8 @@ pub use affinity::{
     BindError, allowed_cpus, bind_current_thread, confine_current_thread, grantable_cpus,
     online_cpus,
 };
-pub use child::{Ending, Placement, SpawnError, signal_group, spawn, wait_ended};
+pub use cgroup::{Cgroup, CgroupError, CgroupTree, Swept, Version as CgroupVersion, Wanted};
+pub use child::{Ending, SpawnError, signal_group, spawn, spawn_in, wait_ended};
 pub use direct::{DirectFile, read_through};
 pub use direct_at::{DirectPart, DirectReader};
 pub use files::{
@@ -43,6 +46,7 @@ pub use memory::{MemoryError, MemoryPolicy, PageChoice, Pages, Region};
 pub use memory_files::{BadPattern, MemoryFiles, PrepareError, Prepared};
 pub use numa::{Binding, NodeId, node_cpus, online_nodes, preferred_node};
 pub use place_self::{PLACEMENT_NAMES, PlaceError, Placed, place_self};
+pub use placement::{Placement, ResourceLimit};
 pub use ring::{RingConsumer, RingProducer, ring};
 pub use space::{SpaceError, free_bytes, is_all_holes, require_free};
 pub use stdio::{claim_stdout, has_reader};

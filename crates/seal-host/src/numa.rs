@@ -51,32 +51,39 @@ fn only_node(mask: &Mask) -> Option<NodeId> {
     if nodes.next().is_some() { None } else { u32::try_from(node).ok().map(NodeId) }
 }
 
-/// A policy that prefers the memory of one node, in the kernel's form.
+/// A policy about the memory of one node, in the kernel's form.
 #[derive(Clone, Debug)]
-pub(crate) struct Preferred(Mask);
+pub(crate) struct Policy {
+    mode: i32,
+    nodes: Mask,
+}
 
-impl Preferred {
+impl Policy {
     /// The policy, or `None` if the node is beyond what a mask holds.
-    pub(crate) fn node(node: NodeId) -> Option<Self> {
-        mask_of(node).map(Self)
+    pub(crate) fn new(node: NodeId, binding: Binding) -> Option<Self> {
+        let mode = match binding {
+            Binding::Strict => libc::MPOL_BIND,
+            Binding::Preferred => libc::MPOL_PREFERRED,
+        };
+        Some(Self { mode, nodes: mask_of(node)? })
     }
 
     /// Sets the policy of the calling thread, which it hands on by fork and exec.
     /// Async-signal-safe.
     pub(crate) fn apply(&self) -> io::Result<()> {
         // SAFETY: set_mempolicy(2) takes a mode, a pointer to a mask and the number of its bits.
-        // The pointer is to `self.0`, valid for reading that many bits during the call. (The
+        // The pointer is to `self.nodes`, valid for reading that many bits during the call. (The
         // kernel looks at one bit less than it is told.)
         let result = unsafe {
-            libc::syscall(libc::SYS_set_mempolicy, libc::MPOL_PREFERRED, self.0.as_ptr(), MASK_BITS)
+            libc::syscall(libc::SYS_set_mempolicy, self.mode, self.nodes.as_ptr(), MASK_BITS)
         };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Whether this is the policy of the calling thread. Async-signal-safe.
     pub(crate) fn is_current(&self) -> io::Result<bool> {
-        let (mode, mask) = thread_policy()?;
-        Ok(mode == libc::MPOL_PREFERRED && mask == self.0)
+        let (mode, nodes) = thread_policy()?;
+        Ok(mode == self.mode && nodes == self.nodes)
     }
 }
 
@@ -109,11 +116,12 @@ pub fn preferred_node() -> Option<NodeId> {
 }
 
 /// How strictly memory stays on the node it is meant for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Binding {
     /// Memory of that node or none.
     Strict,
     /// Memory of that node as long as there is any, then of others.
+    #[default]
     Preferred,
 }
 
@@ -210,7 +218,7 @@ mod tests {
     fn a_thread_knows_the_node_it_was_told() {
         let thread = std::thread::spawn(|| {
             let before = preferred_node();
-            let told = Preferred::node(NodeId(0)).expect("within the mask").apply();
+            let told = Policy::new(NodeId(0), Binding::Preferred).expect("within the mask").apply();
             (before, told.map(|()| preferred_node()))
         });
         let (before, told) = thread.join().expect("no panic");
@@ -223,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_node_beyond_the_mask_is_no_policy() {
-        assert!(Preferred::node(NodeId(1023)).is_some());
-        assert!(Preferred::node(NodeId(1024)).is_none());
+        assert!(Policy::new(NodeId(1023), Binding::Preferred).is_some());
+        assert!(Policy::new(NodeId(1024), Binding::Preferred).is_none());
     }
 }

@@ -4,10 +4,10 @@
 
 use std::path::Path;
 
-use crate::numa::Preferred;
 use seal_types::CpuListError;
 
-use crate::{BindError, CpuSet, FileError, NodeId, confine_current_thread, online_nodes};
+use crate::numa::Policy;
+use crate::{BindError, Binding, CpuSet, FileError, NodeId, confine_current_thread, online_nodes};
 
 /// The names of the environment by which a process is told its place.
 pub const PLACEMENT_NAMES: [&str; 3] =
@@ -98,7 +98,7 @@ fn place_on(sys_root: &Path, get: impl Fn(&str) -> Option<String>) -> Result<Pla
     if let Some(node) = node {
         let memory = |source| PlaceError::Memory { node, source };
         let invalid = || std::io::Error::from_raw_os_error(libc::EINVAL);
-        let preferred = Preferred::node(node).ok_or_else(|| memory(invalid()))?;
+        let preferred = Policy::new(node, Binding::Preferred).ok_or_else(|| memory(invalid()))?;
         preferred.apply().map_err(memory)?;
         if !preferred.is_current().map_err(memory)? {
             return Err(memory(invalid()));

@@ -18,7 +18,7 @@ pub(crate) fn check(config: &Config, own_binary: &Path, machine: &Machine) -> (S
         code = ExitCode::Config;
     }
     for (stage, tables) in &config.executors {
-        let plan = match Plan::new(config, *stage, own_binary) {
+        let plan = match Plan::new(config, *stage, own_binary, None) {
             Ok(plan) => plan,
             Err(PlanError::NoBin { .. } | PlanError::NoExecutor { .. }) => {
                 let _ = writeln!(text, "{stage}: left to the worker: no bin is named");
@@ -38,6 +38,9 @@ pub(crate) fn check(config: &Config, own_binary: &Path, machine: &Machine) -> (S
         }
         if !problems.is_empty() && code == ExitCode::Success {
             code = ExitCode::Start;
+        }
+        for doubt in plan.doubts(machine) {
+            let _ = writeln!(text, "  warning: {doubt}");
         }
         for (name, warning) in plan.env_warnings() {
             let _ = writeln!(text, "  warning: {} {warning}", name.display());

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use seal_host::Binding;
 use seal_limits::Resource;
 
 use crate::{ExecutorPlan, Machine, Plan};
@@ -42,6 +43,9 @@ pub fn describe(plan: &Plan, machine: &Machine) -> String {
     for (name, warning) in warnings {
         push(&mut text, &format!("  {} {warning}", name.display()));
     }
+    for doubt in plan.doubts(machine) {
+        push(&mut text, &format!("\nprobably not meant: {doubt}"));
+    }
     let problems = plan.problems(machine);
     if problems.is_empty() {
         text.push_str("\nThis machine has what the executors need.\n");
@@ -67,10 +71,18 @@ fn describe_executor(text: &mut String, executor: &ExecutorPlan) {
     push(text, &format!("\n{} (line {}):", executor.key, executor.line));
     push(text, &format!("  command      {command}"));
     if let Some(cpus) = &executor.placement.cpus {
-        push(text, &format!("  cpus         {cpus} ({} in all, by affinity)", cpus.len()));
+        let by = match &executor.group {
+            Some(group) => format!("cgroup {}", group.tree.version()),
+            None => "affinity".to_owned(),
+        };
+        push(text, &format!("  cpus         {cpus} ({} in all, by {by})", cpus.len()));
     }
     if let Some(node) = executor.placement.preferred_node {
-        push(text, &format!("  memory       preferably of NUMA node {node}"));
+        let how = match executor.placement.binding {
+            Binding::Preferred => "preferably",
+            Binding::Strict => "only",
+        };
+        push(text, &format!("  memory       {how} of NUMA node {node}"));
     }
     match executor.concurrent {
         Some(most) => push(text, &format!("  tasks        at most {most} at once")),
@@ -89,8 +101,8 @@ fn describe_executor(text: &mut String, executor: &ExecutorPlan) {
     let wait = humantime::format_duration(executor.stable_wait);
     let restart = if executor.auto_restart { "restarted when it dies" } else { "not restarted" };
     push(text, &format!("  start        ready within {wait}, {restart}"));
-    if let Some(name) = &executor.group_name {
-        push(text, &format!("  cgroup       {name:?} is not made by this version"));
+    if let Some(group) = &executor.group {
+        push(text, &format!("  cgroup       {}", group.tree.path().join(&group.name).display()));
     }
 }
 
@@ -130,8 +142,8 @@ mod tests {
             envs = { CUDA_VISIBLE_DEVICES = "1", API_TOKEN = "secret", FIL_PROOFS_PARENTCACHE = "x" }
         "#;
         let config = seal_config::parse(Path::new("w.toml"), text).expect("well formed");
-        let plan =
-            Plan::new(&config, StageName::C2, Path::new("/bin/seal-supervisor")).expect("good");
+        let plan = Plan::new(&config, StageName::C2, Path::new("/bin/seal-supervisor"), None)
+            .expect("good");
         let root = tempfile::tempdir().expect("a temporary directory");
         test_support::write_sysfs(root.path(), "0-1", &["0-1"]).expect("writable");
         let machine = Machine::described(root.path()).expect("readable");
@@ -153,7 +165,6 @@ processors.c2[0] (line 10):
   environment  FIL_PROOFS_PARENTCACHE=x
   environment  nothing else
   start        ready within 5s, not restarted
-  cgroup       \"c2\" is not made by this version
 
 environment:
   FIL_PROOFS_PARENTCACHE is not a known setting; did you mean FIL_PROOFS_PARENT_CACHE?

@@ -12,6 +12,7 @@ mod cli;
 mod config_command;
 mod dry_run;
 mod event;
+mod groups;
 mod parent;
 mod place;
 mod plan;
@@ -25,6 +26,7 @@ mod supervisor;
 
 pub use cli::{Cli, Command, ConfigArgs, ProcessorArgs};
 pub use dry_run::describe;
+pub use groups::{GroupPlan, NoCgroups};
 pub use plan::{ExecutorPlan, Machine, Plan, PlanError, Problem};
 pub use restart::RestartPolicy;
 pub use run::run;

@@ -9,13 +9,17 @@ use std::io;
 use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use seal_config::{
-    Config, EnvWarning, ExecutorConfig, LockOrder, StageName, StageSettings, env_warning,
+    Config, EnvWarning, ExecutorConfig, LockOrder, MemoryBinding, MemoryLimit, StageName,
+    StageSettings, env_warning,
 };
-use seal_host::{CpuSet, NodeId, Placement};
+use seal_host::{Binding, CgroupTree, CpuSet, NodeId, Placement, ResourceLimit, Wanted};
 use seal_limits::{Needs, Resource};
+
+use crate::GroupPlan;
 
 /// The executors of a stage and the rules they run under.
 #[derive(Clone, Debug)]
@@ -59,8 +63,8 @@ pub struct ExecutorPlan {
     pub needs: Needs,
     /// Whether it is started again when it has died.
     pub auto_restart: bool,
-    /// A cgroup name, which has no effect yet.
-    pub group_name: Option<String>,
+    /// The cgroup it is put into, if it is.
+    pub group: Option<GroupPlan>,
 }
 
 /// A configuration that cannot be meant.
@@ -203,35 +207,67 @@ impl std::fmt::Display for Nodes<'_> {
 pub struct Machine {
     online: CpuSet,
     nodes: Vec<NodeId>,
-    grant: fn(&CpuSet) -> io::Result<CpuSet>,
+    node_cpus: BTreeMap<NodeId, CpuSet>,
+    grant: Grant,
+}
+
+/// Which of the cpus that are there the executors can have.
+#[derive(Clone, Debug)]
+enum Grant {
+    /// All.
+    All,
+    /// Those that the kernel lets a thread of this process use.
+    Asked,
+    /// Those of the cgroup in which theirs are made.
+    Within(CpuSet),
 }
 
 impl Machine {
-    /// The machine this process runs on.
-    pub fn this() -> Result<Self, seal_host::FileError> {
+    /// The machine this process runs on, with executors in the given cgroups, or placed by
+    /// affinity.
+    pub fn this(cgroups: Option<&CgroupTree>) -> Result<Self, seal_host::FileError> {
         let described = Self::described(Path::new("/sys"))?;
-        Ok(Self { grant: seal_host::grantable_cpus, ..described })
+        // A group that cannot tell its cpus will say so when the first executor gets one.
+        let within = cgroups.and_then(|tree| tree.available_cpus().ok());
+        Ok(Self { grant: within.map_or(Grant::Asked, Grant::Within), ..described })
     }
 
     /// A machine known only from its sysfs, all of which may be used.
     pub fn described(sys_root: &Path) -> Result<Self, seal_host::FileError> {
+        let nodes = seal_host::online_nodes(sys_root)?;
+        let cpus_of = |node: &NodeId| Ok((*node, seal_host::node_cpus(sys_root, *node)?));
         Ok(Self {
             online: seal_host::online_cpus(sys_root)?,
-            nodes: seal_host::online_nodes(sys_root)?,
-            grant: |wanted| Ok(wanted.clone()),
+            node_cpus: nodes.iter().map(cpus_of).collect::<Result<_, _>>()?,
+            nodes,
+            grant: Grant::All,
         })
+    }
+
+    fn granted(&self, wanted: &CpuSet) -> io::Result<CpuSet> {
+        match &self.grant {
+            Grant::All => Ok(wanted.clone()),
+            Grant::Asked => seal_host::grantable_cpus(wanted),
+            Grant::Within(cpus) => Ok(wanted.and(cpus)),
+        }
     }
 }
 
 impl Plan {
     /// The part of `config` that is about `stage`. `own_binary` is the supervisor's: executors lie
-    /// beside it, and it must not be one of them.
-    pub fn new(config: &Config, stage: StageName, own_binary: &Path) -> Result<Self, PlanError> {
+    /// beside it, and it must not be one of them. Executors get cgroups in `cgroups`, if there are.
+    pub fn new(
+        config: &Config,
+        stage: StageName,
+        own_binary: &Path,
+        cgroups: Option<&Arc<CgroupTree>>,
+    ) -> Result<Self, PlanError> {
         let executors = config.executors.get(&stage).map_or(&[][..], |list| list);
         if executors.is_empty() {
             return Err(PlanError::NoExecutor { path: config.path.clone(), stage });
         }
         let limit = config.concurrent.get(&stage);
+        let settings = config.supervisor.stage(stage);
         let plan = |(index, executor): (usize, &ExecutorConfig)| {
             let key = format!("processors.{stage}[{index}]");
             let bin = match (&executor.bin, stage.served()) {
@@ -254,10 +290,7 @@ impl Plan {
                 args: executor.args.clone(),
                 envs: executor.envs.clone(),
                 inherit_envs: executor.inherit_envs,
-                placement: Placement {
-                    cpus: executor.cpus.clone(),
-                    preferred_node: executor.numa_preferred.map(NodeId),
-                },
+                placement: placement(executor, &settings),
                 stable_wait: executor.stable_wait,
                 concurrent: executor.concurrent,
                 needs: executor
@@ -267,7 +300,20 @@ impl Plan {
                     .chain(limit.map(|_| Resource::Limit(stage.to_string())))
                     .collect(),
                 auto_restart: executor.auto_restart,
-                group_name: executor.group_name.clone(),
+                group: cgroups.map(|tree| GroupPlan {
+                    tree: tree.clone(),
+                    name: match &executor.group_name {
+                        Some(name) => format!("{name}/{stage}-{index}"),
+                        None => format!("{stage}-{index}"),
+                    },
+                    wanted: Wanted {
+                        cpus: executor.cpus.clone(),
+                        only_node: executor
+                            .numa_preferred
+                            .filter(|_| settings.memory == MemoryBinding::Strict)
+                            .map(NodeId),
+                    },
+                }),
             })
         };
         let locks =
@@ -283,13 +329,30 @@ impl Plan {
                 .iter()
                 .map(|(name, lock)| (Resource::Lock(name.clone()), lock.order.clone()))
                 .collect(),
-            settings: config.supervisor.stage(stage),
+            settings: settings.clone(),
         })
     }
 
     /// Everything that keeps the executors from being started on `machine`.
     pub fn problems(&self, machine: &Machine) -> Vec<Problem> {
         self.executors.iter().flat_map(|executor| executor.problems(machine)).collect()
+    }
+
+    /// What can be done, but is hardly meant.
+    pub fn doubts(&self, machine: &Machine) -> Vec<String> {
+        let doubt = |executor: &ExecutorPlan| {
+            let (node, cpus) =
+                (executor.placement.preferred_node?, executor.placement.cpus.as_ref()?);
+            let elsewhere = cpus.minus(machine.node_cpus.get(&node)?);
+            (!elsewhere.is_empty()).then(|| {
+                format!(
+                    "{} (line {}): numa_preferred = {node}, but cpus {elsewhere} of its cpuset \
+                     are on another NUMA node",
+                    executor.key, executor.line
+                )
+            })
+        };
+        self.executors.iter().filter_map(doubt).collect()
     }
 
     /// What is to be said of environment names, each name once.
@@ -317,7 +380,7 @@ impl ExecutorPlan {
             if !missing.is_empty() {
                 problems.push(Problem::NoCpus { key: key(), line, wanted, missing, online });
             } else {
-                match (machine.grant)(&wanted).map(|granted| wanted.minus(&granted)) {
+                match machine.granted(&wanted).map(|granted| wanted.minus(&granted)) {
                     Ok(refused) if refused.is_empty() => {}
                     Ok(refused) => {
                         problems.push(Problem::CpusRefused { key: key(), line, wanted, refused });
@@ -344,6 +407,25 @@ impl ExecutorPlan {
             .map(|(name, _)| name)
             .filter(|name| self.inherit_envs && !is_placement_name(name));
         self.envs.keys().map(OsString::from).chain(inherited).collect()
+    }
+}
+
+fn placement(executor: &ExecutorConfig, settings: &StageSettings) -> Placement {
+    Placement {
+        cpus: executor.cpus.clone(),
+        preferred_node: executor.numa_preferred.map(NodeId),
+        binding: match settings.memory {
+            MemoryBinding::Preferred => Binding::Preferred,
+            MemoryBinding::Strict => Binding::Strict,
+        },
+        open_files: settings
+            .nofile
+            .map_or(ResourceLimit::Hard, |count| ResourceLimit::Exactly(count.into())),
+        locked_memory: match settings.memlock {
+            None => ResourceLimit::Hard,
+            Some(MemoryLimit::Bytes(bytes)) => ResourceLimit::Exactly(bytes),
+            Some(MemoryLimit::Unlimited) => ResourceLimit::Unlimited,
+        },
     }
 }
 
@@ -411,7 +493,8 @@ mod tests {
         let (_dir, supervisor) = installed();
         for (name, executors) in [("scheme-a.toml", [2, 1, 1]), ("scheme-b.toml", [2, 2, 2])] {
             for (stage, count) in STAGES.into_iter().zip(executors) {
-                let plan = Plan::new(&scheme(name), stage, &supervisor).expect("a good scheme");
+                let plan =
+                    Plan::new(&scheme(name), stage, &supervisor, None).expect("a good scheme");
                 assert_eq!(problems(&plan, &machine), [""; 0], "{name} {stage}");
                 assert_eq!(plan.executors.len(), count);
             }
@@ -421,7 +504,8 @@ mod tests {
     #[test]
     fn the_needs_of_a_task_are_its_locks_and_its_stage() {
         let (_dir, supervisor) = installed();
-        let plan = Plan::new(&scheme("scheme-b.toml"), StageName::C2, &supervisor).expect("good");
+        let plan =
+            Plan::new(&scheme("scheme-b.toml"), StageName::C2, &supervisor, None).expect("good");
         let needs = plan.executors[1].needs.iter().map(Resource::to_string).collect::<Vec<_>>();
         assert_eq!(needs, ["lock gpu2", "limit of c2"]);
         assert_eq!(plan.counts.len(), 3);
@@ -433,7 +517,8 @@ mod tests {
         let machine = machine("0-1", &["0-1"]);
         let (dir, supervisor) = installed();
         fs::remove_file(dir.path().join("pc1-exec")).expect("there");
-        let plan = Plan::new(&scheme("scheme-a.toml"), StageName::Pc1, &supervisor).expect("good");
+        let plan =
+            Plan::new(&scheme("scheme-a.toml"), StageName::Pc1, &supervisor, None).expect("good");
         let pc1 = dir.path().join("pc1-exec");
         let missing = |index, line| {
             format!(
@@ -459,11 +544,42 @@ mod tests {
     }
 
     #[test]
+    fn cpus_of_another_node_than_the_preferred_one_are_doubted() {
+        let machine = machine("0-7", &["0-3", "4-7"]);
+        let text = "[[processors.pc1]]\nnuma_preferred = 0\ncgroup.cpuset = '2-5'\n\
+                    [[processors.pc1]]\nnuma_preferred = 1\ncgroup.cpuset = '4-7'";
+        let config = seal_config::parse(Path::new("w.toml"), text).expect("well formed");
+        let plan = Plan::new(&config, StageName::Pc1, Path::new("/bin/x"), None).expect("good");
+        assert_eq!(
+            plan.doubts(&machine),
+            ["processors.pc1[0] (line 1): numa_preferred = 0, but cpus 4-5 of its cpuset are on \
+              another NUMA node"]
+        );
+    }
+
+    #[test]
+    fn settings_become_limits_and_bindings_of_every_executor() {
+        let text = "[[processors.pc1]]\nnuma_preferred = 1\n[supervisor]\nmemory = 'strict'\n\
+                    nofile = 4096\n[supervisor.pc1]\nmemlock = '1GiB'\n[[processors.c2]]";
+        let config = seal_config::parse(Path::new("w.toml"), text).expect("well formed");
+        let placement = |stage| {
+            let plan = Plan::new(&config, stage, Path::new("/bin/x"), None).expect("good");
+            plan.executors[0].placement.clone()
+        };
+        let pc1 = placement(StageName::Pc1);
+        assert_eq!((pc1.preferred_node, pc1.binding), (Some(NodeId(1)), Binding::Strict));
+        assert_eq!(pc1.open_files, ResourceLimit::Exactly(4096));
+        assert_eq!(pc1.locked_memory, ResourceLimit::Exactly(1 << 30));
+        assert_eq!(placement(StageName::C2).locked_memory, ResourceLimit::Hard);
+    }
+
+    #[test]
     fn cpus_that_a_container_withholds_are_named() {
         let mut machine = machine("0-95", &["0-47", "48-95"]);
-        machine.grant = |wanted| Ok(wanted.iter().filter(|cpu| *cpu < 40).collect());
+        machine.grant = Grant::Within((0..40).collect());
         let (_dir, supervisor) = installed();
-        let plan = Plan::new(&scheme("scheme-a.toml"), StageName::Pc1, &supervisor).expect("good");
+        let plan =
+            Plan::new(&scheme("scheme-a.toml"), StageName::Pc1, &supervisor, None).expect("good");
         let problems = problems(&plan, &machine);
         assert!(problems[0].contains("does not let this process use cpus 40-41;"), "{problems:?}");
     }
@@ -476,7 +592,8 @@ mod tests {
         for bin in [&supervisor, &link] {
             let text = format!("\n[[processors.pc1]]\nbin = {:?}", bin.display().to_string());
             let config = seal_config::parse(Path::new("w.toml"), &text).expect("well formed");
-            let error = Plan::new(&config, StageName::Pc1, &supervisor).unwrap_err().to_string();
+            let error =
+                Plan::new(&config, StageName::Pc1, &supervisor, None).unwrap_err().to_string();
             assert!(error.starts_with("w.toml:2: processors.pc1[0].bin = "), "{error}");
             assert!(error.contains("is the supervisor itself; leave bin out"), "{error}");
         }
@@ -488,7 +605,7 @@ mod tests {
         let with = "[[processors.snap_prove]]\nbin = '/opt/damocles-worker'";
         let plan = |text| {
             let config = seal_config::parse(path, text).expect("well formed");
-            Plan::new(&config, StageName::SnapProve, Path::new("/bin/x"))
+            Plan::new(&config, StageName::SnapProve, Path::new("/bin/x"), None)
         };
         let plan_of_it = plan(with).expect("a binary is named");
         assert_eq!(plan_of_it.executors[0].program, Path::new("/opt/damocles-worker"));
@@ -502,7 +619,7 @@ mod tests {
     #[test]
     fn a_stage_without_executors_is_an_error() {
         let config = seal_config::parse(Path::new("w.toml"), "[[processors.pc1]]").expect("good");
-        let error = Plan::new(&config, StageName::C2, Path::new("/bin/x")).unwrap_err();
+        let error = Plan::new(&config, StageName::C2, Path::new("/bin/x"), None).unwrap_err();
         assert_eq!(
             error.to_string(),
             "w.toml has no [[processors.c2]] table; add one to run executors of c2"
@@ -523,7 +640,8 @@ mod tests {
     #[test]
     fn dead_names_of_the_schemes_are_reported_once() {
         let (_dir, supervisor) = installed();
-        let plan = Plan::new(&scheme("scheme-a.toml"), StageName::Pc1, &supervisor).expect("good");
+        let plan =
+            Plan::new(&scheme("scheme-a.toml"), StageName::Pc1, &supervisor, None).expect("good");
         let warnings = plan.env_warnings();
         assert_eq!(
             warnings.get(OsStr::new("FIL_PROOFS_MAXIMIZE_CACHING")),

@@ -8,18 +8,32 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 use seal_config::PLACEMENT_NAMES;
-use seal_host::SpawnError;
+use seal_host::{CgroupError, SpawnError};
 use seal_types::StageName;
 use seal_wire::LineReader;
 
 use crate::ExecutorPlan;
 use crate::event::{Event, FromExecutor, Tag};
+use crate::groups::OwnGroup;
 
 /// The process of an executor. It must be reaped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
     stdin: Option<Sender<Arc<Vec<u8>>>>,
+    /// What is in it ends with this.
+    group: Option<OwnGroup>,
+}
+
+/// An executor that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// Its cgroup cannot be had.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// Its process cannot be had.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
 }
 
 impl Process {
@@ -32,7 +46,7 @@ impl Process {
         stage: StageName,
         tag: Tag,
         events: &SyncSender<Event>,
-    ) -> Result<Self, SpawnError> {
+    ) -> Result<Self, StartError> {
         let mut command = Command::new(&plan.program);
         command.args(&plan.args);
         if !plan.inherit_envs {
@@ -43,14 +57,16 @@ impl Process {
             command.env_remove(name);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut child = seal_host::spawn(command, &plan.placement)?;
+        let group = plan.group.as_ref().map(|group| group.make(tag.start)).transpose()?;
+        let within = group.as_ref().and_then(OwnGroup::group);
+        let mut child = seal_host::spawn_in(command, &plan.placement, within)?;
         match attach(&mut child, stage, tag, events) {
-            Ok(stdin) => Ok(Self { child, stdin: Some(stdin) }),
+            Ok(stdin) => Ok(Self { child, stdin: Some(stdin), group }),
             Err(source) => {
                 // Without its threads it is of no use.
                 let _ = seal_host::signal_group(child.id(), Signal::SIGKILL);
                 let _ = child.wait();
-                Err(SpawnError::Run { program: plan.program.clone().into(), source })
+                Err(SpawnError::Run { program: plan.program.clone().into(), source }.into())
             }
         }
     }
@@ -71,8 +87,14 @@ impl Process {
         self.stdin = None;
     }
 
-    /// Signals it and all its descendants that stayed in its group.
+    /// Signals it and all its descendants that stayed in its process group; SIGKILL reaches all
+    /// of its cgroup.
     pub(crate) fn signal(&self, signal: Signal) {
+        if signal == Signal::SIGKILL
+            && let Some(group) = &self.group
+        {
+            group.kill();
+        }
         if let Err(error) = seal_host::signal_group(self.pid(), signal) {
             tracing::warn!(pid = self.pid(), %signal, %error, "an executor cannot be signalled");
         }

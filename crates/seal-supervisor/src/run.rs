@@ -4,17 +4,23 @@ use std::env;
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser;
 use seal_config::Config;
+use seal_host::{CgroupTree, place_self};
 use seal_wire::{ErrorCode, ExitCode, TaskError};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::{
     Cli, Command, ConfigArgs, Machine, Plan, ProcessorArgs, RuntimeDir, Timing, config_command,
-    default_path, describe, serve,
+    default_path, describe, groups, serve,
 };
+
+/// How long processes of executors may take to be gone after they were killed.
+const CGROUP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A failure with the exit code it leads to.
 struct Failure {
@@ -53,10 +59,30 @@ pub fn run() -> ExitCode {
 fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
     let config = seal_config::load(&args.config).map_err(because(ExitCode::Config))?;
     let own_binary = env::current_exe().map_err(because(ExitCode::Start))?;
+    place_self(|name| env::var(name).ok()).map_err(|error| {
+        let code = if error.is_nonsense() { ExitCode::Config } else { ExitCode::Start };
+        because(code)(error)
+    })?;
+    let cgroups = groups::open(config.supervisor.cgroup).map_err(because(ExitCode::Start))?;
+    let done = with_cgroups(args, &config, &own_binary, cgroups.as_ref());
+    if let Some(tree) = cgroups
+        && let Err(error) = tree.close(CGROUP_PATIENCE)
+    {
+        tracing::warn!("{}", because(ExitCode::Failed)(error).text);
+    }
+    done
+}
+
+fn with_cgroups(
+    args: &ProcessorArgs,
+    config: &Config,
+    own_binary: &Path,
+    cgroups: Option<&Arc<CgroupTree>>,
+) -> Result<ExitCode, Failure> {
     let mut plan =
-        Plan::new(&config, args.stage, &own_binary).map_err(because(ExitCode::Config))?;
+        Plan::new(config, args.stage, own_binary, cgroups).map_err(because(ExitCode::Config))?;
     args.overrule(&mut plan.settings);
-    let machine = Machine::this().map_err(because(ExitCode::Start))?;
+    let machine = Machine::this(cgroups.map(Arc::as_ref)).map_err(because(ExitCode::Start))?;
     if args.dry_run {
         let text = describe(&plan, &machine);
         io::stdout().write_all(text.as_bytes()).map_err(because(ExitCode::Failed))?;
@@ -65,13 +91,8 @@ fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
     for (name, warning) in plan.env_warnings() {
         tracing::warn!("environment: {} {warning}", name.display());
     }
-    for executor in &plan.executors {
-        if let Some(group) = &executor.group_name {
-            let key = &executor.key;
-            tracing::warn!(
-                "{key}.cgroup.group_name = {group:?}: no cgroup is made; the cpuset holds by affinity"
-            );
-        }
+    for doubt in plan.doubts(&machine) {
+        tracing::warn!("probably not meant: {doubt}");
     }
     let problems = plan.problems(&machine);
     if !problems.is_empty() {
@@ -82,13 +103,17 @@ fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
             "the executors cannot be started on this machine; --dry-run shows the whole plan";
         return Err(Failure { code: ExitCode::Start, text: text.to_owned() });
     }
-    let dir = runtime_dir(args.runtime_dir.as_deref(), Some(&config));
+    if let Some(tree) = cgroups {
+        groups::sweep(tree);
+    }
+    let dir = runtime_dir(args.runtime_dir.as_deref(), Some(config));
     let runtime_dir = RuntimeDir::open(&dir).map_err(because(ExitCode::Start))?;
     // Whatever else writes to standard output from here on writes to standard error.
     let output = seal_host::claim_stdout().map_err(because(ExitCode::Start))?;
     tracing::info!(
         config = %args.config.display(),
         runtime_dir = %runtime_dir.path().display(),
+        cgroups = cgroups.map(|tree| tree.path().display().to_string()),
         version = env!("CARGO_PKG_VERSION"),
         "supervisor starts"
     );
@@ -104,7 +129,13 @@ fn config(args: &ConfigArgs) -> Result<ExitCode, Failure> {
             let config = seal_config::load(path).map_err(because(ExitCode::Config))?;
             if args.check {
                 let own_binary = env::current_exe().map_err(because(ExitCode::Start))?;
-                let machine = Machine::this().map_err(because(ExitCode::Start))?;
+                let cgroups =
+                    groups::open(config.supervisor.cgroup).map_err(because(ExitCode::Start))?;
+                let machine = Machine::this(cgroups.as_deref());
+                if let Some(tree) = cgroups {
+                    tree.close(CGROUP_PATIENCE).map_err(because(ExitCode::Failed))?;
+                }
+                let machine = machine.map_err(because(ExitCode::Start))?;
                 config_command::check(&config, &own_binary, &machine)
             } else {
                 (seal_config::show(&config), ExitCode::Success)

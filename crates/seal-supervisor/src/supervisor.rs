@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use seal_config::StageSettings;
-use seal_host::SpawnError;
 use seal_limits::next_start;
 use seal_types::StageName;
 use seal_wire::{
@@ -21,7 +20,7 @@ use seal_wire::{
 use crate::event::{Event, FromExecutor, Tag};
 use crate::parent::{Outlet, await_signals, block_signals, read_requests};
 use crate::place::{Answer, Next, Place, Running, State, Task, shown, understand};
-use crate::process::Process;
+use crate::process::{Process, StartError};
 use crate::queue::Queue;
 use crate::restart::Verdict;
 use crate::semaphores::{LOOK_AGAIN, SharedSemaphores};
@@ -405,7 +404,7 @@ impl Supervisor {
         }
     }
 
-    fn failed_to_start(&mut self, index: usize, error: &SpawnError, now: Instant) {
+    fn failed_to_start(&mut self, index: usize, error: &StartError, now: Instant) {
         let error = TaskError::from_error(ErrorCode::Unavailable, error).message;
         self.after_death(index, None, &error, now);
     }

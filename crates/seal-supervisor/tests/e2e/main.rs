@@ -1,5 +1,6 @@
 //! The supervisor as its parent sees it, with a scripted executor that misbehaves on demand.
 
+mod cgroups;
 mod deaths;
 mod harness;
 mod input;

@@ -1,0 +1,102 @@
+//! The cgroups of executors: opened once, one made for each start of an executor, and removed with
+//! all that is in it when the executor is gone.
+
+use std::sync::Arc;
+
+use seal_config::CgroupUse;
+use seal_host::{Cgroup, CgroupError, CgroupTree, Wanted};
+use seal_wire::{ErrorCode, TaskError};
+
+/// Cgroups that were asked for and cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "supervisor.cgroup = \"always\", but no cgroup can be made: {reasons}; run as root, or as a \
+     unit of systemd with Delegate=cpuset and DelegateSubgroup="
+)]
+pub struct NoCgroups {
+    reasons: String,
+}
+
+/// Where the executors' cgroups are made, or `None` where cpu affinity does the same.
+pub(crate) fn open(wanted: CgroupUse) -> Result<Option<Arc<CgroupTree>>, NoCgroups> {
+    if wanted == CgroupUse::Never {
+        return Ok(None);
+    }
+    match CgroupTree::open() {
+        Ok(tree) => Ok(Some(Arc::new(tree))),
+        Err(errors) => {
+            let told =
+                |error: &CgroupError| TaskError::from_error(ErrorCode::Unavailable, error).message;
+            let reasons: Vec<_> = errors.iter().map(told).collect();
+            let reasons = reasons.join("; ");
+            if wanted == CgroupUse::Always {
+                return Err(NoCgroups { reasons });
+            }
+            tracing::info!(reasons, "no cgroup can be made; cpus hold by affinity");
+            Ok(None)
+        }
+    }
+}
+
+/// Ends what dead supervisors have left behind, and says so.
+pub(crate) fn sweep(tree: &CgroupTree) {
+    let swept = tree.sweep();
+    if !swept.killed.is_empty() {
+        let pids = &swept.killed;
+        tracing::warn!(?pids, "processes of supervisors that died were still there; killed");
+    }
+    for group in &swept.removed {
+        tracing::info!(group = %group.display(), "cgroup of a dead supervisor removed");
+    }
+    for error in &swept.errors {
+        let error = TaskError::from_error(ErrorCode::Internal, error).message;
+        tracing::warn!(error, "a cgroup of a dead supervisor stays");
+    }
+}
+
+/// The cgroup that an executor gets at each start.
+#[derive(Clone, Debug)]
+pub struct GroupPlan {
+    /// Where it is made.
+    pub(crate) tree: Arc<CgroupTree>,
+    /// Its name there, to which the number of the start is added.
+    pub(crate) name: String,
+    /// What it has.
+    pub(crate) wanted: Wanted,
+}
+
+/// The cgroup of a running executor. What is in it ends with this.
+#[derive(Debug)]
+pub(crate) struct OwnGroup {
+    tree: Arc<CgroupTree>,
+    group: Option<Cgroup>,
+}
+
+impl GroupPlan {
+    /// Makes the group for the start with this number.
+    pub(crate) fn make(&self, start: u64) -> Result<OwnGroup, CgroupError> {
+        let group = self.tree.create(&format!("{}.{start}", self.name), &self.wanted)?;
+        Ok(OwnGroup { tree: self.tree.clone(), group: Some(group) })
+    }
+}
+
+impl OwnGroup {
+    pub(crate) fn group(&self) -> Option<&Cgroup> {
+        self.group.as_ref()
+    }
+
+    /// Kills all that is in it.
+    pub(crate) fn kill(&self) {
+        if let Some(group) = &self.group {
+            group.kill();
+        }
+    }
+}
+
+impl Drop for OwnGroup {
+    fn drop(&mut self) {
+        if let Some(group) = self.group.take() {
+            self.tree.retire(group);
+        }
+    }
+}
