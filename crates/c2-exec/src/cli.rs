@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use seal_field::curve::{CurveKernel, CurveKernelError};
 use seal_groth16::{
-    DEFAULT_PARAM_DIR, DigestCheck, Overwrite, ParamDir, Prover, TestParams, Trust,
+    DEFAULT_PARAM_DIR, DigestCheck, Overwrite, ParamDir, Prover, Resources, TestParams, Trust,
 };
 use seal_runtime::{
     Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
@@ -18,6 +19,7 @@ use seal_wire::ExitCode;
 use crate::{C2, params};
 
 const PARAMETER_CACHE: &str = "FIL_PROOFS_PARAMETER_CACHE";
+const FORCE_ISA: &str = "SEAL_FORCE_ISA";
 const VERIFY_PARAMS: &str = "FIL_PROOFS_VERIFY_PRODUCTION_PARAMS";
 
 /// What this executor acts on.
@@ -35,6 +37,8 @@ Environment:
                                        default /var/tmp/filecoin-proof-parameters
   FIL_PROOFS_VERIFY_PRODUCTION_PARAMS  1: compare every parameter file with its published digest
                                        when it is loaded, also those above 2 GiB
+  SEAL_FORCE_ISA                       arithmetic: portable, or ifma (AVX-512); default: the best
+                                       that this processor has
   SEAL_ALLOW_TEST_PARAMS               1: prove with test parameters, as --allow-test-params
   VC_CG_CPUSET                         cpus to run on, as venus-worker sets them for its processors
   VENUS_WORKER_NUMA_PREFERRED          NUMA node whose memory to prefer, likewise
@@ -66,6 +70,15 @@ struct ServeArgs {
     /// of the first task. Missing ones stop the start.
     #[arg(long, value_name = "SIZE,...", value_delimiter = ',')]
     preload: Vec<SectorSize>,
+    /// Memory for the partitions that are being proved, like 96GiB; default: no limit. A partition
+    /// of a 32 GiB sector takes about 35 GiB; with room for two the next one is prepared while one
+    /// is proved.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    memory: Option<u64>,
+    /// Memory for parameters, like 64GiB; default: no limit. Those for 32GiB take 45 GiB. When they
+    /// do not fit together, those of one sector size make room for those of another.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    params_memory: Option<u64>,
     /// Prove with parameters that are not the published ones. Such proofs are worthless on the
     /// network.
     #[arg(long, global = true)]
@@ -109,13 +122,21 @@ enum Command {
 
 /// The whole program, up to its exit code.
 pub fn main() -> ExitCode {
-    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &[("prover", "bellperson, CPU")]);
+    let environment = Environment::of_process();
+    let kernel = match kernel(&environment) {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            init_logging();
+            tracing::error!("{FORCE_ISA}: {error}");
+            return ExitCode::Config;
+        }
+    };
+    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &[("curve", kernel.name())]);
     let cli: Cli = match parse_command_line(version) {
         Ok(cli) => cli,
         Err(code) => return code,
     };
     init_logging();
-    let environment = Environment::of_process();
     environment.report(HONOURED);
     if let Err(code) = place(&environment) {
         return code;
@@ -123,7 +144,12 @@ pub fn main() -> ExitCode {
 
     let dir = environment.get(PARAMETER_CACHE).unwrap_or_else(|| DEFAULT_PARAM_DIR.to_owned());
     let trust = trust(&cli.serve, &environment);
-    let executor = || C2 { prover: Prover::new(ParamDir::new(&dir), trust) };
+    let resources = Resources {
+        kernel,
+        memory: cli.serve.memory.unwrap_or(u64::MAX),
+        params_memory: cli.serve.params_memory.unwrap_or(u64::MAX),
+    };
+    let executor = || C2 { prover: Prover::new(ParamDir::new(&dir), trust, resources) };
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor(), &task),
         Some(Command::Params { sector_size }) => {
@@ -138,10 +164,29 @@ pub fn main() -> ExitCode {
         }
         Some(Command::Processor { stage }) if !serves_stage(Stage::C2, stage) => ExitCode::Usage,
         Some(Command::Processor { .. }) | None => {
-            tracing::info!(parameters = dir, ?trust, "c2-exec");
+            tracing::info!(parameters = dir, ?trust, curve = kernel.name(), "c2-exec");
             start_serving(executor(), &cli.serve)
         }
     }
+}
+
+/// The arithmetic: the fastest, or what is asked for.
+fn kernel(environment: &Environment) -> Result<CurveKernel, CurveKernelError> {
+    environment
+        .get(FORCE_ISA)
+        .map_or_else(|| Ok(CurveKernel::detect()), |name| CurveKernel::by_name(&name))
+}
+
+/// Bytes as people write them: a number with KiB, MiB, GiB or TiB, or of bytes.
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+    let (number, shift) = units
+        .into_iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, shift)))
+        .unwrap_or((text, 0));
+    let wrong = || format!("{text:?} is no size; write it like 512MiB or 96GiB");
+    let number: u64 = number.trim().parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
 fn trust(args: &ServeArgs, environment: &Environment) -> Trust {
@@ -195,6 +240,17 @@ mod tests {
         let cli = parse("c2-exec --preload 2KiB,8MiB --allow-test-params processor c2");
         assert_eq!(cli.serve.preload, [SectorSize::KIB_2, SectorSize::MIB_8]);
         assert!(cli.serve.allow_test_params);
+        let cli = parse("c2-exec --memory 96GiB --params-memory 1024");
+        assert_eq!((cli.serve.memory, cli.serve.params_memory), (Some(96 << 30), Some(1024)));
         assert!(parse("c2-exec run --task t --allow-test-params").serve.allow_test_params);
+    }
+
+    #[test]
+    fn sizes_that_are_none_are_refused() {
+        for text in ["", "GiB", "1.5GiB", "-1", "12 gib", "99999999999TiB"] {
+            let error = parse_bytes(text).expect_err(text);
+            assert!(error.contains("96GiB"), "{error}");
+        }
+        assert_eq!(parse_bytes("2 MiB"), Ok(2 << 20));
     }
 }

@@ -135,12 +135,47 @@ pub enum Groth16Error {
         /// The C1 output's commitment to the data.
         comm_d: seal_types::Commitment,
     },
-    /// The finished proof does not verify.
+    /// A proof does not verify.
     #[error(
-        "the finished proof does not verify although the vanilla proofs do: memory, processor or \
-         parameters of this machine are faulty"
+        "{what} does not verify although the vanilla proofs do; it was computed by the {device}: \
+         memory, processor or parameters of this machine are faulty"
     )]
-    SelfCheck,
+    SelfCheck {
+        /// Which proof.
+        what: String,
+        /// Where it was computed.
+        device: String,
+    },
+    /// Less memory is allowed than parameters take.
+    #[error(
+        "the parameters for {sector_size} take {} MiB of memory, but --params-memory allows {} \
+         MiB; allow more",
+        bytes.div_ceil(1 << 20),
+        allowed >> 20
+    )]
+    TooLargeParameters {
+        /// Whose parameters.
+        sector_size: SectorSize,
+        /// What they take, in bytes.
+        bytes: u64,
+        /// What is allowed, in bytes.
+        allowed: u64,
+    },
+    /// Less memory is allowed than one partition takes.
+    #[error(
+        "a partition of {proof} takes {} MiB of memory while it is proved, but --memory allows \
+         {} MiB; allow more",
+        wanted.div_ceil(1 << 20),
+        allowed >> 20
+    )]
+    TooLittleMemory {
+        /// The proof.
+        proof: RegisteredProof,
+        /// What a partition takes, in bytes.
+        wanted: u64,
+        /// What is allowed, in bytes.
+        allowed: u64,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -177,7 +212,10 @@ impl Groth16Error {
             Self::BadC1Output { .. } | Self::OtherSector { .. } | Self::BadVanillaProofs { .. } => {
                 ErrorCode::BadInput
             }
-            Self::SelfCheck => ErrorCode::SelfCheck,
+            Self::SelfCheck { .. } => ErrorCode::SelfCheck,
+            Self::TooLittleMemory { .. } | Self::TooLargeParameters { .. } => {
+                ErrorCode::Unavailable
+            }
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Upstream { .. } => ErrorCode::Internal,
         }

@@ -11,22 +11,31 @@ mod circuit;
 mod digest;
 mod error;
 mod generate;
+mod groth;
 mod layout;
 mod load;
 mod marker;
+mod msm;
 mod params;
 mod prove;
+mod r1cs;
+mod shape;
+#[cfg(test)]
+mod small;
 #[cfg(test)]
 mod tiny;
+mod turns;
 mod vanilla;
+mod witness;
 
 pub use circuit::CircuitFiles;
 pub use digest::digest_file;
 pub use error::Groth16Error;
 pub use generate::{GenerateStep, Generated, Overwrite, generate_test_params};
+pub use groth::ProofTimes;
 pub use marker::{MARKER, MarkedFile, Marker};
 pub use params::{DigestCheck, FoundParams, ParamDir, TestParams, Trust};
-pub use prove::{At, PROOF_BYTES, ProveStep, Prover};
+pub use prove::{At, PROOF_BYTES, ProveStep, Prover, Resources};
 
 /// Where the published software keeps parameter files unless `FIL_PROOFS_PARAMETER_CACHE` names
 /// another directory.

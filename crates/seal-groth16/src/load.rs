@@ -1,27 +1,29 @@
 //! Parameters in memory: decoded once, point by point, and kept.
 //!
 //! Points lie in the file as big-endian coordinates and are needed in Montgomery form, so a map of
-//! the file is of no use; decoded they take as much memory as the file is long.
+//! the file cannot serve as it is; decoded they take as much memory as the file is long.
 
-use std::fs::File;
-use std::io::{Read, Seek};
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
-use bellperson::groth16::{Parameters, PreparedVerifyingKey, VerifyingKey, prepare_verifying_key};
-use blstrs::{Bls12, G1Affine, G2Affine};
+use bellperson::groth16::{PreparedVerifyingKey, VerifyingKey, prepare_verifying_key};
+use blstrs::Bls12;
 use rayon::prelude::*;
-use seal_host::{FileError, open_read};
+use seal_field::curve::{Curve, CurveKernel, Points};
+use seal_field::ntt::bit_reversed;
+use seal_host::ReadMap;
 
 use crate::digest::Digest;
-use crate::layout::{G1, G2, List};
+use crate::groth::Key;
+use crate::layout::List;
 use crate::params::{Expected, FoundParams};
 use crate::{Groth16Error, ProveStep};
 
 /// Parameters ready for proving.
 pub(crate) struct Loaded {
-    pub(crate) parameters: Parameters<Bls12>,
+    /// The length of the file, and the memory that the points take.
+    pub(crate) bytes: u64,
+    pub(crate) key: Key,
     pub(crate) verifying_key: PreparedVerifyingKey<Bls12>,
 }
 
@@ -29,45 +31,69 @@ pub(crate) struct Loaded {
 /// each block how far it is, and stops when told so.
 pub(crate) fn load(
     found: &FoundParams,
+    kernel: CurveKernel,
     at: &mut dyn FnMut(ProveStep) -> ControlFlow<()>,
 ) -> Result<Loaded, Groth16Error> {
     let mut reader = Reader {
-        file: open_read(&found.path)?,
+        map: ReadMap::open(&found.path)?,
         path: &found.path,
+        kernel,
         done: 0,
-        total: found.bytes,
         digest: (found.expected != Expected::Any).then(Digest::default),
         at,
     };
     let layout = &found.layout;
+    if reader.map.len() as u64 != found.bytes {
+        return Err(reader.damaged(format!(
+            "it had {} bytes when it was looked at and has {} now",
+            found.bytes,
+            reader.map.len()
+        )));
+    }
     let key_bytes = usize::try_from(layout.key_bytes())
         .map_err(Groth16Error::upstream("hold the verifying key in memory"))?;
-    let key = reader.read(key_bytes)?;
-    let vk = VerifyingKey::<Bls12>::read(&key[..])
+    let vk = VerifyingKey::<Bls12>::read(&reader.map[..key_bytes])
         .map_err(|error| reader.damaged(format!("verifying key: {error}")))?;
-    let parameters = Parameters {
+    reader.digest(key_bytes);
+    let key = Key {
         vk,
-        h: Arc::new(reader.list("H", layout.h, G1, decode_g1)?),
-        l: Arc::new(reader.list("L", layout.l, G1, decode_g1)?),
-        a: Arc::new(reader.list("A", layout.a, G1, decode_g1)?),
-        b_g1: Arc::new(reader.list("B in G1", layout.b_g1, G1, decode_g1)?),
-        b_g2: Arc::new(reader.list("B in G2", layout.b_g2, G2, decode_g2)?),
+        h: reader.list("H", layout.h)?,
+        l: reader.list("L", layout.l)?,
+        a: reader.list("A", layout.a)?,
+        b_g1: reader.list("B in G1", layout.b_g1)?,
+        b_g2: reader.list("B in G2", layout.b_g2)?,
     };
     if let Some(digest) = &reader.digest {
         found.expected.judge(&digest.finish(), &found.path)?;
     }
-    let verifying_key = prepare_verifying_key(&parameters.vk);
-    Ok(Loaded { parameters, verifying_key })
+    let verifying_key = prepare_verifying_key(&key.vk);
+    Ok(Loaded { bytes: found.bytes, key: with_h_bit_reversed(key), verifying_key })
 }
 
-/// Points per block: 6 MiB of G1.
-const BLOCK: usize = 1 << 16;
+/// Puts the points of H where the transforms leave their scalars: at the bit reversal of their
+/// index. The layout has checked that there are one less than a power of two; the one that is
+/// missing would stay in its place.
+fn with_h_bit_reversed(mut key: Key) -> Key {
+    let bits = (key.h.len() + 1).trailing_zeros();
+    for index in 0..key.h.len() {
+        let other = bit_reversed(index, bits);
+        if index < other {
+            key.h.swap(index, other);
+        }
+    }
+    key
+}
+
+/// Points that a thread decodes at a time.
+const BLOCK: usize = 1 << 12;
+/// Points between two looks at whether to stop: 25 MB of G1.
+const STRIDE: usize = 1 << 18;
 
 struct Reader<'a> {
-    file: File,
+    map: ReadMap,
     path: &'a Path,
-    done: u64,
-    total: u64,
+    kernel: CurveKernel,
+    done: usize,
     digest: Option<Digest>,
     at: &'a mut dyn FnMut(ProveStep) -> ControlFlow<()>,
 }
@@ -77,47 +103,50 @@ impl Reader<'_> {
         Groth16Error::DamagedParameters { path: self.path.to_path_buf(), reason }
     }
 
-    /// The next bytes of the file.
-    fn read(&mut self, bytes: usize) -> Result<Vec<u8>, Groth16Error> {
-        let mut block = vec![0; bytes];
-        self.file.read_exact(&mut block).map_err(FileError::of("read", self.path))?;
-        self.done += bytes as u64;
+    /// Counts the next bytes as read.
+    fn digest(&mut self, bytes: usize) {
+        let end = self.done + bytes;
         if let Some(digest) = &mut self.digest {
-            digest.update(&block);
+            digest.update(&self.map[self.done..end]);
         }
-        Ok(block)
+        self.done = end;
     }
 
     /// The next list, behind its length.
-    fn list<P: Send>(
-        &mut self,
-        name: &str,
-        list: List,
-        point: u64,
-        decode: fn(&[u8]) -> Option<P>,
-    ) -> Result<Vec<P>, Groth16Error> {
+    fn list<C: Curve>(&mut self, name: &str, list: List) -> Result<Points<C>, Groth16Error> {
         // The layout was read earlier: if the file has been replaced since, start no wild read.
-        let length = self.read(4)?;
-        let position = self.file.stream_position().map_err(FileError::of("seek in", self.path))?;
-        if length != list.count.to_be_bytes() || position != list.offset {
+        let length = list.count.to_be_bytes();
+        let there = self.map.get(self.done..self.done + length.len());
+        if there != Some(&length[..]) || (self.done + length.len()) as u64 != list.offset {
             return Err(self.damaged(format!("list {name} changed while it was read")));
         }
-        let point = point as usize;
+        self.digest(length.len());
         let count = list.count as usize;
-        let mut points = Vec::with_capacity(count);
+        let mut points = Points::with_capacity(self.kernel, count);
         while points.len() < count {
-            let want = BLOCK.min(count - points.len());
-            let block = self.read(want * point)?;
-            let decoded: Option<Vec<P>> = block.par_chunks_exact(point).map(decode).collect();
-            let Some(mut decoded) = decoded else {
-                let good = block.chunks_exact(point).take_while(|bytes| decode(bytes).is_some());
-                return Err(self.damaged(format!(
-                    "point {} of list {name} is not a point of the curve",
-                    points.len() + good.count()
-                )));
-            };
-            points.append(&mut decoded);
-            let step = ProveStep::Loading { done: self.done, total: self.total };
+            let want = STRIDE.min(count - points.len());
+            let (start, end) = (self.done, self.done + want * C::BYTES);
+            let (map, digest, kernel) = (&self.map, &mut self.digest, self.kernel);
+            let bytes = &map[start..end];
+            let (decoded, ()) = rayon::join(
+                || decode(kernel, bytes),
+                || {
+                    if let Some(digest) = digest {
+                        digest.update(bytes);
+                    }
+                },
+            );
+            match decoded {
+                Ok(blocks) => blocks.into_iter().for_each(|block| points.append(block)),
+                Err(index) => {
+                    let index = points.len() + index;
+                    return Err(self.damaged(format!(
+                        "point {index} of list {name} is not a point of the curve"
+                    )));
+                }
+            }
+            self.done = end;
+            let step = ProveStep::Loading { done: self.done as u64, total: self.map.len() as u64 };
             if (self.at)(step).is_break() {
                 return Err(Groth16Error::Cancelled);
             }
@@ -126,31 +155,37 @@ impl Reader<'_> {
     }
 }
 
-/// A point of the curve that is not the point at infinity. Whether it lies in the subgroup of
-/// prime order is left to the digest, as the published software leaves it.
-fn decode_g1(bytes: &[u8]) -> Option<G1Affine> {
-    let point: Option<G1Affine> =
-        G1Affine::from_uncompressed_unchecked(bytes.try_into().ok()?).into();
-    point.filter(|point| *point != G1Affine::default())
-}
-
-/// As [`decode_g1`].
-fn decode_g2(bytes: &[u8]) -> Option<G2Affine> {
-    let point: Option<G2Affine> =
-        G2Affine::from_uncompressed_unchecked(bytes.try_into().ok()?).into();
-    point.filter(|point| *point != G2Affine::default())
+/// Points of the curve that are not the point at infinity, or the place of the first that is
+/// neither. Whether they lie in the subgroup of prime order is left to the digest, as the
+/// published software leaves it.
+fn decode<C: Curve>(kernel: CurveKernel, bytes: &[u8]) -> Result<Vec<Points<C>>, usize> {
+    let blocks: Vec<Result<Points<C>, usize>> = bytes
+        .par_chunks(BLOCK * C::BYTES)
+        .enumerate()
+        .map(|(block, bytes)| {
+            let mut points = Points::with_capacity(kernel, BLOCK);
+            let fault = match points.decode(bytes) {
+                Ok(()) => (0..points.len()).find(|index| points.is_infinity(*index)),
+                Err(fault) => Some(fault.index),
+            };
+            fault.map_or(Ok(points), |index| Err(block * BLOCK + index))
+        })
+        .collect();
+    // In their order, so that the first fault is the one told.
+    blocks.into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{ParamDir, TestParams, Trust, tiny};
+    use blstrs::G1Affine;
     use seal_types::SectorSize;
 
     fn load_from(dir: &Path, test_params: TestParams) -> Result<Loaded, Groth16Error> {
         let trust = Trust { test_params, ..Trust::default() };
         let found = ParamDir::new(dir).find(SectorSize::KIB_2, trust)?;
-        load(&found, &mut |_| ControlFlow::Continue(()))
+        load(&found, CurveKernel::detect(), &mut |_| ControlFlow::Continue(()))
     }
 
     fn flip(path: &Path, at: usize) {
@@ -170,11 +205,11 @@ mod tests {
         tiny::mark(dir.path());
         let loaded = load_from(dir.path(), TestParams::Allow).unwrap_or_else(|e| panic!("{e}"));
         let counts = [
-            loaded.parameters.h.len(),
-            loaded.parameters.l.len(),
-            loaded.parameters.a.len(),
-            loaded.parameters.b_g1.len(),
-            loaded.parameters.b_g2.len(),
+            loaded.key.h.len(),
+            loaded.key.l.len(),
+            loaded.key.a.len(),
+            loaded.key.b_g1.len(),
+            loaded.key.b_g2.len(),
         ];
         assert_eq!(counts, [7, 5, 6, 4, 4]);
     }
@@ -235,7 +270,8 @@ mod tests {
         let trust = Trust { test_params: TestParams::Allow, ..Trust::default() };
         let found = ParamDir::new(dir.path()).find(SectorSize::KIB_2, trust).expect("whole");
         flip(&path, 864 + 4 + 2 * 96 + 3);
-        let error = failure(load(&found, &mut |_| ControlFlow::Continue(())));
+        let error =
+            failure(load(&found, CurveKernel::detect(), &mut |_| ControlFlow::Continue(())));
         assert!(error.contains("list H changed"), "{error}");
     }
 
@@ -245,7 +281,7 @@ mod tests {
         tiny::write(dir.path());
         let trust = Trust { test_params: TestParams::Allow, ..Trust::default() };
         let found = ParamDir::new(dir.path()).find(SectorSize::KIB_2, trust).expect("whole");
-        let result = load(&found, &mut |_| ControlFlow::Break(()));
+        let result = load(&found, CurveKernel::detect(), &mut |_| ControlFlow::Break(()));
         assert!(matches!(result, Err(Groth16Error::Cancelled)));
     }
 }

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
 
-use bellperson::groth16::{Proof, create_random_proof_batch};
-use blstrs::Bls12;
+use bellperson::SynthesisError;
+use bellperson::groth16::{Proof, verify_proof};
+use blstrs::{Bls12, Scalar};
+use ff::Field;
 use filecoin_hashers::{Domain, Hasher};
 use filecoin_proofs::{DefaultPieceDomain, DefaultPieceHasher, DefaultTreeHasher, with_shape};
 use rand::rngs::OsRng;
 use rayon::prelude::*;
+use seal_field::curve::CurveKernel;
 use seal_types::{Feature, RegisteredProof, ReplicaId, SectorSize};
 use seal_wire::{C1Output, C2Task};
 use serde_json::value::RawValue;
@@ -22,8 +27,12 @@ use storage_proofs_porep::stacked::{
 };
 
 use crate::circuit::{porep_config, public_params};
+use crate::groth::{self, ProofTimes};
 use crate::load::{Loaded, load};
+use crate::shape::{Shape, shape};
+use crate::turns::{Share, Turns};
 use crate::vanilla::{Expectation, Fault, VanillaProof, check_element};
+use crate::witness::{Assignment, assign};
 use crate::{FoundParams, Groth16Error, ParamDir, Trust};
 
 /// Bytes of one partition's proof: two compressed points of G1 and one of G2.
@@ -58,19 +67,54 @@ pub type At<'a> = dyn FnMut(ProveStep) -> ControlFlow<()> + 'a;
 
 type VanillaProofs<Tree> = Vec<Vec<stacked::Proof<Tree, DefaultPieceHasher>>>;
 type TreeDomain = <DefaultTreeHasher as Hasher>::Domain;
-type Slot = Arc<Mutex<Option<Arc<Loaded>>>>;
+type Slots<T> = Mutex<BTreeMap<SectorSize, Arc<Mutex<Option<Arc<T>>>>>>;
 
-/// Proves C2 tasks. Parameters are loaded on first use and kept.
+/// What a prover may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// The arithmetic.
+    pub kernel: CurveKernel,
+    /// Bytes for the partitions in flight, beside parameters and circuits.
+    pub memory: u64,
+    /// Bytes for parameters. Those of other sector sizes make room, once no task uses them.
+    pub params_memory: u64,
+}
+
+impl Default for Resources {
+    /// The fastest kernel, and no limit.
+    fn default() -> Self {
+        Self { kernel: CurveKernel::detect(), memory: u64::MAX, params_memory: u64::MAX }
+    }
+}
+
+/// Proves C2 tasks. Parameters and circuits are loaded on first use and kept.
 pub struct Prover {
     params: ParamDir,
     trust: Trust,
-    loaded: Mutex<BTreeMap<SectorSize, Slot>>,
+    kernel: CurveKernel,
+    params_memory: u64,
+    loaded: Slots<Loaded>,
+    shapes: Slots<Shape>,
+    /// Memory for partitions, in bytes.
+    memory: Turns,
+    /// One partition is proved at a time, by all threads; tasks take turns.
+    proving: Turns,
 }
 
 impl Prover {
     /// A prover with the parameters in `params`, as far as `trust` lets it use them.
-    pub fn new(params: ParamDir, trust: Trust) -> Self {
-        Self { params, trust, loaded: Mutex::default() }
+    pub fn new(params: ParamDir, trust: Trust, resources: Resources) -> Self {
+        let Resources { kernel, memory, params_memory } = resources;
+        Self {
+            params,
+            trust,
+            kernel,
+            params_memory,
+            loaded: Mutex::default(),
+            shapes: Mutex::default(),
+            memory: Turns::new(memory),
+            proving: Turns::new(1),
+        }
     }
 
     /// Finds the parameters for sectors of `sector_size` without loading them.
@@ -100,17 +144,62 @@ impl Prover {
     }
 
     fn load(&self, sector_size: SectorSize, at: &mut At<'_>) -> Result<Arc<Loaded>, Groth16Error> {
-        let slot = lock(&self.loaded).entry(sector_size).or_default().clone();
-        // Held while loading: a second task of the same size waits instead of loading again.
-        let mut slot = lock(&slot);
-        if let Some(loaded) = &*slot {
-            return Ok(loaded.clone());
-        }
-        let found = self.find(sector_size)?;
-        let loaded = Arc::new(load(&found, at)?);
-        *slot = Some(loaded.clone());
-        Ok(loaded)
+        kept(&self.loaded, sector_size, || {
+            let found = self.find(sector_size)?;
+            self.make_room(sector_size, found.bytes)?;
+            load(&found, self.kernel, at)
+        })
     }
+
+    /// Lets go of other sizes' parameters until `bytes` more fit.
+    fn make_room(&self, sector_size: SectorSize, bytes: u64) -> Result<(), Groth16Error> {
+        let allowed = self.params_memory;
+        if bytes > allowed {
+            return Err(Groth16Error::TooLargeParameters { sector_size, bytes, allowed });
+        }
+        // Slots that are locked are being loaded; they are counted when their turn comes.
+        let slots: Vec<_> =
+            lock(&self.loaded).iter().map(|(size, slot)| (*size, slot.clone())).collect();
+        let others = || slots.iter().filter(|(size, _)| *size != sector_size);
+        let there = |slot: &Mutex<Option<Arc<Loaded>>>| {
+            slot.try_lock().ok().and_then(|slot| slot.as_ref().map(|loaded| loaded.bytes))
+        };
+        let mut used: u64 = others().filter_map(|(_, slot)| there(slot)).sum();
+        for (size, slot) in others() {
+            if used.saturating_add(bytes) <= allowed {
+                break;
+            }
+            if let Ok(mut slot) = slot.try_lock()
+                && let Some(loaded) = slot.take()
+            {
+                used -= loaded.bytes;
+                tracing::info!("the parameters for {size} make room for those for {sector_size}");
+            }
+        }
+        Ok(())
+    }
+
+    /// How proofs are computed, for messages.
+    fn device(&self) -> String {
+        format!("processor ({})", self.kernel.name())
+    }
+}
+
+/// What is kept for a sector size, made on first use.
+fn kept<T>(
+    slots: &Slots<T>,
+    sector_size: SectorSize,
+    make: impl FnOnce() -> Result<T, Groth16Error>,
+) -> Result<Arc<T>, Groth16Error> {
+    let slot = lock(slots).entry(sector_size).or_default().clone();
+    // Held while it is made: a second task of the same size waits instead of making it again.
+    let mut slot = lock(&slot);
+    if let Some(there) = &*slot {
+        return Ok(there.clone());
+    }
+    let made = Arc::new(make()?);
+    *slot = Some(made.clone());
+    Ok(made)
 }
 
 /// What a panicking task leaves behind is whole: slots are only ever filled.
@@ -204,18 +293,150 @@ where
     let params = public_params::<Tree>(proof)?;
     verify_vanilla(c1, &params, &public, &vanilla)?;
 
-    let loaded = prover.load(proof.sector_size(), at)?;
+    let size = proof.sector_size();
+    let loaded = prover.load(size, at)?;
     check_circuit::<Tree>(prover, proof, &params, &public, &loaded)?;
+    let shape = kept(&prover.shapes, size, || shape::<Tree>(proof, prover.kernel))?;
+    shape.queries.check(&loaded.key).map_err(|other| {
+        let found = format!("a list {} of {} points", other.list, other.found);
+        other_circuit(prover, proof, &found, &format!("one of {}", other.expected))
+    })?;
+
+    let job =
+        Job { prover, proof, params: &params, public: &public, loaded: &loaded, shape: &shape };
     let mut proofs = Vec::with_capacity(vanilla.len() * PROOF_BYTES);
-    let partitions = proof.partitions();
-    for (partition, challenges) in (0..partitions).zip(vanilla) {
-        step(at, ProveStep::Proving { partition, partitions })?;
-        let one = prove_partition::<Tree>(&params, &public, partition, &challenges, &loaded)?;
+    for one in job.prove_partitions(vanilla, at)? {
         one.write(&mut proofs).map_err(Groth16Error::upstream("write a proof"))?;
     }
     step(at, ProveStep::Verifying)?;
-    verify::<Tree>(proof, params, &public, &proofs, &loaded)?;
+    verify::<Tree>(prover, proof, params, &public, &proofs, &loaded)?;
     Ok(proofs)
+}
+
+/// A task on its way through the prover.
+struct Job<'a, Tree: 'static + MerkleTreeTrait> {
+    prover: &'a Prover,
+    proof: RegisteredProof,
+    params: &'a stacked::PublicParams<Tree>,
+    public: &'a stacked::PublicInputs<TreeDomain, DefaultPieceDomain>,
+    loaded: &'a Loaded,
+    shape: &'a Shape,
+}
+
+impl<Tree> Job<'_, Tree>
+where
+    Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
+{
+    /// Proves all partitions. While one is proved, the variables of the next are computed, as far
+    /// as memory allows.
+    fn prove_partitions(
+        &self,
+        vanilla: VanillaProofs<Tree>,
+        at: &mut At<'_>,
+    ) -> Result<Vec<Proof<Bls12>>, Groth16Error> {
+        let partitions = self.proof.partitions();
+        let stop = AtomicBool::new(false);
+        let (ready, next) = mpsc::sync_channel(0);
+        thread::scope(|scope| {
+            let stop = &stop;
+            scope.spawn(move || {
+                for (partition, challenges) in (0..).zip(vanilla) {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    // Nobody listens after an error; the next look at `stop` ends this.
+                    let _ = ready.send(self.assign(partition, challenges));
+                }
+            });
+            let mut proofs = Vec::with_capacity(partitions as usize);
+            let mut prove_next = |partition| {
+                step(at, ProveStep::Proving { partition, partitions })?;
+                // The sender ends early only after `stop`.
+                let (assignment, _memory) =
+                    next.recv().map_err(Groth16Error::upstream("fill the circuit"))??;
+                self.prove_partition(partition, &assignment)
+            };
+            for partition in 0..partitions {
+                match prove_next(partition) {
+                    Ok(proof) => proofs.push(proof),
+                    Err(error) => {
+                        stop.store(true, Ordering::Relaxed);
+                        // Frees a sender that waits.
+                        drop(next);
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(proofs)
+        })
+    }
+
+    /// The values of a partition's variables, once there is memory for them.
+    fn assign(
+        &self,
+        partition: u32,
+        challenges: Vec<stacked::Proof<Tree, DefaultPieceHasher>>,
+    ) -> Result<(Assignment, Share<'_>), Groth16Error> {
+        let wanted = self.shape.partition_bytes;
+        let memory = &self.prover.memory;
+        let share = memory.take(wanted).ok_or_else(|| Groth16Error::TooLittleMemory {
+            proof: self.proof,
+            wanted,
+            allowed: memory.total(),
+        })?;
+        let single: Vec<Vec<_>> = challenges.into_iter().map(|challenge| vec![challenge]).collect();
+        let assignment = assign(&self.shape.compiled, |challenge| {
+            StackedCompound::<Tree, DefaultPieceHasher>::circuit(
+                self.public,
+                (),
+                &single[challenge],
+                self.params,
+                Some(partition as usize),
+            )
+            .map_err(|error| SynthesisError::IoError(std::io::Error::other(error)))
+        })
+        .map_err(Groth16Error::upstream("fill the circuit"))?;
+        Ok((assignment, share))
+    }
+
+    /// A proof that verifies: what a passing fault spoiled is computed once more.
+    fn prove_partition(
+        &self,
+        partition: u32,
+        assignment: &Assignment,
+    ) -> Result<Proof<Bls12>, Groth16Error> {
+        let Shape { queries, ntt, .. } = self.shape;
+        let inputs = StackedCompound::<Tree, DefaultPieceHasher>::generate_public_inputs(
+            self.public,
+            self.params,
+            Some(partition as usize),
+        )
+        .map_err(Groth16Error::upstream("derive the public inputs"))?;
+        for attempt in 1..=2 {
+            let mut times = ProofTimes::default();
+            let proof = {
+                let _turn = self.prover.proving.take(1);
+                let random = [Scalar::random(OsRng), Scalar::random(OsRng)];
+                groth::prove(&self.loaded.key, queries, ntt, assignment, random, &mut times)
+            };
+            tracing::debug!(partition, ?times, "proved");
+            let valid = verify_proof(&self.loaded.verifying_key, &proof, &inputs)
+                .map_err(Groth16Error::upstream("verify a partition's proof"))?;
+            if valid {
+                return Ok(proof);
+            }
+            tracing::error!(
+                partition,
+                attempt,
+                device = self.prover.device(),
+                "a partition's proof does not verify"
+            );
+        }
+        Err(Groth16Error::SelfCheck {
+            what: format!("the proof of partition {partition}, made twice,"),
+            device: self.prover.device(),
+        })
+    }
 }
 
 fn public_inputs(
@@ -281,42 +502,32 @@ where
     )
     .map_err(Groth16Error::upstream("derive the public inputs"))?;
     // One more for the constant.
-    let (found, expected) = (loaded.parameters.vk.ic.len(), inputs.len() + 1);
+    let (found, expected) = (loaded.key.vk.ic.len(), inputs.len() + 1);
     if found == expected {
         return Ok(());
     }
-    let files = crate::CircuitFiles::of(proof.sector_size())?;
-    Err(Groth16Error::DamagedParameters {
-        path: prover.params.path().join(files.params()),
-        reason: format!("it is for a circuit with {found} inputs, that of {proof} has {expected}"),
-    })
+    let found = format!("a circuit with {found} inputs");
+    Err(other_circuit(prover, proof, &found, &expected.to_string()))
 }
 
-fn prove_partition<Tree>(
-    params: &stacked::PublicParams<Tree>,
-    public: &stacked::PublicInputs<TreeDomain, DefaultPieceDomain>,
-    partition: u32,
-    challenges: &Vec<stacked::Proof<Tree, DefaultPieceHasher>>,
-    loaded: &Loaded,
-) -> Result<Proof<Bls12>, Groth16Error>
-where
-    Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
-{
-    let circuit = StackedCompound::<Tree, DefaultPieceHasher>::circuit(
-        public,
-        (),
-        challenges,
-        params,
-        Some(partition as usize),
-    )
-    .map_err(Groth16Error::upstream("build the circuit"))?;
-    let proofs = create_random_proof_batch(vec![circuit], &loaded.parameters, &mut OsRng)
-        .map_err(Groth16Error::upstream("prove the circuit"))?;
-    proofs.into_iter().next().ok_or(Groth16Error::SelfCheck)
+fn other_circuit(
+    prover: &Prover,
+    proof: RegisteredProof,
+    found: &str,
+    expected: &str,
+) -> Groth16Error {
+    match crate::CircuitFiles::of(proof.sector_size()) {
+        Ok(files) => Groth16Error::DamagedParameters {
+            path: prover.params.path().join(files.params()),
+            reason: format!("it is for {found}, that of {proof} has {expected}"),
+        },
+        Err(error) => error,
+    }
 }
 
 /// Verifies the bytes that will be returned, as the network does.
 fn verify<Tree>(
+    prover: &Prover,
     proof: RegisteredProof,
     params: stacked::PublicParams<Tree>,
     public: &stacked::PublicInputs<TreeDomain, DefaultPieceDomain>,
@@ -340,7 +551,11 @@ where
         &requirements,
     )
     .map_err(Groth16Error::upstream("verify the finished proof"))?;
-    if valid { Ok(()) } else { Err(Groth16Error::SelfCheck) }
+    if valid {
+        return Ok(());
+    }
+    let what = "the finished proof".to_owned();
+    Err(Groth16Error::SelfCheck { what, device: prover.device() })
 }
 
 #[cfg(test)]
@@ -361,7 +576,7 @@ mod tests {
 
     fn prover(dir: &Path) -> Prover {
         let trust = Trust { test_params: TestParams::Allow, ..Trust::default() };
-        Prover::new(ParamDir::new(dir), trust)
+        Prover::new(ParamDir::new(dir), trust, Resources::default())
     }
 
     fn prove(prover: &Prover, task: &Value) -> Result<Vec<u8>, Groth16Error> {

@@ -22,6 +22,11 @@ impl<C: Curve> Points<C> {
         Self { kernel, packed: vec![C::Packed::default(); count] }
     }
 
+    /// No points yet, and room for `count`.
+    pub fn with_capacity(kernel: CurveKernel, count: usize) -> Self {
+        Self { kernel, packed: Vec::with_capacity(count) }
+    }
+
     /// The given points.
     pub fn of_affine(kernel: CurveKernel, points: &[C::Affine]) -> Self {
         Self { kernel, packed: points.iter().map(|point| C::pack(kernel, point)).collect() }
@@ -80,6 +85,15 @@ impl<C: Curve> Points<C> {
     pub fn append(&mut self, mut other: Self) {
         assert!(self.kernel == other.kernel, "one kernel");
         self.packed.append(&mut other.packed);
+    }
+
+    /// Exchanges the points at two places.
+    ///
+    /// # Panics
+    ///
+    /// If there is none at one of them.
+    pub fn swap(&mut self, one: usize, other: usize) {
+        self.packed.swap(one, other);
     }
 
     pub(crate) fn packed(&self) -> &[C::Packed] {

@@ -1,0 +1,224 @@
+//! The Groth16 prover: from an assignment to a proof.
+//!
+//! The elements of a proof are those that bellperson's prover computes for the same randomness,
+//! by other ways: see [`crate::msm`] and [`seal_field::ntt`].
+
+use std::time::{Duration, Instant};
+
+use bellperson::groth16::{Proof, VerifyingKey};
+use blstrs::{Bls12, G1Projective, G2Projective, Scalar};
+use group::Curve as _;
+use seal_field::curve::{G1, G2, Points};
+use seal_field::ntt::Ntt;
+
+use crate::msm::multiply;
+use crate::r1cs::{Compiled, Inputs};
+use crate::witness::Assignment;
+
+/// The points of a circuit's parameters, ready for sums.
+pub(crate) struct Key {
+    pub(crate) vk: VerifyingKey<Bls12>,
+    /// At the bit reversal of their index, as the transforms leave the scalars.
+    pub(crate) h: Points<G1>,
+    pub(crate) l: Points<G1>,
+    pub(crate) a: Points<G1>,
+    pub(crate) b_g1: Points<G1>,
+    pub(crate) b_g2: Points<G2>,
+}
+
+/// Which variables the points of A and B belong to.
+pub(crate) struct Queries {
+    a: Vec<u32>,
+    b: Vec<u32>,
+    inputs: usize,
+    aux: usize,
+    domain_bits: u32,
+}
+
+/// A list of points whose length is not that of the circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OtherCircuit {
+    pub(crate) list: &'static str,
+    pub(crate) found: usize,
+    pub(crate) expected: usize,
+}
+
+impl Queries {
+    pub(crate) fn of(compiled: &Compiled) -> Self {
+        let counts = compiled.counts();
+        Self {
+            a: compiled.occurring(0, Inputs::All),
+            b: compiled.occurring(1, Inputs::Occurring),
+            inputs: counts.inputs,
+            aux: counts.aux,
+            domain_bits: compiled.domain_bits(),
+        }
+    }
+
+    /// Whether the parameters are of this circuit.
+    pub(crate) fn check(&self, key: &Key) -> Result<(), OtherCircuit> {
+        let lists = [
+            ("of inputs", key.vk.ic.len(), self.inputs),
+            ("H", key.h.len(), (1 << self.domain_bits) - 1),
+            ("L", key.l.len(), self.aux),
+            ("A", key.a.len(), self.a.len()),
+            ("B in G1", key.b_g1.len(), self.b.len()),
+            ("B in G2", key.b_g2.len(), self.b.len()),
+        ];
+        match lists.into_iter().find(|(_, found, expected)| found != expected) {
+            None => Ok(()),
+            Some((list, found, expected)) => Err(OtherCircuit { list, found, expected }),
+        }
+    }
+}
+
+/// What the parts of a proof took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProofTimes {
+    /// The values of the variables, and the products of the matrices with them.
+    pub witness: Duration,
+    /// The transforms.
+    pub transforms: Duration,
+    /// The multiplication of H.
+    pub h: Duration,
+    /// That of L.
+    pub l: Duration,
+    /// That of A.
+    pub a: Duration,
+    /// Those of B in G1 and in G2.
+    pub b: Duration,
+}
+
+/// Proves with the randomness `r` and `s`.
+pub(crate) fn prove(
+    key: &Key,
+    queries: &Queries,
+    ntt: &Ntt,
+    assignment: &Assignment,
+    [r, s]: [Scalar; 2],
+    times: &mut ProofTimes,
+) -> Proof<Bls12> {
+    let Assignment { values, products } = assignment;
+    // Copies, so that a second attempt starts from the same numbers.
+    let [mut a, mut b, mut c] = products.clone();
+    let mut start = Instant::now();
+    let mut lap = || std::mem::replace(&mut start, Instant::now()).elapsed();
+    ntt.interpolate(&mut a);
+    ntt.evaluate_on_coset(&mut a);
+    ntt.interpolate(&mut b);
+    ntt.evaluate_on_coset(&mut b);
+    ntt.multiply(&mut a, &b);
+    drop(b);
+    ntt.interpolate_on_coset(&mut a);
+    ntt.interpolate(&mut c);
+    ntt.quotient(&mut a, &c);
+    drop(c);
+    times.transforms = lap();
+    let h: G1Projective = multiply(&key.h, key.h.len(), |i| &a[i]);
+    drop(a);
+    times.h = lap();
+    let l: G1Projective = multiply(&key.l, queries.aux, |i| &values[queries.inputs + i]);
+    times.l = lap();
+    let a: G1Projective = multiply(&key.a, queries.a.len(), |i| &values[queries.a[i] as usize]);
+    times.a = lap();
+    let of_b = |i: usize| &values[queries.b[i] as usize];
+    let b_g1: G1Projective = multiply(&key.b_g1, queries.b.len(), of_b);
+    let b_g2: G2Projective = multiply(&key.b_g2, queries.b.len(), of_b);
+    times.b = lap();
+
+    let vk = &key.vk;
+    let a = a + vk.alpha_g1 + vk.delta_g1 * r;
+    let b_g1 = b_g1 + vk.beta_g1 + vk.delta_g1 * s;
+    let b_g2 = b_g2 + vk.beta_g2 + vk.delta_g2 * s;
+    let c = h + l + a * s + b_g1 * r - vk.delta_g1 * (r * s);
+    Proof { a: a.to_affine(), b: b_g2.to_affine(), c: c.to_affine() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::small::Small;
+    use crate::witness::assign;
+    use bellperson::groth16::{
+        Parameters, create_proof_batch, generate_random_parameters, prepare_verifying_key,
+        verify_proof,
+    };
+    use ff::Field;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+    use seal_field::curve::CurveKernel;
+    use seal_field::ntt::bit_reversed;
+
+    fn key(parameters: &Parameters<Bls12>, kernel: CurveKernel) -> Key {
+        let g1 = |list: &[blstrs::G1Affine]| {
+            let list: Vec<_> = list.iter().map(|point| *point.as_ref()).collect();
+            Points::of_affine(kernel, &list)
+        };
+        let g2: Vec<_> = parameters.b_g2.iter().map(|point| *point.as_ref()).collect();
+        let bits = (parameters.h.len() + 1).trailing_zeros();
+        let h: Vec<_> =
+            (0..parameters.h.len()).map(|i| parameters.h[bit_reversed(i, bits)]).collect();
+        Key {
+            vk: parameters.vk.clone(),
+            h: g1(&h),
+            l: g1(&parameters.l),
+            a: g1(&parameters.a),
+            b_g1: g1(&parameters.b_g1),
+            b_g2: Points::of_affine(kernel, &g2),
+        }
+    }
+
+    #[test]
+    fn proofs_are_those_of_bellperson_for_the_same_randomness() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        for challenges in [1, 2, 7] {
+            let parameters: Parameters<Bls12> =
+                generate_random_parameters(Small::blank(challenges), &mut rng).expect("small");
+            let compiled = Compiled::record(challenges, Small::blank(1), Small::blank(2))
+                .expect("a circuit of equal challenges");
+            let queries = Queries::of(&compiled);
+            for kernel in CurveKernel::available() {
+                let key = key(&parameters, kernel);
+                queries.check(&key).expect("its own parameters");
+                let ntt = Ntt::new(kernel, compiled.domain_bits()).expect("short");
+                for seed in 0..3 {
+                    let circuit = Small::filled(seed, challenges);
+                    let [r, s] = match seed {
+                        0 => [Scalar::ZERO; 2],
+                        _ => [0; 2].map(|_| Scalar::random(&mut rng)),
+                    };
+                    let assignment = assign(&compiled, |i| Ok(circuit.alone(i))).expect("filled");
+                    let mut times = ProofTimes::default();
+                    let ours = prove(&key, &queries, &ntt, &assignment, [r, s], &mut times);
+                    let theirs =
+                        create_proof_batch(vec![circuit.clone()], &parameters, vec![r], vec![s])
+                            .expect("small");
+                    assert_eq!(ours, theirs[0], "{challenges} challenges, {}", kernel.name());
+                    let inputs: Vec<Scalar> = assignment.values[1..compiled.counts().inputs]
+                        .iter()
+                        .map(|words| Scalar::from_u64s_le(words).expect("canonical"))
+                        .collect();
+                    let prepared = prepare_verifying_key(&parameters.vk);
+                    assert!(verify_proof(&prepared, &ours, &inputs).expect("well formed"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parameters_of_another_circuit_are_told() {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let parameters: Parameters<Bls12> =
+            generate_random_parameters(Small::blank(3), &mut rng).expect("small");
+        let mut key = key(&parameters, CurveKernel::portable());
+        let compiled =
+            Compiled::record(2, Small::blank(1), Small::blank(2)).expect("equal challenges");
+        let other = Queries::of(&compiled).check(&key).expect_err("another");
+        assert_eq!((other.found, other.expected), (5, 4), "{other:?}");
+        let compiled =
+            Compiled::record(3, Small::blank(1), Small::blank(2)).expect("equal challenges");
+        key.b_g2 = Points::infinity(CurveKernel::portable(), 1);
+        let other = Queries::of(&compiled).check(&key).expect_err("a short list");
+        assert_eq!(other.list, "B in G2");
+    }
+}

@@ -1,0 +1,60 @@
+//! Everything about a sector size's circuit that does not change from task to task.
+
+use filecoin_proofs::DefaultPieceHasher;
+use seal_field::curve::CurveKernel;
+use seal_field::ntt::Ntt;
+use seal_types::RegisteredProof;
+use storage_proofs_core::compound_proof::CompoundProof;
+use storage_proofs_core::merkle::MerkleTreeTrait;
+use storage_proofs_porep::stacked::{Challenges, StackedCompound};
+
+use crate::Groth16Error;
+use crate::circuit::public_params;
+use crate::groth::Queries;
+use crate::r1cs::Compiled;
+
+/// A circuit, compiled, with what the prover derives from it.
+pub(crate) struct Shape {
+    pub(crate) compiled: Compiled,
+    pub(crate) queries: Queries,
+    pub(crate) ntt: Ntt,
+    /// Memory that a partition takes from its first variable to its proof.
+    pub(crate) partition_bytes: u64,
+}
+
+/// Compiles the circuit of a proof.
+pub(crate) fn shape<Tree: 'static + MerkleTreeTrait>(
+    proof: RegisteredProof,
+    kernel: CurveKernel,
+) -> Result<Shape, Groth16Error> {
+    let compiled = record::<Tree>(proof)?;
+    let queries = Queries::of(&compiled);
+    let ntt = Ntt::new(kernel, compiled.domain_bits())
+        .map_err(Groth16Error::upstream("transform polynomials of the circuit"))?;
+    let partition_bytes = partition_bytes(&compiled);
+    Ok(Shape { compiled, queries, ntt, partition_bytes })
+}
+
+/// Records the circuit of a proof from the published gadgets.
+pub(crate) fn record<Tree: 'static + MerkleTreeTrait>(
+    proof: RegisteredProof,
+) -> Result<Compiled, Groth16Error> {
+    let mut params = public_params::<Tree>(proof)?;
+    let challenges = params.challenges.num_challenges_per_partition();
+    let mut blank = |count: usize| {
+        params.challenges = Challenges::new_interactive(count);
+        StackedCompound::<Tree, DefaultPieceHasher>::blank_circuit(&params)
+    };
+    let (one, two) = (blank(1), blank(2));
+    Compiled::record(challenges, one, two).map_err(Groth16Error::upstream("compile the circuit"))
+}
+
+/// Variables in both forms, three products and their copies in the transforms, and the sorted
+/// scalars of a multiplication.
+fn partition_bytes(compiled: &Compiled) -> u64 {
+    let counts = compiled.counts();
+    let variables = 2 * 32 * (counts.inputs + counts.aux) as u64;
+    let products = 2 * 3 * 32 * (1_u64 << compiled.domain_bits());
+    let terms = 48 * (1_u64 << compiled.domain_bits()).min(1 << 24);
+    variables + products + terms
+}
