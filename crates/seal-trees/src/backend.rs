@@ -15,6 +15,9 @@ use seal_host::{MemoryError, MemoryPolicy, PageChoice, Region};
 
 use crate::Node;
 
+/// Readers beyond these are faster than any disks.
+const MOST_READERS: usize = 16;
+
 /// Who computes the blocks of sectors, of several at a time if need be.
 pub trait Backend: Sync + Send + fmt::Debug {
     /// Device and kernel variants in a few words, for logs and for the message of a failed check.
@@ -26,6 +29,12 @@ pub trait Backend: Sync + Send + fmt::Debug {
     /// The largest block that makes sense, in nodes. The one that is used is a power of the arity
     /// not above this, as memory and sector allow.
     fn largest_block(&self) -> usize;
+
+    /// How many threads should read, and check what they read with SHA-256. A device leaves the
+    /// cpus to them.
+    fn readers(&self) -> usize {
+        std::thread::available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, MOST_READERS))
+    }
 
     /// Zero bytes for the blocks of one sector, at the start of a page.
     fn memory(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {

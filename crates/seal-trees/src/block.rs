@@ -37,9 +37,10 @@ impl BlockPlan {
             let work = Work { layers: porep.layers, arity, block_nodes };
             Self { work, rows, in_memory, count: porep.nodes() / block_nodes as u64 }
         };
-        // One for each worker, one being read and one being written; at best half as many again
-        // that wait for a worker.
-        let (least, most) = (workers + 2, workers + workers.div_ceil(2) + 4);
+        // One for each worker, one being read and one being written; at best one for each reader
+        // and writer, and half as many as there are workers that wait for one.
+        let least = workers + 2;
+        let most = workers + workers.div_ceil(2) + backend.readers().max(1) + 2;
         let fits = |rows: u32| {
             let bytes = plan(rows, 1).block_nodes() as u64 * NODE_SIZE as u64;
             usize::try_from(memory_bytes / bytes).unwrap_or(usize::MAX)
@@ -158,6 +159,10 @@ mod tests {
 
         fn largest_block(&self) -> usize {
             self.1
+        }
+
+        fn readers(&self) -> usize {
+            2
         }
 
         fn worker(&self, _: &Work) -> Result<Box<dyn Worker + '_>, DeviceError> {

@@ -43,6 +43,11 @@ impl Backend for Cpu {
         LARGEST_BLOCK
     }
 
+    /// A few do for many threads of Poseidon.
+    fn readers(&self) -> usize {
+        self.threads.div_ceil(8).max(2)
+    }
+
     fn worker(&self, work: &Work) -> Result<Box<dyn Worker + '_>, DeviceError> {
         let hasher = |arity| {
             let poseidon = Poseidon::of_arity(arity);

@@ -32,13 +32,6 @@ use crate::{Node, Part, TreesError, Watch};
 /// Threads that write. One would do but for the time that the disk takes to answer.
 const WRITERS: usize = 2;
 
-/// Threads that read. They wait for the disk, and hash with SHA-256 what they have read: a few do
-/// for many workers of Poseidon, and a device wants them to be no fewer than some of the cpus.
-fn readers() -> usize {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    cpus.div_ceil(8).max(2)
-}
-
 /// What makes and takes blocks.
 pub(crate) struct Pipeline<'a> {
     pub(crate) porep: &'a Porep,
@@ -153,6 +146,10 @@ impl Pipeline<'_> {
     ) -> Result<(Roots, Stages), TreesError> {
         let mut memory =
             self.backend.memory(self.plan.memory_bytes()).map_err(|error| self.device(error))?;
+        let (given, wanted) = (memory.bytes_mut().len(), self.plan.memory_bytes());
+        if given < wanted {
+            return Err(self.device(format!("{given} bytes of memory instead of {wanted}").into()));
+        }
         let (give_free, free) = unbounded();
         for block in self.plan.cut(memory.bytes_mut()) {
             // The receiver is at hand.
@@ -162,7 +159,8 @@ impl Pipeline<'_> {
         let (give_filled, filled) = unbounded::<Filled<'_>>();
         let (give_computed, computed) = unbounded::<Filled<'_>>();
         let (tell, events) = unbounded();
-        let (readers, workers, writers) = (readers(), self.backend.workers().max(1), WRITERS);
+        let readers = self.backend.readers().max(1);
+        let (workers, writers) = (self.backend.workers().max(1), WRITERS);
         let clocks = Clocks::default();
         let stopped = AtomicBool::new(false);
         let is_stopped = || stopped.load(Ordering::Relaxed);

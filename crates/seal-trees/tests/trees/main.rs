@@ -1,5 +1,6 @@
 //! Tests over whole sectors: the reference vectors, and PC2 in the face of faults.
 
+mod backend;
 mod pc2;
 mod support;
 mod vectors;
