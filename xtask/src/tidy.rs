@@ -12,7 +12,7 @@ use crate::out::{say, step};
 
 /// The layer of every crate, and the crates of its own layer that it may use all the same.
 /// Dependencies go down only. Development dependencies are free.
-const LAYERS: [(&str, u8, &[&str]); 19] = [
+const LAYERS: [(&str, u8, &[&str]); 20] = [
     ("seal-types", 0, &[]),
     ("seal-wire", 0, &["seal-types"]),
     ("seal-config", 0, &["seal-types"]),
@@ -20,6 +20,7 @@ const LAYERS: [(&str, u8, &[&str]); 19] = [
     ("seal-field", 1, &[]),
     ("seal-poseidon", 1, &["seal-field"]),
     ("seal-host", 1, &[]),
+    ("seal-cuda", 1, &["seal-poseidon"]),
     ("seal-limits", 1, &[]),
     ("seal-sdr", 2, &[]),
     ("seal-trees", 2, &[]),
@@ -36,6 +37,10 @@ const LAYERS: [(&str, u8, &[&str]); 19] = [
 
 /// Which files may contain unsafe code, and how many blocks, functions and impls of it.
 const UNSAFE: &[(&str, usize)] = &[
+    ("crates/seal-cuda/src/device.rs", 15),
+    ("crates/seal-cuda/src/driver.rs", 8),
+    ("crates/seal-cuda/src/memory.rs", 10),
+    ("crates/seal-cuda/src/stream.rs", 3),
     ("crates/seal-field/src/curve/ifma_g1.rs", 2),
     ("crates/seal-field/src/curve/ifma_g2.rs", 2),
     ("crates/seal-field/src/curve/kernel.rs", 2),

@@ -5,6 +5,7 @@
 
 mod build;
 pub mod client;
+pub mod cuda;
 pub mod data;
 pub mod launch;
 mod machine;

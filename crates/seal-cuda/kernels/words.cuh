@@ -1,0 +1,151 @@
+// Multiplication of 32-bit words with carry chains: the only place that knows which machine it is
+// compiled for. On a device one chain is one piece of PTX, since the carry flag does not survive
+// between pieces; ptxas makes of each mad.lo/madc.hi pair one IMAD.WIDE with carry. On a host the
+// same chain is 64-bit arithmetic.
+#pragma once
+
+#include <stdint.h>
+
+#ifdef __CUDACC__
+#define SEAL_FN __device__ __forceinline__
+#define SEAL_UNROLL _Pragma("unroll")
+#define SEAL_ROLLED _Pragma("unroll 1")
+#else
+#define SEAL_FN inline
+#define SEAL_UNROLL
+#define SEAL_ROLLED
+#endif
+
+namespace seal {
+
+typedef uint32_t word;
+
+// Adds the products a[0] b, a[2] b, ... of N words to t, each two words wide and two words after
+// the one before, and the carry to top.
+template <int N> SEAL_FN void mad_chain(word *t, const word *a, word b, word &top) {
+  static_assert(N >= 1 && N <= 4, "a chain has one to four products");
+#ifdef __CUDA_ARCH__
+  if constexpr (N == 1) {
+    asm("mad.lo.cc.u32 %0, %3, %4, %0;\n\t"
+        "madc.hi.cc.u32 %1, %3, %4, %1;\n\t"
+        "addc.u32 %2, %2, 0;"
+        : "+r"(t[0]), "+r"(t[1]), "+r"(top)
+        : "r"(a[0]), "r"(b));
+  } else if constexpr (N == 2) {
+    asm("mad.lo.cc.u32 %0, %5, %7, %0;\n\t"
+        "madc.hi.cc.u32 %1, %5, %7, %1;\n\t"
+        "madc.lo.cc.u32 %2, %6, %7, %2;\n\t"
+        "madc.hi.cc.u32 %3, %6, %7, %3;\n\t"
+        "addc.u32 %4, %4, 0;"
+        : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]), "+r"(top)
+        : "r"(a[0]), "r"(a[2]), "r"(b));
+  } else if constexpr (N == 3) {
+    asm("mad.lo.cc.u32 %0, %7, %10, %0;\n\t"
+        "madc.hi.cc.u32 %1, %7, %10, %1;\n\t"
+        "madc.lo.cc.u32 %2, %8, %10, %2;\n\t"
+        "madc.hi.cc.u32 %3, %8, %10, %3;\n\t"
+        "madc.lo.cc.u32 %4, %9, %10, %4;\n\t"
+        "madc.hi.cc.u32 %5, %9, %10, %5;\n\t"
+        "addc.u32 %6, %6, 0;"
+        : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]), "+r"(t[4]), "+r"(t[5]), "+r"(top)
+        : "r"(a[0]), "r"(a[2]), "r"(a[4]), "r"(b));
+  } else {
+    asm("mad.lo.cc.u32 %0, %9, %13, %0;\n\t"
+        "madc.hi.cc.u32 %1, %9, %13, %1;\n\t"
+        "madc.lo.cc.u32 %2, %10, %13, %2;\n\t"
+        "madc.hi.cc.u32 %3, %10, %13, %3;\n\t"
+        "madc.lo.cc.u32 %4, %11, %13, %4;\n\t"
+        "madc.hi.cc.u32 %5, %11, %13, %5;\n\t"
+        "madc.lo.cc.u32 %6, %12, %13, %6;\n\t"
+        "madc.hi.cc.u32 %7, %12, %13, %7;\n\t"
+        "addc.u32 %8, %8, 0;"
+        : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]), "+r"(t[4]), "+r"(t[5]), "+r"(t[6]),
+          "+r"(t[7]), "+r"(top)
+        : "r"(a[0]), "r"(a[2]), "r"(a[4]), "r"(a[6]), "r"(b));
+  }
+#else
+  word carry = 0;
+  for (int i = 0; i < N; i++) {
+    // A product leaves room for two words: (2^32 - 1)^2 + 2 (2^32 - 1) = 2^64 - 1.
+    uint64_t product = (uint64_t)a[2 * i] * b;
+    uint64_t low = (uint64_t)t[2 * i] + (word)product + carry;
+    uint64_t high = (uint64_t)t[2 * i + 1] + (product >> 32) + (low >> 32);
+    t[2 * i] = (word)low;
+    t[2 * i + 1] = (word)high;
+    carry = (word)(high >> 32);
+  }
+  top += carry;
+#endif
+}
+
+// t += a + carry, N words, in pieces of at most eight. Returns the carry; one that comes in is 0 or
+// 1.
+template <int N> SEAL_FN word add_chain(word *t, const word *a, word carry = 0) {
+#ifdef __CUDA_ARCH__
+  if constexpr (N >= 8) {
+    asm("add.cc.u32 %8, %8, 0xffffffff;\n\t"
+        "addc.cc.u32 %0, %0, %9;\n\t"
+        "addc.cc.u32 %1, %1, %10;\n\t"
+        "addc.cc.u32 %2, %2, %11;\n\t"
+        "addc.cc.u32 %3, %3, %12;\n\t"
+        "addc.cc.u32 %4, %4, %13;\n\t"
+        "addc.cc.u32 %5, %5, %14;\n\t"
+        "addc.cc.u32 %6, %6, %15;\n\t"
+        "addc.cc.u32 %7, %7, %16;\n\t"
+        "addc.u32 %8, 0, 0;"
+        : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]), "+r"(t[4]), "+r"(t[5]), "+r"(t[6]),
+          "+r"(t[7]), "+r"(carry)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(a[4]), "r"(a[5]), "r"(a[6]), "r"(a[7]));
+    if constexpr (N > 8)
+      carry = add_chain<N - 8>(t + 8, a + 8, carry);
+    return carry;
+  } else
+#endif
+  {
+    SEAL_UNROLL
+    for (int i = 0; i < N; i++) {
+      const uint64_t sum = (uint64_t)t[i] + a[i] + carry;
+      t[i] = (word)sum;
+      carry = (word)(sum >> 32);
+    }
+    return carry;
+  }
+}
+
+// Adds the squares of eight words to t, sixteen words. The sum fits.
+SEAL_FN void add_squares(word *t, const word *a) {
+#ifdef __CUDA_ARCH__
+  asm("mad.lo.cc.u32 %0, %16, %16, %0;\n\t"
+      "madc.hi.cc.u32 %1, %16, %16, %1;\n\t"
+      "madc.lo.cc.u32 %2, %17, %17, %2;\n\t"
+      "madc.hi.cc.u32 %3, %17, %17, %3;\n\t"
+      "madc.lo.cc.u32 %4, %18, %18, %4;\n\t"
+      "madc.hi.cc.u32 %5, %18, %18, %5;\n\t"
+      "madc.lo.cc.u32 %6, %19, %19, %6;\n\t"
+      "madc.hi.cc.u32 %7, %19, %19, %7;\n\t"
+      "madc.lo.cc.u32 %8, %20, %20, %8;\n\t"
+      "madc.hi.cc.u32 %9, %20, %20, %9;\n\t"
+      "madc.lo.cc.u32 %10, %21, %21, %10;\n\t"
+      "madc.hi.cc.u32 %11, %21, %21, %11;\n\t"
+      "madc.lo.cc.u32 %12, %22, %22, %12;\n\t"
+      "madc.hi.cc.u32 %13, %22, %22, %13;\n\t"
+      "madc.lo.cc.u32 %14, %23, %23, %14;\n\t"
+      "madc.hi.u32 %15, %23, %23, %15;"
+      : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]), "+r"(t[4]), "+r"(t[5]), "+r"(t[6]),
+        "+r"(t[7]), "+r"(t[8]), "+r"(t[9]), "+r"(t[10]), "+r"(t[11]), "+r"(t[12]), "+r"(t[13]),
+        "+r"(t[14]), "+r"(t[15])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(a[4]), "r"(a[5]), "r"(a[6]), "r"(a[7]));
+#else
+  word carry = 0;
+  for (int i = 0; i < 8; i++) {
+    const uint64_t product = (uint64_t)a[i] * a[i];
+    const uint64_t low = (uint64_t)t[2 * i] + (word)product + carry;
+    const uint64_t high = (uint64_t)t[2 * i + 1] + (product >> 32) + (low >> 32);
+    t[2 * i] = (word)low;
+    t[2 * i + 1] = (word)high;
+    carry = (word)(high >> 32);
+  }
+#endif
+}
+
+} // namespace seal

@@ -1,0 +1,64 @@
+//! Operations of the field by themselves, for tests of the arithmetic on a device or its stand-in.
+
+use crate::batch::Node;
+use crate::stream::{Argument, Span, Stream};
+use crate::{CudaError, Device};
+
+/// An operation on numbers of eight words, which need not be below the modulus `p`, only below the
+/// bounds that `kernels/field.cuh` names. Results are below `p`, or, where it says so, at most a
+/// 2^-27th of it above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// `x y / 2^256`.
+    Multiply,
+    /// `x x / 2^256`.
+    Square,
+    /// `x + y` of numbers below `p`.
+    Add,
+    /// `x^5 / 2^1024`.
+    Quintic,
+    /// `x`, less `p` if it is not below.
+    Subtract,
+    /// `x + Σ x y / 2^288` over twelve pairs from this one on, from the first again after the
+    /// last.
+    Dot,
+    /// `Σ x e / 2^64`, where `e` is the lowest word of `y`; over the same pairs.
+    SmallDot1,
+    /// The same with the two lowest words.
+    SmallDot2,
+}
+
+/// The operation on each pair of `a` and `b`.
+///
+/// # Panics
+/// When they differ in length.
+pub fn field(
+    device: &Device,
+    operation: Operation,
+    a: &[Node],
+    b: &[Node],
+) -> Result<Vec<Node>, CudaError> {
+    assert_eq!(a.len(), b.len(), "pairs");
+    let count = a.len();
+    let stream = Stream::new(device, 3 * count)?;
+    let [left, right, out] = [0, 1, 2].map(|area| Span { first: area * count, nodes: count });
+    let mut results = vec![[0; 32]; count];
+    let started = (|| {
+        stream.upload(left, a)?;
+        stream.upload(right, b)?;
+        stream.launch(
+            device.0.kernel("seal_field")?,
+            count,
+            &[
+                Argument::Number(operation as u64),
+                Argument::Nodes(left),
+                Argument::Nodes(right),
+                Argument::Count(count),
+                Argument::Nodes(out),
+            ],
+        )?;
+        stream.download(&mut results, out)
+    })();
+    let ended = stream.wait();
+    started.and(ended).map(|()| results)
+}

@@ -1,0 +1,128 @@
+//! What can go wrong with a device.
+
+/// Why a device cannot be used, or what it failed in.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CudaError {
+    /// The feature `cuda` was off when this was built.
+    #[error("this build has no CUDA kernels; build it with `--features cuda`")]
+    NoKernels,
+    /// No driver is installed, or not where the loader looks.
+    #[error(
+        "the NVIDIA driver cannot be loaded from {library}; install it, or let the container see \
+         it (`nvidia-smi` must work here)"
+    )]
+    NoDriver {
+        /// The library that was looked for.
+        library: String,
+        /// What the loader says.
+        #[source]
+        source: libloading::Error,
+    },
+    /// The driver lacks a function.
+    #[error("the NVIDIA driver {library} has no {symbol}; it is too old, CUDA 12 is needed")]
+    OldDriver {
+        /// The driver's library.
+        library: String,
+        /// What it lacks.
+        symbol: String,
+        /// What the loader says.
+        #[source]
+        source: libloading::Error,
+    },
+    /// The driver shows no device.
+    #[error("the NVIDIA driver shows no device{}", hint(visible.as_deref()))]
+    NoDevice {
+        /// `CUDA_VISIBLE_DEVICES`, if it is set.
+        visible: Option<String>,
+    },
+    /// A call to the driver failed.
+    #[error("{call} failed with {name} ({code}): {text}")]
+    Call {
+        /// The driver's function.
+        call: &'static str,
+        /// What it returned.
+        code: i32,
+        /// The name of that.
+        name: String,
+        /// What it means.
+        text: String,
+    },
+    /// The device has not even memory for the smallest batch.
+    #[error(
+        "the device has no room for a batch of {nodes} nodes ({bytes} bytes, {free} bytes are \
+         free); another process may hold its memory"
+    )]
+    Memory {
+        /// Nodes of the smallest batch.
+        nodes: usize,
+        /// Bytes that it takes.
+        bytes: usize,
+        /// Bytes that are free.
+        free: usize,
+    },
+    /// The embedded kernels are not those that this code was written for.
+    #[error("the kernels' {name} has {found} bytes where {wanted} are written")]
+    Constants {
+        /// A table of constants.
+        name: &'static str,
+        /// Its size in the kernels.
+        found: usize,
+        /// Its size here.
+        wanted: usize,
+    },
+    /// There is no kernel for this.
+    #[error("there is no kernel for {what}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+    },
+}
+
+fn hint(visible: Option<&str>) -> String {
+    match visible {
+        None => "; `nvidia-smi -L` lists what there is".to_owned(),
+        Some(visible) => format!(
+            " with CUDA_VISIBLE_DEVICES={visible:?}; `nvidia-smi -L` lists indices and UUIDs"
+        ),
+    }
+}
+
+impl CudaError {
+    /// `CUDA_ERROR_OUT_OF_MEMORY`.
+    const OUT_OF_MEMORY: i32 = 2;
+
+    /// Whether memory of the device was exhausted.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Call { code: Self::OUT_OF_MEMORY, .. } | Self::Memory { .. })
+    }
+}
+
+/// Why a batch was not computed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// A label is not below the field's modulus.
+    #[error("node {node} of layer {layer} is not below the field's modulus")]
+    Label {
+        /// Counted from 0.
+        layer: usize,
+        /// Counted from the first node of the batch.
+        node: usize,
+    },
+    /// A node of the data is not below the field's modulus.
+    #[error("node {node} of the data is not below the field's modulus")]
+    Data {
+        /// Counted from the first node of the batch.
+        node: usize,
+    },
+    /// A node that was to be hashed with others is not below the field's modulus.
+    #[error("child {node} of a row is not below the field's modulus")]
+    Child {
+        /// Counted from the first node of the row.
+        node: usize,
+    },
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] CudaError),
+}
