@@ -6,12 +6,14 @@
 
 mod codes;
 mod event;
+mod head;
 mod line;
 mod message;
 mod tasks;
 
 pub use codes::{ErrorCode, ExitCode, TaskError};
 pub use event::{EVENTS, Event, Progress, ProgressUnit, Started};
+pub use head::RequestHead;
 pub use line::{Line, LineReader};
 pub use message::{
     BadLine, READY_SUFFIX, RawRequest, RawResponse, Response, ready_line, salvage_id, to_line,
