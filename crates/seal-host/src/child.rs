@@ -2,10 +2,12 @@
 
 use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getppid};
@@ -44,15 +46,21 @@ pub enum Ending {
     /// It exited with this code.
     Exited(i32),
     /// This signal ended it.
-    Signalled(Signal),
+    Signalled {
+        /// The signal.
+        signal: Signal,
+        /// Whether it left a core dump.
+        dumped: bool,
+    },
 }
 
 impl std::fmt::Display for Ending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Exited(code) => write!(f, "exited with code {code}"),
-            Self::Signalled(signal) => {
-                write!(f, "was ended by signal {} ({signal})", *signal as i32)
+            Self::Signalled { signal, dumped } => {
+                write!(f, "was ended by signal {} ({signal})", *signal as i32)?;
+                if *dumped { f.write_str(" and dumped core") } else { Ok(()) }
             }
         }
     }
@@ -62,16 +70,18 @@ impl std::fmt::Display for Ending {
 struct Before {
     parent: Pid,
     place: Prepared,
+    inherit: Vec<OwnedFd>,
     report: PipeWriter,
 }
 
 /// Starts `command` as [`spawn_in`] does, in the cgroup of this process.
 pub fn spawn(command: Command, placement: &Placement) -> Result<Child, SpawnError> {
-    spawn_in(command, placement, None)
+    spawn_in(command, placement, None, Vec::new())
 }
 
 /// Starts `command` in a process group of its own, at its place, in the cgroup if one is given,
-/// with no signal blocked, to be killed when the calling thread ends.
+/// with no signal blocked, to be killed when the calling thread ends. It has the descriptors
+/// `inherit` under the numbers that they have here, where they are closed.
 ///
 /// The kernel ties that to the thread, not the process: call this from a thread that lives as
 /// long as the process.
@@ -79,6 +89,7 @@ pub fn spawn_in(
     mut command: Command,
     placement: &Placement,
     cgroup: Option<&Cgroup>,
+    inherit: Vec<OwnedFd>,
 ) -> Result<Child, SpawnError> {
     let program = command.get_program().to_owned();
     let run = |source| SpawnError::Run { program: program.clone(), source };
@@ -89,12 +100,12 @@ pub fn spawn_in(
     };
     let (failed_step, report) = io::pipe().map_err(run)?;
     let prepared = Prepared::new(placement, cgroup).map_err(place)?;
-    let before = Before { parent: Pid::this(), place: prepared, report };
+    let before = Before { parent: Pid::this(), place: prepared, inherit, report };
     command.process_group(0);
     // SAFETY: between fork and exec only async-signal-safe things may be done, because other
     // threads may have held locks, that of the allocator included, at the fork. `Before::apply`
     // makes system calls (prctl, getppid, sigprocmask, write, sched_setaffinity,
-    // sched_getaffinity, set_mempolicy, get_mempolicy, getrlimit, setrlimit) on memory that was
+    // sched_getaffinity, set_mempolicy, get_mempolicy, getrlimit, setrlimit, fcntl) on memory that was
     // made before the fork; its errors are plain errno values, which allocate nothing.
     unsafe { command.pre_exec(move || before.apply()) };
     let spawned = command.spawn();
@@ -112,7 +123,9 @@ pub fn wait_ended(pid: u32) -> io::Result<Ending> {
     loop {
         match waitid(Id::Pid(to_pid(pid)?), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
             Ok(WaitStatus::Exited(_, code)) => return Ok(Ending::Exited(code)),
-            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Ending::Signalled(signal)),
+            Ok(WaitStatus::Signaled(_, signal, dumped)) => {
+                return Ok(Ending::Signalled { signal, dumped });
+            }
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -162,7 +175,12 @@ impl Before {
         }
         // The mask is inherited; a child that never sees SIGTERM could only be killed.
         SigSet::empty().thread_set_mask().map_err(|errno| at(Step::Signals)(errno.into()))?;
-        self.place.apply()
+        self.place.apply()?;
+        for descriptor in &self.inherit {
+            fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))
+                .map_err(|errno| at(Step::Inherit)(errno.into()))?;
+        }
+        Ok(())
     }
 }
 
@@ -310,7 +328,7 @@ pub(crate) mod tests {
         });
         let mut child = starter.join().expect("no panic");
         let ending = wait_ended(child.id()).expect("our child");
-        assert_eq!(ending, Ending::Signalled(Signal::SIGKILL));
+        assert_eq!(ending, Ending::Signalled { signal: Signal::SIGKILL, dumped: false });
         assert_eq!(ending.to_string(), "was ended by signal 9 (SIGKILL)");
         child.wait().expect("our child");
     }

@@ -53,6 +53,7 @@ pub(crate) enum Step {
     MemoryPolicyReadBack,
     OpenFiles,
     LockedMemory,
+    Inherit,
 }
 
 /// A placement in the kernel's form: nothing is left to be allocated in the child.
@@ -130,7 +131,7 @@ fn limit(resource: Resource, wanted: ResourceLimit) -> io::Result<()> {
 }
 
 impl Step {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::DieWithParent,
         Self::Signals,
         Self::Cgroup,
@@ -140,6 +141,7 @@ impl Step {
         Self::MemoryPolicyReadBack,
         Self::OpenFiles,
         Self::LockedMemory,
+        Self::Inherit,
     ];
 
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
@@ -168,6 +170,7 @@ impl Step {
             Self::MemoryPolicy => format!("{memory} (containers may need CAP_SYS_NICE)"),
             Self::MemoryPolicyReadBack => format!("{memory}: the kernel says otherwise"),
             Self::OpenFiles => format!("let it open {} files", placement.open_files),
+            Self::Inherit => "let it have the descriptors of its locks".to_owned(),
             Self::LockedMemory => {
                 format!("let it lock {} bytes of memory", placement.locked_memory)
             }

@@ -1,22 +1,31 @@
-//! The rules of limits and locks: which waiting request may start now, and on which executor.
+//! The rules of limits and locks: which waiting request may start now, and on what.
 //!
-//! Pure: no clock, no files, no processes. The supervisor applies the rules with semaphores that
-//! all supervisors of a machine share, a simulator with [`Counters`]; both decide alike.
+//! Pure: no clock, no files, no processes; time and what is free are passed in. All supervisors of
+//! a machine keep one [`Book`] together, a simulator keeps one of its own; both decide alike.
 //!
 //! The rules:
-//! - Requests of one kind start in the order in which they came. Kinds do not wait for each other
-//!   except through what they both need.
-//! - A request goes to the executor of its kind with the fewest running tasks that has room and
-//!   whose resources are free.
-//! - Everything a task needs is taken at once or not at all, locks in the order of their names
-//!   before the place in the stage's limit. Nothing is held by a request that does not run, so no
-//!   two can wait for each other.
+//! - Requests of one kind that want the same start in the order of their tickets.
+//! - Kinds that want the same lock take turns, or go by arrival or priority, as [`Order`] says for
+//!   that lock. Who wants nothing in common does not wait for each other.
+//! - Everything a task needs is taken at once or not at all, so no two can wait for each other.
+//!   Nothing is held by a request that does not run.
+//! - What one cannot use, because something else it needs is missing, goes to the next who can;
+//!   but not more than [`OVERTAKEN_MOST`] times past the same one.
+//! - Two starts of a kind keep their distance.
+//! - One who does not start although it could, for [`DUE_LONGEST`], is passed over.
 #![forbid(unsafe_code)]
 
-mod counters;
+mod book;
+mod decide;
 mod needs;
-mod rules;
+mod order;
+mod place;
 
-pub use counters::{Counters, Grant};
-pub use needs::{Needs, Resource};
-pub use rules::{Place, Semaphores, Start, next_start};
+pub use book::{Book, Joining, Ticket, Waiter};
+pub use decide::{DUE_LONGEST, Decision, Free, OVERTAKEN_MOST, Reason, Verdict};
+pub use needs::{Needs, NoResource, Resource};
+pub use order::Order;
+pub use place::{Place, in_order_of_load};
+
+#[cfg(test)]
+mod tests;

@@ -159,7 +159,7 @@ processors.c2[0] (line 10):
   cpus         0-1,8 (3 in all, by affinity)
   memory       preferably of NUMA node 1
   tasks        at most 3 at once
-  each holds   lock gpu1, limit of c2
+  each holds   lock gpu1, limit c2
   environment  API_TOKEN=(set)
   environment  CUDA_VISIBLE_DEVICES=1
   environment  FIL_PROOFS_PARENTCACHE=x

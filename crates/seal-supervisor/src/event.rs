@@ -4,17 +4,31 @@ use std::io;
 
 use nix::sys::signal::Signal;
 use seal_host::Ending;
-use seal_wire::Line;
+use seal_wire::{Line, RequestHead};
 
 /// Something that happened.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// A line from the parent.
-    Input(Line),
+    /// A request from the parent, as it came.
+    Request {
+        /// What it is about.
+        head: RequestHead,
+        /// The line without its end.
+        line: Vec<u8>,
+    },
+    /// A line from the parent that is no request.
+    BadRequest {
+        /// The id, if it could be read all the same.
+        id: Option<u64>,
+        /// What is wrong.
+        reason: String,
+    },
     /// No more lines come from the parent.
     InputEnded(Option<io::Error>),
     /// Answers do not reach the parent any more.
     OutputGone(io::Error),
+    /// Another supervisor changed something about limits and locks.
+    LimitsChanged,
     /// This process was sent a signal.
     Signal(Signal),
     /// Something happened to an executor.
@@ -38,6 +52,8 @@ pub(crate) enum FromExecutor {
     Line(Line),
     /// It closed its standard output.
     OutputEnded,
+    /// It closed its standard error.
+    LogEnded,
     /// It does not read its standard input any more.
     InputClosed(io::Error),
     /// It ended. Its status has not been taken from it yet.

@@ -12,7 +12,9 @@ mod cli;
 mod config_command;
 mod dry_run;
 mod event;
+mod facts;
 mod groups;
+mod limits;
 mod parent;
 mod place;
 mod plan;
@@ -21,14 +23,19 @@ mod queue;
 mod restart;
 mod run;
 mod runtime_dir;
-mod semaphores;
+mod strays;
 mod supervisor;
 
 pub use cli::{Cli, Command, ConfigArgs, ProcessorArgs};
 pub use dry_run::describe;
+pub use facts::{
+    Board, EndedTask, ExecutorFacts, ExecutorState, Facts, Life, ProgressFacts, TaskFacts, Totals,
+    WaitingFacts,
+};
 pub use groups::{GroupPlan, NoCgroups};
+pub use limits::{Holder, LimitsError, LimitsView, ResourceView, WaiterView, view};
 pub use plan::{ExecutorPlan, Machine, Plan, PlanError, Problem};
 pub use restart::RestartPolicy;
 pub use run::run;
 pub use runtime_dir::{RuntimeDir, RuntimeDirError, default_path};
-pub use supervisor::{Timing, serve};
+pub use supervisor::{ServeError, Timing, serve};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
 use seal_types::StageName;
-use seal_wire::LineReader;
+use seal_wire::{Line, LineReader, RequestHead, salvage_id};
 
 use crate::event::Event;
 
@@ -19,7 +19,8 @@ pub(crate) fn read_requests(stage: StageName, events: SyncSender<Event>) -> io::
         let ended = loop {
             match lines.next_line() {
                 Ok(Some(line)) => {
-                    if events.send(Event::Input(line)).is_err() {
+                    let Some(event) = understand(stage, line) else { continue };
+                    if events.send(event).is_err() {
                         return;
                     }
                 }
@@ -31,6 +32,27 @@ pub(crate) fn read_requests(stage: StageName, events: SyncSender<Event>) -> io::
     };
     thread::Builder::new().name("requests".to_owned()).spawn(read)?;
     Ok(())
+}
+
+/// What a line of the parent is. Read here and not in the loop, because it may be long.
+fn understand(stage: StageName, line: Line) -> Option<Event> {
+    let line = match line {
+        // Input that ends without a line end may still be a whole request.
+        Line::Whole(line) | Line::Unterminated(line) => line,
+        Line::TooLong { head, length } => {
+            let cap = stage.line_cap();
+            let reason =
+                format!("the line has {length} bytes and requests of {stage} may have {cap}");
+            return Some(Event::BadRequest { id: salvage_id(&head), reason });
+        }
+    };
+    if line.trim_ascii().is_empty() {
+        return None;
+    }
+    Some(match RequestHead::parse(&line) {
+        Ok(head) => Event::Request { head, line },
+        Err(bad) => Event::BadRequest { id: bad.id, reason: bad.reason },
+    })
 }
 
 /// The signals that ask the supervisor to end, kept from every thread started later. Children get

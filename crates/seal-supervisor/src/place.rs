@@ -1,16 +1,18 @@
 //! One executor of the plan through all its lives.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
-use seal_wire::{Line, RawResponse, salvage_id};
+use seal_limits::Resource;
+use seal_wire::{ErrorCode, Event as Told, Line, Progress, RawResponse, salvage_id};
 
 use crate::event::Tag;
+use crate::limits::{ExecutorSlots, Held};
 use crate::process::Process;
 use crate::queue::Request;
 use crate::restart::History;
-use crate::semaphores::Held;
 use crate::{ExecutorPlan, Timing};
 
 /// An executor of the plan.
@@ -18,16 +20,24 @@ use crate::{ExecutorPlan, Timing};
 pub(crate) struct Place {
     pub(crate) plan: ExecutorPlan,
     pub(crate) state: State,
+    /// Since when it is in this state.
+    pub(crate) since: SystemTime,
     pub(crate) history: History,
     pub(crate) starts: u64,
+    /// How it ended the last time.
+    pub(crate) last_end: Option<String>,
 }
 
 #[derive(Debug)]
 pub(crate) enum State {
     /// It is to be started then.
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+        /// Why there is no use in waiting for it, if its starts fail again and again.
+        looping: Option<String>,
+    },
     /// Its process runs, or has ended and is not buried yet.
-    Running(Running),
+    Running(Box<Running>),
     /// It is not started any more, and why.
     GivenUp(String),
     /// The supervisor ends and so did it.
@@ -38,12 +48,16 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) process: Process,
+    /// What its tasks hold their locks through.
+    pub(crate) slots: ExecutorSlots,
     /// When its ready line came.
     pub(crate) ready: Option<Instant>,
     /// The tasks it has, by request.
     pub(crate) tasks: BTreeMap<u64, Task>,
     /// Whether answers may still come.
     pub(crate) output_open: bool,
+    /// Whether it may still write to its log.
+    pub(crate) log_open: bool,
     /// How it ended.
     pub(crate) ended: Option<String>,
     /// Why the supervisor ends it.
@@ -58,11 +72,33 @@ pub(crate) struct Running {
 #[derive(Debug)]
 pub(crate) struct Task {
     /// What it holds, released with this.
-    pub(crate) _held: Held,
+    pub(crate) held: Held,
+    /// What that is.
+    pub(crate) holds: Vec<Resource>,
+    pub(crate) sector: Option<Arc<str>>,
     /// How many executors have had it.
     pub(crate) tries: u32,
     /// The request, if it is to be sent again when the executor dies.
     pub(crate) again: Option<Request>,
+    /// When it was handed over.
+    pub(crate) started: Instant,
+    pub(crate) started_at: SystemTime,
+    /// How long it had waited until then.
+    pub(crate) waited: Duration,
+    /// When the executor last told something of it, or had it handed over.
+    pub(crate) heard: Instant,
+    /// Whether the executor has told that it runs.
+    pub(crate) runs: bool,
+    pub(crate) progress: Option<Part>,
+}
+
+/// The part of a task that is worked on.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) told: Progress,
+    /// When something was first told of it, and how much was done then.
+    pub(crate) first: (Instant, u64),
+    pub(crate) last: Instant,
 }
 
 /// What is done about a process when its time has come.
@@ -80,11 +116,32 @@ pub(crate) enum Next {
     StopReading,
 }
 
+/// How long tasks may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskTimes {
+    /// In all.
+    pub(crate) deadline: Option<Duration>,
+    /// Without any progress.
+    pub(crate) no_progress: Option<Duration>,
+}
+
+/// A task whose time is up.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Overdue {
+    pub(crate) id: u64,
+    /// What it did wrong.
+    pub(crate) why: String,
+    /// Whether it may run again: it would not be quicker the next time.
+    pub(crate) again: bool,
+}
+
 /// What a line of an executor means.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// An answer to pass on as it is.
-    Whole { id: u64, line: Vec<u8> },
+    /// An answer to pass on as it is, with its error if it is one.
+    Whole { id: u64, line: Vec<u8>, error: Option<String> },
+    /// Something about a task, not for the parent.
+    Told(Told),
     /// Not an answer, but it says which request it belongs to.
     Broken { id: u64, reason: String },
     /// Nothing that could be passed on.
@@ -93,8 +150,14 @@ pub(crate) enum Answer {
 
 impl Place {
     pub(crate) fn new(plan: ExecutorPlan, now: Instant) -> Self {
-        let state = State::Waiting { until: now };
-        Self { plan, state, history: History::default(), starts: 0 }
+        let state = State::Waiting { until: now, looping: None };
+        let (history, since) = (History::default(), SystemTime::now());
+        Self { plan, state, since, history, starts: 0, last_end: None }
+    }
+
+    pub(crate) fn enter(&mut self, state: State) -> State {
+        self.since = SystemTime::now();
+        std::mem::replace(&mut self.state, state)
     }
 
     pub(crate) fn running(&self) -> Option<&Running> {
@@ -122,10 +185,13 @@ impl Place {
     }
 
     /// When something is to be done about it.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self, times: TaskTimes) -> Option<Instant> {
         match &self.state {
-            State::Waiting { until } => Some(*until),
-            State::Running(running) => running.next.map(|(at, _)| at),
+            State::Waiting { until, .. } => Some(*until),
+            State::Running(running) => {
+                let step = running.next.map(|(at, _)| at);
+                running.times_up(times).map(|(at, _)| at).into_iter().chain(step).min()
+            }
             State::GivenUp(_) | State::Stopped => None,
         }
     }
@@ -138,12 +204,14 @@ impl Place {
 }
 
 impl Running {
-    pub(crate) fn new(process: Process, ready_by: Instant) -> Self {
+    pub(crate) fn new(process: Process, slots: ExecutorSlots, ready_by: Instant) -> Self {
         Self {
             process,
+            slots,
             ready: None,
             tasks: BTreeMap::new(),
             output_open: true,
+            log_open: true,
             ended: None,
             why: None,
             signalled: false,
@@ -156,9 +224,9 @@ impl Running {
         self.ended.is_some() || self.why.is_some()
     }
 
-    /// Whether its process has ended and no answer can come any more.
+    /// Whether its process has ended and nothing can come from it any more.
     pub(crate) fn is_dead(&self) -> bool {
-        self.ended.is_some() && !self.output_open
+        self.ended.is_some() && !self.output_open && !self.log_open
     }
 
     /// Ends it, beginning at `from`: SIGTERM, a time of grace, SIGKILL. Once begun it takes its
@@ -169,6 +237,14 @@ impl Running {
             self.next = Some((from, Next::Terminate));
         } else if let Some((at, Next::Terminate)) = self.next {
             self.next = Some((at.min(from), Next::Terminate));
+        }
+    }
+
+    /// Ends it without asking.
+    pub(crate) fn kill(&mut self, why: &str, now: Instant) {
+        if self.ended.is_none() {
+            self.why.get_or_insert_with(|| why.to_owned());
+            self.next = Some((now, Next::Kill));
         }
     }
 
@@ -200,8 +276,63 @@ impl Running {
             Next::StopReading => {
                 tracing::warn!(pid, "an executor ended while something held its output open");
                 self.output_open = false;
+                self.log_open = false;
                 self.next = None;
             }
+        }
+    }
+
+    /// The first time when a task will have taken too long, and which. Nothing is due about an
+    /// executor that is ended anyway.
+    fn times_up(&self, times: TaskTimes) -> Option<(Instant, Overdue)> {
+        if self.is_ending() {
+            return None;
+        }
+        // An executor that tells of its tasks may let some wait, which then make no progress.
+        let any_runs = self.tasks.values().any(|task| task.runs);
+        let dues = self.tasks.iter().flat_map(|(id, task)| {
+            let told = |limit: Duration| humantime::format_duration(limit);
+            let deadline = times.deadline.map(|limit| {
+                let why = format!("request {id} ran longer than the deadline of {}", told(limit));
+                (task.started + limit, Overdue { id: *id, why, again: false })
+            });
+            let waits = any_runs && !task.runs;
+            let silent = times.no_progress.filter(|_| !waits).map(|limit| {
+                let why = format!("request {id} made no progress for {}", told(limit));
+                (task.heard + limit, Overdue { id: *id, why, again: true })
+            });
+            deadline.into_iter().chain(silent)
+        });
+        dues.min_by_key(|(at, _)| *at)
+    }
+
+    /// A task that has taken too long.
+    pub(crate) fn overdue(&self, times: TaskTimes, now: Instant) -> Option<Overdue> {
+        self.times_up(times).filter(|(at, _)| *at <= now).map(|(_, overdue)| overdue)
+    }
+
+    /// Takes note of what the executor tells of a task.
+    pub(crate) fn told(&mut self, told: Told, now: Instant) {
+        match told {
+            Told::Started(started) => {
+                if let Some(task) = self.tasks.get_mut(&started.id) {
+                    task.heard = now;
+                    task.runs = true;
+                    task.sector.get_or_insert_with(|| started.sector.into());
+                }
+            }
+            Told::Progress(progress) => {
+                let Some(task) = self.tasks.get_mut(&progress.id) else { return };
+                task.runs = true;
+                let same = task.progress.as_ref().filter(|part| part.told.part == progress.part);
+                // The same figure again is no progress.
+                if same.is_none_or(|part| part.told.done != progress.done) {
+                    task.heard = now;
+                }
+                let first = same.map_or((now, progress.done), |part| part.first);
+                task.progress = Some(Part { told: progress, first, last: now });
+            }
+            Told::Other => {}
         }
     }
 }
@@ -213,9 +344,12 @@ pub(crate) fn understand(line: Line) -> Answer {
         Line::Whole(mut text) => match RawResponse::parse(&text) {
             Ok(response) => {
                 text.push(b'\n');
-                return Answer::Whole { id: response.id, line: text };
+                return Answer::Whole { id: response.id, line: text, error: response.err_msg };
             }
-            Err(bad) => (text, bad.reason),
+            Err(bad) => match Told::parse(&text) {
+                Ok(told) => return Answer::Told(told),
+                Err(_) => (text, bad.reason),
+            },
         },
         Line::Unterminated(text) => (text, "it ended in the middle of the line".to_owned()),
         Line::TooLong { head, length } => (head, format!("the line has {length} bytes")),
@@ -224,6 +358,11 @@ pub(crate) fn understand(line: Line) -> Answer {
         Some(id) => Answer::Broken { id, reason },
         None => Answer::Junk { reason: format!("{reason}; it begins with {beginning:?}") },
     }
+}
+
+/// The code of an error as it is counted.
+pub(crate) fn code_of(error: &str) -> String {
+    ErrorCode::of_message(error).map(|code| code.name().to_owned()).unwrap_or_default()
 }
 
 /// The beginning of a line, for the log.
@@ -238,13 +377,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_answers_broken_answers_or_junk() {
+    fn lines_are_answers_events_broken_answers_or_junk() {
         let whole = |text: &str| understand(Line::Whole(text.into()));
         let answer = r#"{"id":7,"err_msg":null,"output":{"a":[1, 2]},"extra":0}"#;
         match whole(answer) {
-            Answer::Whole { id: 7, line } => assert_eq!(line, format!("{answer}\n").as_bytes()),
+            Answer::Whole { id: 7, line, error: None } => {
+                assert_eq!(line, format!("{answer}\n").as_bytes());
+            }
             other => panic!("{other:?}"),
         }
+        match whole(r#"{"id":7,"err_msg":"[io] cannot","output":null}"#) {
+            Answer::Whole { error: Some(error), .. } => assert_eq!(code_of(&error), "io"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(code_of("of other software"), "");
+        let told = r#"{"event":"started","id":7,"sector":"1"}"#;
+        assert!(matches!(whole(told), Answer::Told(Told::Started(_))));
         for line in [
             Line::Whole(br#"{"id":7,"err_msg":null,"output":null}"#.into()),
             Line::Whole(br#"{"id":7,"err_msg":"x","output":1}"#.into()),

@@ -507,7 +507,7 @@ mod tests {
         let plan =
             Plan::new(&scheme("scheme-b.toml"), StageName::C2, &supervisor, None).expect("good");
         let needs = plan.executors[1].needs.iter().map(Resource::to_string).collect::<Vec<_>>();
-        assert_eq!(needs, ["lock gpu2", "limit of c2"]);
+        assert_eq!(needs, ["lock gpu2", "limit c2"]);
         assert_eq!(plan.counts.len(), 3);
         assert!(plan.executors[1].needs.iter().all(|need| plan.counts.contains_key(need)));
     }

@@ -1,20 +1,30 @@
-//! A running executor: its process and the three threads around it.
+//! A running executor: its process and the threads around it.
 
+use std::collections::VecDeque;
 use std::io::{self, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use nix::sys::signal::Signal;
 use seal_config::PLACEMENT_NAMES;
-use seal_host::{CgroupError, SpawnError};
+use seal_host::{CgroupError, OomCounter, SpawnError};
 use seal_types::StageName;
-use seal_wire::LineReader;
+use seal_wire::{EVENTS, Line, LineReader};
 
 use crate::ExecutorPlan;
 use crate::event::{Event, FromExecutor, Tag};
 use crate::groups::OwnGroup;
+use crate::strays::MARK;
+
+/// The longest line of an executor's log that is passed on whole.
+const LOG_LINE: usize = 64 << 10;
+
+/// How much of the end of an executor's log is remembered.
+const LAST_LINES: usize = 6;
+const LAST_LINE_LENGTH: usize = 240;
 
 /// The process of an executor. It must be reaped.
 #[derive(Debug)]
@@ -23,6 +33,8 @@ pub(crate) struct Process {
     stdin: Option<Sender<Arc<Vec<u8>>>>,
     /// What is in it ends with this.
     group: Option<OwnGroup>,
+    last: LastLines,
+    oom: Option<OomCounter>,
 }
 
 /// An executor that could not be started.
@@ -36,6 +48,18 @@ pub(crate) enum StartError {
     Spawn(#[from] SpawnError),
 }
 
+/// The end of an executor's log.
+#[derive(Clone, Debug, Default)]
+struct LastLines(Arc<Mutex<VecDeque<String>>>);
+
+/// What a new executor gets from its supervisor beside its plan.
+pub(crate) struct Equipment {
+    /// Descriptors to inherit: those of its locks.
+    pub(crate) inherit: Vec<OwnedFd>,
+    /// The mark by which what it starts is known.
+    pub(crate) mark: Option<String>,
+}
+
 impl Process {
     /// Starts an executor. Events about it carry `tag`.
     ///
@@ -46,6 +70,7 @@ impl Process {
         stage: StageName,
         tag: Tag,
         events: &SyncSender<Event>,
+        equipment: Equipment,
     ) -> Result<Self, StartError> {
         let mut command = Command::new(&plan.program);
         command.args(&plan.args);
@@ -56,12 +81,20 @@ impl Process {
         for name in PLACEMENT_NAMES {
             command.env_remove(name);
         }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.env(EVENTS, "1");
+        if let Some(mark) = equipment.mark {
+            command.env(MARK, mark);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let group = plan.group.as_ref().map(|group| group.make(tag.start)).transpose()?;
         let within = group.as_ref().and_then(OwnGroup::group);
-        let mut child = seal_host::spawn_in(command, &plan.placement, within)?;
-        match attach(&mut child, stage, tag, events) {
-            Ok(stdin) => Ok(Self { child, stdin: Some(stdin), group }),
+        let mut child = seal_host::spawn_in(command, &plan.placement, within, equipment.inherit)?;
+        let last = LastLines::default();
+        match attach(&mut child, stage, tag, events, last.clone()) {
+            Ok(stdin) => {
+                let oom = OomCounter::of(child.id());
+                Ok(Self { child, stdin: Some(stdin), group, last, oom })
+            }
             Err(source) => {
                 // Without its threads it is of no use.
                 let _ = seal_host::signal_group(child.id(), Signal::SIGKILL);
@@ -69,6 +102,22 @@ impl Process {
                 Err(SpawnError::Run { program: plan.program.clone().into(), source }.into())
             }
         }
+    }
+
+    /// The end of its log, as one line; empty if it wrote nothing.
+    pub(crate) fn last_words(&self) -> String {
+        let lines = self.last.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
+    }
+
+    /// What is to be said if memory ran out while it lived.
+    pub(crate) fn out_of_memory(&self) -> Option<&'static str> {
+        let oom = self.oom.as_ref().filter(|oom| oom.kills() > 0)?;
+        Some(if oom.is_of_group() {
+            "killed by the kernel because its cgroup was out of memory"
+        } else {
+            "probably killed by the kernel because the machine was out of memory"
+        })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -113,13 +162,18 @@ fn attach(
     stage: StageName,
     tag: Tag,
     events: &SyncSender<Event>,
+    last: LastLines,
 ) -> io::Result<Sender<Arc<Vec<u8>>>> {
     let missing = || io::Error::from(io::ErrorKind::BrokenPipe);
     let stdin = child.stdin.take().ok_or_else(missing)?;
     let stdout = child.stdout.take().ok_or_else(missing)?;
+    let stderr = child.stderr.take().ok_or_else(missing)?;
     let pid = child.id();
     let (lines, to_write) = channel();
-    let named = |what: &str| thread::Builder::new().name(format!("{stage}-{} {what}", tag.place));
+    let named = |what: &str| {
+        // What they do needs little stack, and there may be many of them.
+        thread::Builder::new().name(format!("{stage}-{} {what}", tag.place)).stack_size(256 << 10)
+    };
     let sender = Events { tag, events: events.clone() };
     named("in").spawn({
         let sender = sender.clone();
@@ -128,6 +182,13 @@ fn attach(
     named("out").spawn({
         let sender = sender.clone();
         move || read_lines(stdout, stage, &sender)
+    })?;
+    named("log").spawn({
+        let sender = sender.clone();
+        move || {
+            pass_log_on(stderr, &last);
+            sender.send(FromExecutor::LogEnded);
+        }
     })?;
     named("end").spawn(move || sender.send(FromExecutor::Ended(seal_host::wait_ended(pid))))?;
     Ok(lines)
@@ -170,4 +231,39 @@ fn read_lines(stdout: ChildStdout, stage: StageName, sender: &Events) {
         }
     }
     sender.send(FromExecutor::OutputEnded);
+}
+
+/// Passes an executor's log on to the supervisor's own, line by line, and remembers its end.
+fn pass_log_on(stderr: ChildStderr, last: &LastLines) {
+    let mut lines = LineReader::new(BufReader::new(stderr), LOG_LINE);
+    loop {
+        let mut line = match lines.next_line() {
+            Ok(Some(Line::Whole(line) | Line::Unterminated(line))) => line,
+            Ok(Some(Line::TooLong { mut head, length })) => {
+                head.extend_from_slice(format!(" ... ({length} bytes)").as_bytes());
+                head
+            }
+            Ok(None) | Err(_) => return,
+        };
+        last.add(&line);
+        line.push(b'\n');
+        // In one piece, so that lines of several executors do not mix. When nobody takes the log
+        // the executor must go on all the same.
+        let _ = io::stderr().lock().write_all(&line);
+    }
+}
+
+impl LastLines {
+    fn add(&self, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        let text: String = text.trim().chars().take(LAST_LINE_LENGTH).collect();
+        if text.is_empty() {
+            return;
+        }
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LAST_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(text);
+    }
 }

@@ -2,15 +2,20 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A request with what is needed to send it once more.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) id: u64,
+    /// The sector as logs name it, if the task tells.
+    pub(crate) sector: Option<Arc<str>>,
     /// The line as it came, with its end.
     pub(crate) line: Arc<Vec<u8>>,
     /// How many executors have had it.
     pub(crate) tries: u32,
+    /// Since when it waits.
+    pub(crate) since: Instant,
     arrived: u64,
 }
 
@@ -23,16 +28,16 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// Adds a request that has just come.
-    pub(crate) fn add(&mut self, id: u64, line: Vec<u8>) {
+    pub(crate) fn add(&mut self, id: u64, sector: Option<Arc<str>>, line: Vec<u8>, now: Instant) {
         self.arrived += 1;
         let (line, arrived) = (Arc::new(line), self.arrived);
-        self.waiting.push_back(Request { id, line, tries: 0, arrived });
+        self.waiting.push_back(Request { id, sector, line, tries: 0, since: now, arrived });
     }
 
     /// Puts back a request whose executor died, where it was among the others.
-    pub(crate) fn put_back(&mut self, request: Request) {
+    pub(crate) fn put_back(&mut self, request: Request, now: Instant) {
         let place = self.waiting.partition_point(|other| other.arrived < request.arrived);
-        self.waiting.insert(place, request);
+        self.waiting.insert(place, Request { since: now, ..request });
     }
 
     /// The next one, which goes to an executor.
@@ -42,13 +47,27 @@ impl Queue {
         Some(request)
     }
 
+    /// The next one, which stays.
+    pub(crate) fn first(&self) -> Option<&Request> {
+        self.waiting.front()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Takes all, and tells their ids.
-    pub(crate) fn clear(&mut self) -> Vec<u64> {
-        self.waiting.drain(..).map(|request| request.id).collect()
+    /// The waiting ones in their order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Request> {
+        self.waiting.iter()
+    }
+
+    /// Takes all.
+    pub(crate) fn clear(&mut self) -> Vec<Request> {
+        self.waiting.drain(..).collect()
     }
 }
 
@@ -59,13 +78,15 @@ mod tests {
     #[test]
     fn requests_put_back_are_where_they_were() {
         let mut queue = Queue::default();
+        let now = Instant::now();
         for id in [7, 3, 9, 1] {
-            queue.add(id, Vec::new());
+            queue.add(id, None, Vec::new(), now);
         }
         let [first, second] = [(); 2].map(|()| queue.take().expect("one"));
         assert_eq!((first.id, first.tries), (7, 1));
-        queue.put_back(second);
-        queue.put_back(first);
+        queue.put_back(second, now);
+        queue.put_back(first, now);
+        assert_eq!((queue.len(), queue.first().map(|request| request.id)), (4, Some(7)));
         let order: Vec<_> = std::iter::from_fn(|| queue.take()).map(|r| (r.id, r.tries)).collect();
         assert_eq!(order, [(7, 2), (3, 2), (9, 1), (1, 1)]);
         assert!(queue.is_empty());

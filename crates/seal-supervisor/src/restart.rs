@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-/// How long to wait before starting an executor again, and when to stop trying.
+/// How long to wait before starting an executor again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestartPolicy {
     /// The wait before the first restart. Each further one waits twice as long.
     pub first_wait: Duration,
     /// The longest wait.
     pub longest_wait: Duration,
-    /// After so many starts in a row that did not become ready, the executor is given up.
-    pub give_up_after: u32,
+    /// After so many starts in a row that did not become ready it counts as crash-looping.
+    pub loop_after: u32,
+    /// The wait between starts of an executor that is crash-looping.
+    pub loop_wait: Duration,
 }
 
 /// An executor that lived so long is as good as one that answered a task.
@@ -26,8 +28,11 @@ pub(crate) struct History {
 /// What is to be done about an executor that died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
+    /// Start it again after this time.
     StartAfter(Duration),
-    GiveUp { failed_starts: u32 },
+    /// Its starts fail again and again: start it again after this time, and tell requests that
+    /// there is no use in waiting for it.
+    CrashLoop { wait: Duration, failed_starts: u32 },
 }
 
 impl History {
@@ -36,18 +41,24 @@ impl History {
         *self = Self::default();
     }
 
+    /// Whether its last starts failed again and again.
+    pub(crate) fn is_looping(&self, policy: &RestartPolicy) -> bool {
+        self.failed_starts >= policy.loop_after
+    }
+
     /// The executor died, `lived` after it became ready, or before (`None`).
     pub(crate) fn died(&mut self, lived: Option<Duration>, policy: &RestartPolicy) -> Verdict {
         match lived {
             Some(lived) if lived >= SOUND => *self = Self::default(),
             Some(_) => self.failed_starts = 0,
-            None => self.failed_starts += 1,
-        }
-        if self.failed_starts >= policy.give_up_after {
-            return Verdict::GiveUp { failed_starts: self.failed_starts };
+            None => self.failed_starts = self.failed_starts.saturating_add(1),
         }
         let factor = 1_u32.checked_shl(self.restarts).unwrap_or(u32::MAX);
         self.restarts = self.restarts.saturating_add(1);
+        if self.failed_starts >= policy.loop_after {
+            let (wait, failed_starts) = (policy.loop_wait, self.failed_starts);
+            return Verdict::CrashLoop { wait, failed_starts };
+        }
         Verdict::StartAfter(policy.first_wait.saturating_mul(factor).min(policy.longest_wait))
     }
 }
@@ -59,7 +70,8 @@ mod tests {
     const POLICY: RestartPolicy = RestartPolicy {
         first_wait: Duration::from_secs(1),
         longest_wait: Duration::from_secs(10),
-        give_up_after: 3,
+        loop_after: 3,
+        loop_wait: Duration::from_secs(300),
     };
 
     fn after(seconds: u64) -> Verdict {
@@ -81,13 +93,17 @@ mod tests {
     }
 
     #[test]
-    fn starts_that_fail_in_a_row_end_in_giving_up() {
+    fn starts_that_fail_in_a_row_are_a_crash_loop_that_is_tried_slowly_and_can_end() {
         let mut history = History::default();
+        let looping = |failed_starts| Verdict::CrashLoop { wait: POLICY.loop_wait, failed_starts };
         assert_eq!(history.died(None, &POLICY), after(1));
         assert_eq!(history.died(None, &POLICY), after(2));
         assert_eq!(history.died(Some(Duration::ZERO), &POLICY), after(4));
         assert_eq!(history.died(None, &POLICY), after(8));
         assert_eq!(history.died(None, &POLICY), after(10));
-        assert_eq!(history.died(None, &POLICY), Verdict::GiveUp { failed_starts: 3 });
+        assert_eq!(history.died(None, &POLICY), looping(3));
+        assert_eq!(history.died(None, &POLICY), looping(4));
+        history.answered();
+        assert_eq!(history.died(None, &POLICY), after(1));
     }
 }

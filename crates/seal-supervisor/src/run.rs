@@ -118,7 +118,8 @@ fn with_cgroups(
         "supervisor starts"
     );
     let timing = Timing::of(&plan.settings);
-    let code = serve(plan, timing, runtime_dir, output).map_err(because(ExitCode::Start))?;
+    let code = serve(plan, timing, runtime_dir, output, |_board| Ok(()))
+        .map_err(because(ExitCode::Start))?;
     tracing::info!(code = code as u8, "supervisor ends");
     Ok(code)
 }

@@ -180,17 +180,19 @@ fn a_sick_executor_gets_no_task_and_the_others_go_on() {
     for id in 2..30 {
         goes_on(&mut supervisor, id);
     }
-    supervisor.await_log("executor is given up", 1);
+    supervisor.await_log("executor is in a crash loop", 1);
     assert_eq!(scene.lines("starts").len(), 4, "one good start and three that failed");
     goes_on(&mut supervisor, 30);
     supervisor.finish();
 }
 
 #[test]
-fn tasks_are_refused_when_all_executors_are_given_up() {
+fn tasks_are_refused_while_all_executors_are_in_a_crash_loop_and_taken_when_one_recovers() {
     let scene = Scene::new();
+    let own = "[supervisor]\ncrash_loop_wait = '300ms'\n";
     let one = executor("pc2", &["--die-if", &scene.text("sick")], "concurrent = 1");
-    let mut supervisor = scene.start_with("pc2", &one, &["--crash-loop-after", "2"]);
+    let mut supervisor =
+        scene.start_with("pc2", &format!("{own}{one}"), &["--crash-loop-after", "2"]);
     scene.touch("sick");
     supervisor.send(1, json!([{"signal": "SIGABRT"}]));
     supervisor.send(2, json!([{"answer": 2}]));
@@ -201,9 +203,13 @@ fn tasks_are_refused_when_all_executors_are_given_up() {
             supervisor.send(id, json!([{"answer": 3}]));
         }
         let error = supervisor.error(id);
-        assert!(error.starts_with("[unavailable] all executors of pc2 are given up"), "{error}");
-        assert!(error.contains("exited with code 9; 2 starts in a row failed"), "{error}");
+        assert!(error.starts_with("[unavailable] no executor of pc2 can be had"), "{error}");
+        assert!(error.contains("exited with code 9"), "{error}");
     }
+    supervisor.await_log("executor is in a crash loop", 3);
+    fs::remove_file(scene.path("sick")).expect("there");
+    supervisor.await_log("executor is ready", 2);
+    goes_on(&mut supervisor, 4);
     supervisor.finish();
 }
 

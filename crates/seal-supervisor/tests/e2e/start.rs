@@ -238,9 +238,10 @@ fn memory_of_the_preferred_node_is_preferred() {
 }
 
 #[test]
-fn an_executor_has_the_environment_it_is_given_and_no_locks() {
+fn an_executor_has_the_environment_it_is_given_and_its_own_locks_alone() {
     let scene = Scene::new();
-    let limits = "[processors.ext_locks]\ngpu = 1\n[processors.limitation.concurrent]\nc2 = 1\n";
+    let limits =
+        "[processors.ext_locks]\ngpu = 1\nother = 1\n[processors.limitation.concurrent]\nc2 = 1\n";
     let inheriting = executor("c2", &[], "locks = ['gpu']\nenvs = { A = 'x', VC_CG_NAME = 'y' }");
     let config = scene.config("c.toml", &format!("{limits}{inheriting}"));
     let mut command = scene.command("c2", &config);
@@ -260,14 +261,19 @@ fn an_executor_has_the_environment_it_is_given_and_no_locks() {
         "the supervisor is there, and an executor without a place with it"
     );
     let run = scene.text("run");
-    for file in told["files"].as_array().expect("files") {
-        assert!(!file.as_str().is_some_and(|file| file.starts_with(&run)), "{file} is inherited");
-    }
+    let files = told["files"].as_array().expect("files").iter();
+    let mut inherited: Vec<_> =
+        files.filter_map(|file| file.as_str()?.strip_prefix(&run).map(str::to_owned)).collect();
+    inherited.sort();
+    assert_eq!(inherited, ["/limits/limit-c2.slots", "/limits/lock-gpu.slots"]);
     supervisor.finish();
 
     let bare = executor("c2", &[], "inherit_envs = false\nenvs = { A = 'x' }");
     let mut supervisor = scene.start("c2", &bare);
-    assert_eq!(supervisor.ask(1, json!(["describe"]))["env"], json!({ "A": "x" }));
+    let mut env = supervisor.ask(1, json!(["describe"]))["env"].clone();
+    let mark = env.as_object_mut().expect("names").remove("SEAL_SUPERVISED");
+    assert!(mark.is_some(), "what it starts can be found");
+    assert_eq!(env, json!({ "A": "x", "SEAL_EXEC_EVENTS": "1" }));
     supervisor.finish();
 }
 

@@ -1,0 +1,552 @@
+//! Limits and locks that hold across all supervisors sharing a runtime directory.
+//!
+//! A resource that so many tasks may hold has a file with so many slots. A running task holds the
+//! kernel's lock on one slot of each resource that it needs, through an open file description that
+//! its executor has inherited: the lock ends when the task does, or with the last of supervisor
+//! and executor, and what the executor started. So nothing is ever left locked, and a GPU is not
+//! handed out while somebody still uses it.
+//!
+//! Who may take a slot is decided by the rules of `seal-limits` over the table of those who wait,
+//! which all supervisors keep together. There is no daemon.
+
+mod table;
+mod view;
+mod wake;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use seal_host::{FileError, Mutex, Slots};
+use seal_limits::{Decision, Joining, Needs, Order, Reason, Resource, Ticket, Verdict};
+
+use crate::event::Event;
+use table::{Kernel, MEMBERS, Member, Owner, Probes, Table};
+use wake::Bell;
+
+pub use table::Holder;
+pub use view::{LimitsView, ResourceView, WaiterView, view};
+
+/// How often a supervisor that waits looks by itself whether anything has changed.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How long the table may be in the hands of another supervisor.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The directory of the table and the slots in the runtime directory.
+const DIRECTORY: &str = "limits";
+
+/// Limits and locks that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LimitsError {
+    /// A file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Two supervisors of one runtime directory do not agree.
+    #[error(
+        "{resource} is {wanted} here and {other} for the supervisor of {stage} that runs (pid \
+         {pid}); all supervisors of a runtime directory must agree: restart that one with this \
+         configuration, or use another runtime_dir"
+    )]
+    Disagreement {
+        /// The limit or lock.
+        resource: Resource,
+        /// Its count here.
+        wanted: NonZeroU32,
+        /// Its count there.
+        other: NonZeroU32,
+        /// The other's stage.
+        stage: String,
+        /// The other's process id.
+        pid: u32,
+    },
+    /// There are too many of them.
+    #[error("{MEMBERS} supervisors share {}; use another runtime_dir for some", path.display())]
+    TooMany {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// What a supervisor wants of limits and locks.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    /// Its stage.
+    pub(crate) stage: String,
+    /// What is limited, and to how many.
+    pub(crate) counts: BTreeMap<Resource, NonZeroU32>,
+    /// Who gets a lock first.
+    pub(crate) orders: BTreeMap<Resource, Order<String>>,
+    /// The least time between two starts of the stage.
+    pub(crate) spacing: Duration,
+}
+
+/// The descriptions through which the tasks of one executor process hold their slots.
+#[derive(Debug, Default)]
+pub(crate) struct ExecutorSlots {
+    files: RefCell<BTreeMap<Resource, Rc<Slots>>>,
+}
+
+/// What a running task holds.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    slots: Vec<(Resource, Rc<Slots>, u32)>,
+    released: Rc<Cell<bool>>,
+}
+
+/// One supervisor's part in limits and locks.
+#[derive(Debug)]
+pub(crate) struct SharedLimits {
+    terms: Terms,
+    dir: PathBuf,
+    boot: String,
+    mutex: Rc<Mutex>,
+    /// Holds this supervisor's slot among the members as long as it lives.
+    membership: Slots,
+    me: u32,
+    probes: Probes,
+    /// Its places in the queue, in their order.
+    tickets: Vec<Ticket>,
+    /// Why each of them waits.
+    reasons: Vec<String>,
+    /// Something was released since the table was written.
+    released: Rc<Cell<bool>>,
+    bell: Bell,
+    trouble: Option<String>,
+}
+
+/// The table in the hands of this supervisor.
+pub(crate) struct Round<'a> {
+    limits: &'a mut SharedLimits,
+    table: Table,
+    kernel: Kernel,
+    now: Duration,
+    changed: bool,
+}
+
+/// A request of this supervisor may start.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    verdict: Verdict<String>,
+    /// The needs that can be met, the preferred ones first.
+    pub(crate) choices: Vec<usize>,
+}
+
+/// The time since the start of the machine, the same for all processes.
+pub(crate) fn machine_time() -> Duration {
+    // The clock is there since Linux 2.6.39.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
+fn boot_id() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
+}
+
+impl SharedLimits {
+    /// Joins the supervisors of `runtime_dir`. `events` is told when others change something.
+    pub(crate) fn join(
+        runtime_dir: &Path,
+        terms: Terms,
+        events: Option<SyncSender<Event>>,
+    ) -> Result<Self, LimitsError> {
+        let dir = runtime_dir.join(DIRECTORY);
+        make(&dir)?;
+        let mutex = Rc::new(Mutex::open(&dir.join("table.mutex"))?);
+        let membership = Slots::open(&dir.join("members.slots"))?;
+        let mut limits = Self {
+            terms,
+            dir,
+            boot: boot_id(),
+            mutex,
+            membership,
+            me: 0,
+            probes: Probes::default(),
+            tickets: Vec::new(),
+            reasons: Vec::new(),
+            released: Rc::default(),
+            bell: Bell::default(),
+            trouble: None,
+        };
+        limits.enter()?;
+        if let Some(events) = events
+            && let Err(error) = wake::watch(&limits.dir, limits.bell.clone(), events)
+        {
+            tracing::warn!(%error, "changes of limits and locks are not told; looking for them instead");
+        }
+        Ok(limits)
+    }
+
+    /// Takes a place among the members, and agrees with them.
+    fn enter(&mut self) -> Result<(), LimitsError> {
+        let mutex = Rc::clone(&self.mutex);
+        let _guard = mutex.lock(PATIENCE)?;
+        let mut table = Table::read(&self.dir, &self.boot)?;
+        let alive = self.membership.held_by_others(MEMBERS)?;
+        table.drop_members(|member| !alive.contains(&member));
+        for (resource, wanted) in &self.terms.counts {
+            let mut others = table.members.values();
+            let other = others.find_map(|member| Some((member, *member.counts.get(resource)?)));
+            if let Some((member, other)) = other
+                && other != *wanted
+            {
+                let (resource, wanted) = (resource.clone(), *wanted);
+                let (stage, pid) = (member.stage.clone(), member.pid);
+                return Err(LimitsError::Disagreement { resource, wanted, other, stage, pid });
+            }
+        }
+        let free = (0..MEMBERS).find(|slot| !alive.contains(slot));
+        let Some(me) = free else { return Err(LimitsError::TooMany { path: self.dir.clone() }) };
+        self.membership.try_take(me)?;
+        self.me = me;
+        let member = Member {
+            pid: std::process::id(),
+            stage: self.terms.stage.clone(),
+            counts: self.terms.counts.clone(),
+        };
+        table.members.insert(me, member);
+        for (resource, order) in &self.terms.orders {
+            table.book.set_order(resource.clone(), order.clone());
+        }
+        Ok(table.write(&self.dir)?)
+    }
+
+    /// What is limited, and to how many.
+    pub(crate) fn counts(&self) -> &BTreeMap<Resource, NonZeroU32> {
+        &self.terms.counts
+    }
+
+    /// Opens what the tasks of one executor process will hold their slots through.
+    pub(crate) fn open_for(&self, needs: &Needs) -> Result<ExecutorSlots, FileError> {
+        let limited = needs.iter().filter(|need| self.terms.counts.contains_key(need));
+        let open = |need: &Resource| {
+            Ok((need.clone(), Rc::new(Slots::open(&table::file(&self.dir, need))?)))
+        };
+        let files = limited.map(open).collect::<Result<_, FileError>>()?;
+        Ok(ExecutorSlots { files: RefCell::new(files) })
+    }
+
+    /// Whether starting tasks with these needs takes part in anything.
+    pub(crate) fn concerns<'a>(&self, needs: impl IntoIterator<Item = &'a Needs>) -> bool {
+        let is_limited = |need| self.terms.counts.contains_key(need);
+        !self.terms.spacing.is_zero() || needs.into_iter().any(|needs| needs.iter().any(is_limited))
+    }
+
+    /// Whether others must be told something, or are waited for.
+    pub(crate) fn has_business(&self) -> bool {
+        self.released.get() || !self.tickets.is_empty()
+    }
+
+    /// Why its requests wait, in their order.
+    pub(crate) fn reasons(&self) -> &[String] {
+        &self.reasons
+    }
+
+    /// Works on the table with nobody else doing so. Where that is not possible nothing starts.
+    /// Returns when to look again at the latest, if anybody waits.
+    pub(crate) fn round(&mut self, work: impl FnOnce(&mut Round<'_>)) -> Option<Duration> {
+        match self.try_round(work) {
+            Ok(until) => {
+                if self.trouble.take().is_some() {
+                    tracing::info!("limits and locks can be used again");
+                }
+                until
+            }
+            Err(error) => {
+                let mut text = error.to_string();
+                if let LimitsError::File(error) = &error {
+                    text = format!("{text}: {}", error.source);
+                }
+                if self.trouble.as_ref() != Some(&text) {
+                    tracing::error!(error = text, "limits and locks cannot be used; tasks wait");
+                }
+                self.reasons = vec![text.clone(); self.tickets.len()];
+                self.trouble = Some(text);
+                Some(LOOK_AGAIN)
+            }
+        }
+    }
+
+    fn try_round(
+        &mut self,
+        work: impl FnOnce(&mut Round<'_>),
+    ) -> Result<Option<Duration>, LimitsError> {
+        if !self.membership.is_in_place() {
+            self.begin_anew()?;
+        }
+        let mutex = Rc::clone(&self.mutex);
+        let _guard = mutex.lock(PATIENCE)?;
+        // Armed before the look: what changes after it wakes.
+        self.bell.arm(true);
+        let mut table = Table::read(&self.dir, &self.boot)?;
+        let alive = self.membership.held_by_others(MEMBERS)?;
+        let me = self.me;
+        let mut changed = table.drop_members(|member| member != me && !alive.contains(&member));
+        changed |= self.reconcile(&mut table);
+        let (kernel, gone) = self.probes.look(&self.dir, &mut table)?;
+        changed |= gone;
+        let mut round = Round { limits: self, table, kernel, now: machine_time(), changed };
+        work(&mut round);
+        let until = round.finish()?;
+        self.released.set(false);
+        if self.tickets.is_empty() {
+            self.bell.arm(false);
+            return Ok(None);
+        }
+        Ok(Some(until.map_or(LOOK_AGAIN, |until| until.min(LOOK_AGAIN))))
+    }
+
+    /// Makes the table agree with what this supervisor knows of itself: a table that could not be
+    /// written, or was lost, says something else.
+    fn reconcile(&mut self, table: &mut Table) -> bool {
+        let mine = |owner: &Owner| owner.member == self.me;
+        let own = table.tickets.iter().filter(|(_, owner)| mine(owner)).map(|(ticket, _)| *ticket);
+        let own: BTreeSet<_> = own.collect();
+        self.tickets.retain(|ticket| own.contains(ticket));
+        let stray: Vec<_> =
+            own.iter().copied().filter(|ticket| !self.tickets.contains(ticket)).collect();
+        for ticket in &stray {
+            table.leave(*ticket);
+        }
+        let known = table.members.contains_key(&self.me);
+        if !known {
+            let member = Member {
+                pid: std::process::id(),
+                stage: self.terms.stage.clone(),
+                counts: self.terms.counts.clone(),
+            };
+            table.members.insert(self.me, member);
+        }
+        !stray.is_empty() || !known
+    }
+
+    /// The directory was removed under the supervisors' feet.
+    fn begin_anew(&mut self) -> Result<(), LimitsError> {
+        tracing::error!(
+            path = %self.dir.display(),
+            "the directory of limits and locks was removed; it is made again, but what tasks hold \
+             that run now is not known in it"
+        );
+        make(&self.dir)?;
+        self.mutex = Rc::new(Mutex::open(&self.dir.join("table.mutex"))?);
+        self.membership = Slots::open(&self.dir.join("members.slots"))?;
+        self.tickets.clear();
+        self.enter()
+    }
+}
+
+impl Drop for SharedLimits {
+    fn drop(&mut self) {
+        // Others notice anyway that this one is gone; like this they notice at once.
+        if let Ok(_guard) = self.mutex.lock(PATIENCE)
+            && let Ok(mut table) = Table::read(&self.dir, &self.boot)
+        {
+            let me = self.me;
+            table.drop_members(|member| member == me);
+            let _ = table.write(&self.dir);
+        }
+    }
+}
+
+fn make(dir: &Path) -> Result<(), FileError> {
+    match DirBuilder::new().mode(0o700).recursive(true).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(FileError::of("create", dir)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Round<'_> {
+    /// Says for how many requests there is room, and what each of them needs: any of `choices`,
+    /// the preferred one first.
+    pub(crate) fn want(&mut self, count: usize, choices: &[Needs]) {
+        let count = if choices.is_empty() { 0 } else { count };
+        while self.limits.tickets.len() > count {
+            if let Some(ticket) = self.limits.tickets.pop() {
+                self.table.leave(ticket);
+                self.changed = true;
+            }
+        }
+        for ticket in &self.limits.tickets {
+            self.changed |= self.table.book.renew(*ticket, choices);
+        }
+        while self.limits.tickets.len() < count {
+            let joining = Joining {
+                kind: self.limits.terms.stage.clone(),
+                choices: choices.to_vec(),
+                spacing: self.limits.terms.spacing,
+            };
+            let ticket = self.table.book.join(joining);
+            let owner = Owner { member: self.limits.me, since: self.now };
+            self.table.tickets.insert(ticket, owner);
+            self.limits.tickets.push(ticket);
+            self.changed = true;
+        }
+    }
+
+    /// A request of this supervisor that may start now, if there is one.
+    pub(crate) fn next(&mut self) -> Option<Grant> {
+        if self.limits.tickets.is_empty() {
+            return None;
+        }
+        let verdicts = self.table.book.decide(&self.kernel.0, self.now);
+        verdicts.into_iter().find_map(|verdict| {
+            let mine = self.limits.tickets.contains(&verdict.ticket);
+            match &verdict.decision {
+                Decision::Start { choices } if mine => {
+                    Some(Grant { choices: choices.clone(), verdict })
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// Takes what the request needs, through the descriptions of its executor. `None` if the
+    /// kernel says otherwise.
+    pub(crate) fn take(
+        &mut self,
+        grant: &Grant,
+        choice: usize,
+        slots: &ExecutorSlots,
+        holder: &Holder,
+    ) -> Option<Held> {
+        let ticket = grant.verdict.ticket;
+        let needs = self.table.book.waiter(ticket)?.choices.get(choice)?.clone();
+        let counts = self.table.counts();
+        let mut held = Held { slots: Vec::new(), released: Rc::clone(&self.limits.released) };
+        let mut taken = Vec::new();
+        for resource in needs.iter() {
+            let Some(count) = counts.get(resource) else { continue };
+            match self.take_one(resource, *count, slots) {
+                Ok(Some((file, slot))) => {
+                    held.slots.push((resource.clone(), file, slot));
+                    taken.push((resource.clone(), slot));
+                }
+                Ok(None) => {
+                    // Somebody who does not keep the table has it.
+                    self.kernel.0.insert(resource.clone(), 0);
+                    return None;
+                }
+                Err(error) => {
+                    tracing::error!(%resource, %error, source = %error.source, "a lock cannot be taken");
+                    self.kernel.0.insert(resource.clone(), 0);
+                    return None;
+                }
+            }
+        }
+        for (resource, slot) in taken {
+            if let Some(free) = self.kernel.0.get_mut(&resource) {
+                *free = free.saturating_sub(1);
+            }
+            self.kernel.1.entry(resource.clone()).or_default().insert(slot);
+            self.table.holders.entry(resource).or_default().insert(slot, holder.clone());
+        }
+        self.table.book.start(&grant.verdict, choice, self.now);
+        self.table.tickets.remove(&ticket);
+        self.limits.tickets.retain(|other| *other != ticket);
+        self.changed = true;
+        Some(held)
+    }
+
+    fn take_one(
+        &self,
+        resource: &Resource,
+        count: NonZeroU32,
+        slots: &ExecutorSlots,
+    ) -> Result<Option<(Rc<Slots>, u32)>, FileError> {
+        let held = self.kernel.1.get(resource);
+        let is_free = |slot: &u32| held.is_none_or(|held| !held.contains(slot));
+        let Some(slot) = (0..count.get()).find(is_free) else { return Ok(None) };
+        let mut files = slots.files.borrow_mut();
+        let file = match files.get(resource).filter(|file| file.is_in_place()) {
+            Some(file) => Rc::clone(file),
+            None => {
+                // The directory was made again: the executor does not have this description.
+                let file = Rc::new(Slots::open(&table::file(&self.limits.dir, resource))?);
+                files.insert(resource.clone(), Rc::clone(&file));
+                file
+            }
+        };
+        Ok(file.try_take(slot)?.then_some((file, slot)))
+    }
+
+    /// Writes what has changed. Returns how long until a time that somebody here waits for.
+    fn finish(mut self) -> Result<Option<Duration>, LimitsError> {
+        let verdicts = self.table.book.decide(&self.kernel.0, self.now);
+        // Others that could start are told so by the change of the table.
+        self.changed |= self.table.book.note_due(&verdicts, self.now);
+        let mut until = None::<Duration>;
+        let mut reasons = BTreeMap::new();
+        for verdict in verdicts {
+            if !self.limits.tickets.contains(&verdict.ticket) {
+                continue;
+            }
+            let why = match verdict.decision {
+                Decision::Wait(Reason::Spacing { until: at }) => {
+                    let left = at.saturating_sub(self.now);
+                    until = Some(until.map_or(left, |other| other.min(left)));
+                    let seconds = Duration::from_secs(left.as_secs() + 1);
+                    let left = humantime::format_duration(seconds);
+                    format!("the last start was too short a time ago; {left} left")
+                }
+                Decision::Wait(reason) => self.explain(reason),
+                Decision::Start { .. } => "it is about to start".to_owned(),
+            };
+            reasons.insert(verdict.ticket, why);
+        }
+        self.limits.reasons = reasons.into_values().collect();
+        if self.changed || self.limits.released.get() {
+            self.table.write(&self.limits.dir)?;
+        }
+        Ok(until)
+    }
+
+    fn explain(&self, reason: Reason<String>) -> String {
+        view::explain(&self.table, reason)
+    }
+}
+
+impl ExecutorSlots {
+    /// Descriptors for the executor to inherit.
+    pub(crate) fn share(&self) -> Result<Vec<OwnedFd>, FileError> {
+        self.files.borrow().values().map(|slots| slots.share()).collect()
+    }
+}
+
+impl Held {
+    /// What is held.
+    pub(crate) fn resources(&self) -> impl Iterator<Item = Resource> {
+        self.slots.iter().map(|(resource, ..)| resource.clone())
+    }
+
+    /// Leaves the slots to the kernel, which releases them when nobody has their descriptions any
+    /// more: for a task whose executor died, since something that it started may still be there.
+    pub(crate) fn leave_to_kernel(mut self) {
+        self.released.set(true);
+        self.slots.clear();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for (_, file, slot) in &self.slots {
+            self.released.set(true);
+            if let Err(error) = file.release(*slot) {
+                tracing::error!(%error, source = %error.source, "a lock cannot be released before its executor ends");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

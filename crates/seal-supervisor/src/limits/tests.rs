@@ -1,0 +1,233 @@
+//! Several supervisors in one process: the kernel tells their open file descriptions apart.
+
+use super::*;
+
+/// A supervisor with one executor.
+struct Party {
+    limits: SharedLimits,
+    slots: ExecutorSlots,
+    needs: Needs,
+}
+
+fn lock(name: &str) -> Resource {
+    Resource::Lock(name.to_owned())
+}
+
+fn count(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).expect("tests count from 1")
+}
+
+fn terms(stage: &str, counts: &[(&str, u32)], spacing: Duration) -> Terms {
+    let counts = counts.iter().map(|(name, most)| (lock(name), count(*most))).collect();
+    Terms { stage: stage.to_owned(), counts, orders: BTreeMap::new(), spacing }
+}
+
+fn join(dir: &tempfile::TempDir, stage: &str, counts: &[(&str, u32)]) -> Party {
+    join_spaced(dir, stage, counts, Duration::ZERO)
+}
+
+fn join_spaced(
+    dir: &tempfile::TempDir,
+    stage: &str,
+    counts: &[(&str, u32)],
+    spacing: Duration,
+) -> Party {
+    let limits = SharedLimits::join(dir.path(), terms(stage, counts, spacing), None);
+    let limits = limits.expect("they agree");
+    let needs: Needs = counts.iter().map(|(name, _)| lock(name)).collect();
+    let slots = limits.open_for(&needs).expect("can be opened");
+    Party { limits, slots, needs }
+}
+
+impl Party {
+    /// Wants to start so many tasks; what those hold that start.
+    fn ask(&mut self, wanted: usize) -> Vec<Held> {
+        let mut got = Vec::new();
+        let Self { limits, slots, needs } = self;
+        let stage = limits.terms.stage.clone();
+        limits.round(|round| {
+            loop {
+                round.want(wanted - got.len(), std::slice::from_ref(needs));
+                let Some(grant) = round.next() else { return };
+                let holder = Holder {
+                    stage: stage.clone(),
+                    req: 7,
+                    sector: Some("s-1".to_owned()),
+                    supervisor: std::process::id(),
+                    executor: 4242,
+                    since: machine_time(),
+                };
+                got.extend(round.take(&grant, grant.choices[0], slots, &holder));
+            }
+        });
+        assert_eq!(limits.trouble, None);
+        got
+    }
+}
+
+fn scene() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+#[test]
+fn a_count_holds_across_supervisors() {
+    let dir = scene();
+    let mut one = join(&dir, "pc2", &[("gpu", 2)]);
+    let mut other = join(&dir, "c2", &[("gpu", 2)]);
+    let mut first = one.ask(5);
+    assert_eq!((first.len(), other.ask(1).len()), (2, 0));
+    first.pop();
+    one.ask(0);
+    assert_eq!(other.ask(1).len(), 1);
+}
+
+#[test]
+fn the_same_name_with_another_limit_is_an_error_that_names_both() {
+    let dir = scene();
+    let running = join(&dir, "pc2", &[("gpu", 2)]);
+    let refused = SharedLimits::join(dir.path(), terms("c2", &[("gpu", 3)], Duration::ZERO), None);
+    let error = refused.expect_err("they disagree").to_string();
+    let own = std::process::id();
+    for part in ["lock gpu is 3 here and 2 for the supervisor of pc2", &format!("pid {own}")] {
+        assert!(error.contains(part), "{error}");
+    }
+    // A limit of that name is something else, and a supervisor that is gone does not count.
+    let limit = BTreeMap::from([(Resource::Limit("gpu".to_owned()), count(3))]);
+    let other = Terms { counts: limit, ..terms("c2", &[], Duration::ZERO) };
+    drop(SharedLimits::join(dir.path(), other, None).expect("another thing"));
+    drop(running);
+    join(&dir, "c2", &[("gpu", 3)]);
+}
+
+#[test]
+fn stages_take_turns_and_within_one_the_first_comes_first() {
+    let dir = scene();
+    let mut greedy = join(&dir, "pc2", &[("gpu", 1)]);
+    let mut second = join(&dir, "pc2", &[("gpu", 1)]);
+    let mut patient = join(&dir, "c2", &[("gpu", 1)]);
+    let held = greedy.ask(1);
+    assert_eq!(held.len(), 1);
+    assert!(second.ask(1).is_empty());
+    assert!(greedy.ask(1).is_empty());
+    assert!(patient.ask(1).is_empty());
+    drop(held);
+    assert!(greedy.ask(1).is_empty() && second.ask(1).is_empty(), "it is the other stage's turn");
+    assert_eq!(greedy.limits.reasons(), ["lock gpu goes to a task of c2 that comes first"]);
+    let held = patient.ask(1);
+    assert_eq!(held.len(), 1);
+    drop(held);
+    assert!(greedy.ask(1).is_empty(), "the second one was first");
+    assert_eq!(second.ask(1).len(), 1);
+}
+
+#[test]
+fn who_holds_what_and_who_waits_can_be_seen() {
+    let dir = scene();
+    assert!(view(dir.path()).expect("readable").resources.is_empty());
+    let mut one = join(&dir, "pc2", &[("gpu", 1)]);
+    let mut other = join(&dir, "c2", &[("gpu", 1)]);
+    let held = one.ask(1);
+    other.ask(1);
+    let seen = view(dir.path()).expect("readable");
+    assert_eq!((seen.resources.len(), seen.resources[0].held), (1, 1));
+    assert_eq!(seen.resources[0].holders[0].executor, 4242);
+    assert_eq!(seen.queue[0].stage, "c2");
+    assert_eq!(seen.queue[0].reason, "lock gpu is held by pc2 of sector s-1 (pid 4242)");
+    assert_eq!(other.limits.reasons(), [seen.queue[0].reason.clone()]);
+    drop(held);
+    let seen = view(dir.path()).expect("readable");
+    assert_eq!((seen.resources[0].held, seen.resources[0].holders.len()), (0, 0));
+}
+
+#[test]
+fn a_supervisor_that_is_gone_leaves_neither_a_lock_nor_a_place_in_the_queue() {
+    let dir = scene();
+    let mut holder = join(&dir, "pc2", &[("gpu", 1)]);
+    let mut waiter = join(&dir, "pc2", &[("gpu", 1)]);
+    let mut last = join(&dir, "pc2", &[("gpu", 1)]);
+    let held = holder.ask(1);
+    assert!(waiter.ask(1).is_empty() && last.ask(1).is_empty());
+    // As when they are killed: nothing is said, the kernel closes their files.
+    for Party { limits, slots, .. } in [holder, waiter] {
+        let mut limits = std::mem::ManuallyDrop::new(limits);
+        limits.membership = Slots::open(&dir.path().join("limits/members.slots")).expect("opens");
+        drop(slots);
+    }
+    held.into_iter().for_each(Held::leave_to_kernel);
+    assert_eq!(last.ask(1).len(), 1);
+}
+
+#[test]
+fn starts_keep_their_distance_across_supervisors_and_their_restarts() {
+    let dir = scene();
+    let spacing = Duration::from_secs(3600);
+    let mut one = join_spaced(&dir, "pc1", &[], spacing);
+    let mut other = join_spaced(&dir, "pc1", &[], spacing);
+    assert_eq!(one.ask(2).len(), 1);
+    assert!(other.ask(1).is_empty());
+    drop((one, other));
+    let mut later = join_spaced(&dir, "pc1", &[], spacing);
+    assert!(later.ask(1).is_empty());
+    let reason = &later.limits.reasons()[0];
+    assert!(reason.starts_with("the last start was too short a time ago; "), "{reason}");
+    let mut elsewhere = join_spaced(&dir, "pc2", &[], spacing);
+    assert_eq!(elsewhere.ask(1).len(), 1, "it is another stage");
+}
+
+#[test]
+fn a_lost_or_broken_table_costs_nothing_but_the_order() {
+    let dir = scene();
+    let mut one = join(&dir, "pc2", &[("gpu", 1)]);
+    let mut other = join(&dir, "c2", &[("gpu", 1)]);
+    let held = one.ask(1);
+    assert!(other.ask(1).is_empty());
+    for content in ["", "{\"boot\"", "[]"] {
+        fs::write(dir.path().join("limits").join(table::TABLE), content).expect("writable");
+        assert!(other.ask(1).is_empty() && one.ask(1).is_empty(), "the kernel still knows");
+    }
+    drop(held);
+    assert_eq!(other.ask(1).len() + one.ask(1).len(), 1);
+}
+
+#[test]
+fn a_removed_directory_is_made_again() {
+    let dir = scene();
+    let mut one = join(&dir, "pc2", &[("gpu", 1)]);
+    let mut other = join(&dir, "c2", &[("gpu", 1)]);
+    fs::remove_dir_all(dir.path().join("limits")).expect("ours");
+    let held = one.ask(1);
+    assert_eq!((held.len(), other.ask(1).len()), (1, 0));
+    drop(held);
+    assert_eq!(other.ask(1).len(), 1);
+}
+
+#[test]
+fn a_symbolic_link_in_the_place_of_a_file_is_refused() {
+    let dir = scene();
+    fs::create_dir(dir.path().join("limits")).expect("writable");
+    std::os::unix::fs::symlink("/etc/passwd", dir.path().join("limits/table.mutex")).expect("ok");
+    let refused = SharedLimits::join(dir.path(), terms("c2", &[], Duration::ZERO), None);
+    let LimitsError::File(error) = refused.expect_err("a link") else { panic!("a file's error") };
+    assert_eq!(error.source.raw_os_error(), Some(nix::libc::ELOOP));
+}
+
+#[test]
+fn a_stopped_supervisor_holds_up_nobody_for_long() {
+    let dir = scene();
+    let mut stopped = join(&dir, "pc2", &[("gpu", 1)]);
+    let mut other = join(&dir, "pc2", &[("gpu", 1)]);
+    let held = other.ask(1);
+    assert!(stopped.ask(1).is_empty() && other.ask(1).is_empty());
+    drop(held);
+    assert!(other.ask(1).is_empty(), "the other one is first");
+    // It could start now and does not. Time is what the table says it is.
+    let dir_of_table = dir.path().join("limits");
+    let mut table = Table::read(&dir_of_table, &boot_id()).expect("readable");
+    let early = machine_time().saturating_sub(seal_limits::DUE_LONGEST * 2);
+    table.book.forget_times();
+    let free = seal_limits::Free::from([(lock("gpu"), 1)]);
+    let verdicts = table.book.decide(&free, early);
+    table.book.note_due(&verdicts, early);
+    table.write(&dir_of_table).expect("writable");
+    assert_eq!(other.ask(1).len(), 1);
+}

@@ -1,0 +1,146 @@
+//! Processes that an executor started and that outlived it.
+//!
+//! The kernel kills an executor when its supervisor dies, and the supervisor kills an executor's
+//! group. What has left the group, as daemons do, would go on with the task or the GPU. So that it
+//! can be found, every executor has a mark in its environment, which its children inherit.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The environment variable that marks what executors start.
+pub(crate) const MARK: &str = "SEAL_SUPERVISED";
+
+/// The mark of one supervisor: the runtime directory that it shares, its process id, and when it
+/// was started, so that a process id that is used again is not taken for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    scope: String,
+    pid: u32,
+    started: String,
+}
+
+impl Mark {
+    /// The mark of this process.
+    pub(crate) fn own(runtime_dir: &Path) -> Option<Self> {
+        let meta = fs::metadata(runtime_dir).ok()?;
+        let pid = std::process::id();
+        let started = start_of(Path::new("/proc"), pid)?;
+        Some(Self { scope: format!("{}-{}", meta.dev(), meta.ino()), pid, started })
+    }
+
+    /// The value of [`MARK`] for an executor.
+    pub(crate) fn of_executor(&self, place: usize, start: u64) -> String {
+        format!("{}:{}:{}:{place}.{start}", self.scope, self.pid, self.started)
+    }
+
+    /// Kills what the executor left behind. Returns the process ids.
+    pub(crate) fn kill_left_by(&self, place: usize, start: u64) -> Vec<u32> {
+        let mark = self.of_executor(place, start);
+        kill_marked(Path::new("/proc"), |value| value == mark)
+    }
+
+    /// Kills what executors of supervisors that are gone left behind, of those that shared this
+    /// runtime directory. Returns the process ids.
+    pub(crate) fn kill_left_by_the_dead(&self) -> Vec<u32> {
+        let proc_root = Path::new("/proc");
+        kill_marked(proc_root, |value| {
+            let mut fields = value.split(':');
+            let (Some(scope), Some(pid), Some(started)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
+                return false;
+            };
+            let Ok(pid) = pid.parse() else { return false };
+            scope == self.scope && start_of(proc_root, pid).as_deref() != Some(started)
+        })
+    }
+}
+
+/// Kills the processes whose mark is one of those meant.
+fn kill_marked(proc_root: &Path, is_meant: impl Fn(&str) -> bool) -> Vec<u32> {
+    let mut killed = Vec::new();
+    let Ok(entries) = fs::read_dir(proc_root) else { return killed };
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // Other users' processes cannot be read, and are not ours.
+        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
+        let value = environment
+            .split(|byte| *byte == 0)
+            .find_map(|variable| variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="));
+        let meant = value.and_then(|value| std::str::from_utf8(value).ok()).is_some_and(&is_meant);
+        let Some(target) = i32::try_from(pid).ok().filter(|pid| meant && *pid > 1) else {
+            continue;
+        };
+        match kill(Pid::from_raw(target), Signal::SIGKILL) {
+            Ok(()) => killed.push(pid),
+            Err(Errno::ESRCH) => {}
+            Err(error) => {
+                tracing::warn!(pid, %error, "what an executor left behind cannot be killed")
+            }
+        }
+    }
+    killed
+}
+
+/// When a process was started, in the kernel's ticks; `None` if it is gone or a zombie.
+fn start_of(proc_root: &Path, pid: u32) -> Option<String> {
+    let stat = fs::read(proc_root.join(pid.to_string()).join("stat")).ok()?;
+    // The name in brackets may hold anything.
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::ffi::OsStr::from_bytes(&stat[end + 1..]).to_str()?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?;
+    // The state is field 3, the start is field 22.
+    (!matches!(state, "Z" | "X")).then(|| fields.nth(18).map(str::to_owned))?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    fn marked(mark: &str) -> Child {
+        let mut command = Command::new("sleep");
+        command.arg("1000").env(MARK, mark).stdin(Stdio::null());
+        command.spawn().expect("it runs")
+    }
+
+    #[test]
+    fn only_what_bears_the_mark_of_that_executor_is_killed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mark = Mark::own(dir.path()).expect("this process runs");
+        let mut left = marked(&mark.of_executor(1, 2));
+        let mut other = marked(&mark.of_executor(1, 3));
+        assert_eq!(mark.kill_left_by(1, 2), [left.id()]);
+        left.wait().expect("our child");
+        assert!(mark.kill_left_by_the_dead().is_empty(), "this supervisor lives");
+        assert!(other.try_wait().expect("our child").is_none());
+        other.kill().expect("our child");
+        other.wait().expect("our child");
+    }
+
+    #[test]
+    fn what_belongs_to_a_dead_supervisor_of_the_same_directory_is_killed() {
+        let [own, foreign] = [(); 2].map(|()| tempfile::tempdir().expect("a temporary directory"));
+        let mark = Mark::own(own.path()).expect("this process runs");
+        // The process id is used again, by one that was started at another time.
+        let dead = Mark { started: "1".to_owned(), ..mark.clone() };
+        let elsewhere = Mark { started: "1".into(), ..Mark::own(foreign.path()).expect("it runs") };
+        let mut left = marked(&dead.of_executor(0, 1));
+        let mut other = marked(&elsewhere.of_executor(0, 1));
+        assert_eq!(mark.kill_left_by_the_dead(), [left.id()]);
+        left.wait().expect("our child");
+        assert!(other.try_wait().expect("our child").is_none());
+        other.kill().expect("our child");
+        other.wait().expect("our child");
+    }
+}

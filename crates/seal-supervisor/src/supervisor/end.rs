@@ -1,0 +1,98 @@
+//! The end: of the input, of the parent, by signals.
+
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use seal_config::Drain;
+use seal_wire::{ErrorCode, ExitCode};
+
+use super::{End, Supervisor};
+use crate::place::{Place, State};
+
+impl Supervisor {
+    pub(super) fn signalled(&mut self, signal: Signal) {
+        if self.end.is_some() {
+            tracing::warn!(%signal, "told again to end: executors are killed");
+            return self.kill_all("the supervisor was told twice to end");
+        }
+        tracing::info!(%signal, drain = ?self.drain, "told to end");
+        self.drain(ExitCode::Success, &format!("the supervisor was told to end by {signal}"));
+    }
+
+    /// Ends the supervisor; what runs goes on as far as `drain` says.
+    pub(super) fn drain(&mut self, code: ExitCode, reason: &str) {
+        let now = Instant::now();
+        match self.drain {
+            Drain::Checkpoint => self.end_from(code, reason, now),
+            Drain::Now => {
+                self.end_from(code, reason, now);
+                self.kill_all(reason);
+            }
+            Drain::Task => {
+                if !self.begin_end(code, reason) {
+                    return;
+                }
+                for place in &mut self.places {
+                    if let State::Running(running) = &mut place.state {
+                        running.process.close_input();
+                        // Who is done, or not even ready, has nothing to end; the others end by
+                        // themselves and are reminded if they do not.
+                        if running.tasks.is_empty() {
+                            running.end(reason, now);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// After the end of the input: ends when everything is answered or nobody reads answers.
+    pub(super) fn end_when_drained(&mut self, now: Instant) {
+        if self.input_open || !self.announced || self.end.is_some() {
+            return;
+        }
+        if self.outstanding.is_empty() {
+            // Executors end by themselves when their input does; a reminder comes with grace.
+            self.end_from(ExitCode::Success, "the input ended", now + self.timing.grace);
+        } else if !self.outlet.has_reader() {
+            tracing::error!("nobody reads answers any more");
+            self.drain(ExitCode::ParentGone, "the parent is gone");
+        }
+    }
+
+    /// Ends the supervisor: closes the executors' input, and ends from `from` on those that do not
+    /// end by themselves. What has not been started is cancelled.
+    pub(super) fn end_from(&mut self, code: ExitCode, reason: &str, from: Instant) {
+        if !self.begin_end(code, reason) {
+            return;
+        }
+        for place in &mut self.places {
+            if let State::Running(running) = &mut place.state {
+                running.process.close_input();
+                running.end(reason, from);
+            }
+        }
+    }
+
+    /// Starts nothing any more. Returns whether that is new.
+    fn begin_end(&mut self, code: ExitCode, reason: &str) -> bool {
+        if self.end.is_some() {
+            return false;
+        }
+        self.end = Some(End { code, reason: reason.to_owned() });
+        self.fail_queue(ErrorCode::Cancelled, reason);
+        for place in &mut self.places {
+            if !matches!(place.state, State::Running(_)) {
+                place.enter(State::Stopped);
+            }
+        }
+        true
+    }
+
+    fn kill_all(&mut self, why: &str) {
+        let now = Instant::now();
+        for running in self.places.iter_mut().filter_map(Place::running_mut) {
+            running.kill(why, now);
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Executors: their starts, what happens to them, their deaths, and the next start.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use seal_wire::{ErrorCode, ExitCode, Line, TaskError, ready_line};
+
+use super::Supervisor;
+use crate::event::{FromExecutor, Tag};
+use crate::limits::ExecutorSlots;
+use crate::place::{Next, Place, Running, State, shown};
+use crate::process::{Equipment, Process};
+use crate::restart::Verdict;
+
+/// How long a process that closed its output may take to end by itself, and how long output is
+/// still read after a process has ended.
+const SETTLE: Duration = Duration::from_secs(1);
+
+impl Supervisor {
+    /// Does what is due about the executors.
+    pub(super) fn keep_time(&mut self, now: Instant) {
+        for index in 0..self.places.len() {
+            let times = self.times;
+            let place = &mut self.places[index];
+            if place.next(times).is_none_or(|at| at > now) {
+                continue;
+            }
+            match &mut place.state {
+                State::Waiting { .. } => self.start_executor(index, now),
+                State::Running(running) => {
+                    if let Some(overdue) = running.overdue(times, now) {
+                        let pid = running.process.pid();
+                        tracing::error!(
+                            req = overdue.id,
+                            pid,
+                            why = overdue.why,
+                            "a task takes too long; its executor is ended"
+                        );
+                        if let Some(task) = running.tasks.get_mut(&overdue.id) {
+                            task.again = task.again.take().filter(|_| overdue.again);
+                        }
+                        running.end(&overdue.why, now);
+                    }
+                    match running.next.filter(|(at, _)| *at <= now) {
+                        Some((_, Next::NotReady)) => {
+                            let wait = humantime::format_duration(place.plan.stable_wait);
+                            running.end(&format!("it was not ready within {wait}"), now);
+                        }
+                        Some((_, next)) => {
+                            running.step(next, now, &self.timing);
+                            let lost = next == Next::Undead && self.end.is_some();
+                            if running.is_dead() || lost {
+                                self.bury(index, now);
+                            }
+                        }
+                        None => {}
+                    }
+                }
+                State::GivenUp(_) | State::Stopped => {}
+            }
+            self.publish_soon();
+        }
+    }
+
+    fn start_executor(&mut self, index: usize, now: Instant) {
+        let place = &mut self.places[index];
+        place.starts += 1;
+        let tag = Tag { place: index, start: place.starts };
+        let prepared = self
+            .limits
+            .open_for(&place.plan.needs)
+            .and_then(|slots| slots.share().map(|inherit| (slots, inherit)));
+        let (slots, inherit) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                let error = TaskError::from_error(ErrorCode::Unavailable, &error).message;
+                return self.after_death(index, None, &error, now);
+            }
+        };
+        let mark = self.mark.as_ref().map(|mark| mark.of_executor(index, tag.start));
+        let equipment = Equipment { inherit, mark };
+        match Process::start(&place.plan, self.stage, tag, &self.sender, equipment) {
+            Ok(process) => self.started(index, process, slots, now),
+            Err(error) => {
+                let error = TaskError::from_error(ErrorCode::Unavailable, &error).message;
+                self.after_death(index, None, &error, now);
+            }
+        }
+    }
+
+    fn started(&mut self, index: usize, process: Process, slots: ExecutorSlots, now: Instant) {
+        let place = &mut self.places[index];
+        tracing::info!(
+            pid = process.pid(),
+            executor = place.plan.key,
+            program = %place.plan.program.display(),
+            start = place.starts,
+            "executor starts"
+        );
+        let ready_by = now + place.plan.stable_wait;
+        place.enter(State::Running(Box::new(Running::new(process, slots, ready_by))));
+    }
+
+    pub(super) fn executor_event(&mut self, tag: Tag, what: FromExecutor) {
+        let now = Instant::now();
+        let grace = self.timing.grace;
+        let Some(running) = self.places.get_mut(tag.place).and_then(|place| place.tagged(tag))
+        else {
+            return;
+        };
+        let pid = running.process.pid();
+        match what {
+            FromExecutor::Line(line) if running.ready.is_none() => {
+                self.before_ready(tag.place, &line, now);
+            }
+            FromExecutor::Line(line) => self.line(tag.place, line, now),
+            FromExecutor::OutputEnded => {
+                running.output_open = false;
+                if running.ended.is_none() {
+                    running.end("it closed its standard output", now + SETTLE.min(grace));
+                }
+            }
+            FromExecutor::LogEnded => running.log_open = false,
+            FromExecutor::InputClosed(error) => {
+                tracing::debug!(pid, %error, "an executor does not read its input");
+                running.end("it does not read its standard input", now + SETTLE.min(grace));
+            }
+            FromExecutor::Ended(ending) => {
+                let mut ended = match ending {
+                    Ok(ending) => ending.to_string(),
+                    Err(error) => format!("is gone ({error})"),
+                };
+                if let Some(why) = running.process.out_of_memory() {
+                    ended.push_str(&format!(" ({why})"));
+                }
+                running.ended = Some(ended);
+                // What it left behind in its group must not go on with the task or the GPU.
+                running.process.signal(Signal::SIGKILL);
+                running.next = Some((now + SETTLE, Next::StopReading));
+                let strays = self.mark.as_ref().map(|mark| mark.kill_left_by(tag.place, tag.start));
+                for stray in strays.into_iter().flatten().filter(|stray| *stray != pid) {
+                    tracing::warn!(pid, stray, "killed what an executor had left behind");
+                }
+            }
+        }
+        let place = self.places.get(tag.place).and_then(Place::running);
+        if place.is_some_and(Running::is_dead) {
+            self.bury(tag.place, now);
+        }
+    }
+
+    fn before_ready(&mut self, index: usize, line: &Line, now: Instant) {
+        let expected = ready_line(self.stage);
+        let place = &mut self.places[index];
+        let key = place.plan.key.clone();
+        let Some(running) = place.running_mut() else { return };
+        let pid = running.process.pid();
+        if !matches!(line, Line::Whole(text) if text.trim_ascii_end() == expected.as_bytes()) {
+            let text = shown(line);
+            tracing::warn!(pid, text, "an executor wrote something before its ready line");
+        } else if !running.is_ending() {
+            running.ready = Some(now);
+            running.next = None;
+            place.since = std::time::SystemTime::now();
+            tracing::info!(pid, executor = key, "executor is ready");
+        }
+    }
+
+    /// Accounts for an executor whose process has ended: answers its requests, releases what they
+    /// held, decides about a restart.
+    fn bury(&mut self, index: usize, now: Instant) {
+        let place = &mut self.places[index];
+        let name = place.name();
+        let State::Running(running) = place.enter(State::Stopped) else { return };
+        let pid = running.process.pid();
+        let ending = running.ended.as_deref().unwrap_or("survives SIGKILL");
+        let mut story = format!("{name} (pid {pid}, stage {}) {ending}", self.stage);
+        if let Some(why) = running.why.as_ref().filter(|_| running.signalled) {
+            story.push_str(&format!(", because {why}"));
+        }
+        let last_words = running.process.last_words();
+        place.last_end = Some(story.clone());
+        if running.why.is_none() {
+            self.totals.deaths += 1;
+        }
+        tracing::info!(pid, story, unanswered = running.tasks.len(), "executor ended");
+        let lived = running.ready.map(|ready| now.saturating_duration_since(ready));
+        let Running { process, slots, tasks, ended, .. } = *running;
+        // What tasks hold is released before the answers go out: the parent may send the next one
+        // at once. The kernel keeps it for what the executor left behind, if anything still lives.
+        let mut lost = Vec::new();
+        for (id, mut task) in tasks {
+            std::mem::take(&mut task.held).leave_to_kernel();
+            lost.push((id, task));
+        }
+        drop(slots);
+        if ended.is_some() {
+            process.reap();
+        }
+        for (id, mut task) in lost {
+            let (again, tries) = (task.again.take(), task.tries);
+            if let Some(end) = self.end.clone() {
+                self.remember(index, id, task, Some(end.reason.clone()), now);
+                self.fail(id, ErrorCode::Cancelled, &end.reason);
+            } else if let Some(request) = again {
+                tracing::warn!(
+                    req = id,
+                    sector = task.sector.as_deref(),
+                    tries,
+                    story,
+                    "the task is sent again"
+                );
+                self.totals.again += 1;
+                self.queue.put_back(request, now);
+            } else {
+                let reason = told_of_death(&story, tries, &last_words);
+                let error = TaskError::new(ErrorCode::ExecutorDied, reason.clone()).to_string();
+                self.remember(index, id, task, Some(error), now);
+                self.fail(id, ErrorCode::ExecutorDied, &reason);
+            }
+        }
+        if self.end.is_none() {
+            self.after_death(index, lived, &story, now);
+        }
+    }
+
+    /// Decides what becomes of an executor that died or could not be started.
+    fn after_death(&mut self, index: usize, lived: Option<Duration>, story: &str, now: Instant) {
+        if !self.announced {
+            tracing::error!(executor = self.places[index].plan.key, story, "the start fails");
+            self.places[index].enter(State::Stopped);
+            let reason = format!("the supervisor could not start: {story}");
+            return self.end_from(ExitCode::Start, &reason, now);
+        }
+        let place = &mut self.places[index];
+        let key = place.plan.key.clone();
+        place.last_end = Some(story.to_owned());
+        let (until, looping) = match place.history.died(lived, &self.timing.restart) {
+            _ if !place.plan.auto_restart => {
+                let given_up = "auto_restart is off";
+                tracing::error!(executor = key, story, given_up, "executor is given up");
+                place.enter(State::GivenUp(format!("{key}: {story}; {given_up}")));
+                return self.fail_if_none_left();
+            }
+            Verdict::StartAfter(wait) => {
+                let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                tracing::warn!(executor = key, story, wait_ms, "restart");
+                (now + wait, None)
+            }
+            Verdict::CrashLoop { wait, failed_starts } => {
+                let every = humantime::format_duration(wait);
+                let looping = format!("{failed_starts} starts in a row failed");
+                tracing::error!(
+                    executor = key,
+                    story,
+                    looping,
+                    "executor is in a crash loop; it is tried again every {every}"
+                );
+                (now + wait, Some(format!("{key}: {story}; {looping}, next try within {every}")))
+            }
+        };
+        place.enter(State::Waiting { until, looping });
+        self.fail_if_none_left();
+    }
+
+    fn fail_if_none_left(&mut self) {
+        if let Some(reason) = self.none_left() {
+            self.fail_queue(ErrorCode::Unavailable, &reason);
+        }
+    }
+
+    /// Why there is no use in waiting for an executor, if that is so.
+    pub(super) fn none_left(&self) -> Option<String> {
+        let mut reasons = Vec::new();
+        for place in &self.places {
+            match &place.state {
+                State::GivenUp(reason) | State::Waiting { looping: Some(reason), .. } => {
+                    reasons.push(reason.as_str());
+                }
+                // A start of an executor that is in a crash loop is another try.
+                State::Running(running)
+                    if running.ready.is_none()
+                        && place.history.is_looping(&self.timing.restart) =>
+                {
+                    reasons.push(place.last_end.as_deref().unwrap_or_default());
+                }
+                _ => return None,
+            }
+        }
+        Some(format!(
+            "no executor of {} can be had; correct the cause ({})",
+            self.stage,
+            reasons.join("; ")
+        ))
+    }
+}
+
+/// What the parent is told of a task whose executor died.
+fn told_of_death(story: &str, tries: u32, last_words: &str) -> String {
+    let tried = if tries > 1 { format!(", which was tried {tries} times") } else { String::new() };
+    let mut told = format!("{story}, while it had this task{tried}; the task can be sent again");
+    if !last_words.is_empty() {
+        told.push_str(&format!("; its log ends: {last_words}"));
+    }
+    told
+}

@@ -1,0 +1,264 @@
+//! The loop: requests to executors, answers back, and what happens when an executor dies.
+//!
+//! One thread owns all state and never blocks on anything but the next event. Executors are
+//! started here, because the kernel ties their lives to the thread that starts them.
+
+mod end;
+mod executors;
+mod publish;
+mod requests;
+mod tasks;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use seal_config::{Drain, LockOrder, StageSettings};
+use seal_limits::Order;
+use seal_types::StageName;
+use seal_wire::ExitCode;
+
+use crate::event::Event;
+use crate::facts::{Board, Totals};
+use crate::limits::{LimitsError, SharedLimits, Terms};
+use crate::parent::{Outlet, await_signals, block_signals, read_requests};
+use crate::place::{Place, State, TaskTimes};
+use crate::queue::Queue;
+use crate::strays::Mark;
+use crate::{Plan, RestartPolicy, RuntimeDir};
+
+/// Events that may wait for the loop. The threads around it wait when there are more, so that a
+/// babbling executor does not fill the memory.
+const BACKLOG: usize = 64;
+
+/// Times the supervisor keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// The supervisor is ready when all its executors are, or when this time has passed, none
+    /// has failed and one is ready.
+    pub ready_within: Duration,
+    /// How long an executor that is to end may take before it is killed.
+    pub grace: Duration,
+    /// How long a killed process may take to be gone.
+    pub undead: Duration,
+    /// When executors that died are started again.
+    pub restart: RestartPolicy,
+}
+
+impl Timing {
+    /// The times that the settings of a stage ask for.
+    pub fn of(settings: &StageSettings) -> Self {
+        Self {
+            ready_within: settings.ready_within,
+            grace: settings.grace,
+            undead: settings.grace,
+            restart: RestartPolicy {
+                first_wait: settings.restart_wait,
+                longest_wait: settings.restart_wait_max,
+                loop_after: settings.crash_loop_after,
+                loop_wait: settings.crash_loop_wait,
+            },
+        }
+    }
+}
+
+/// A supervisor that cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A thread, pipe or signal cannot be had.
+    #[error("the supervisor cannot be set up")]
+    SetUp(#[from] io::Error),
+    /// Limits and locks cannot be used.
+    #[error(transparent)]
+    Limits(#[from] LimitsError),
+}
+
+/// Runs the executors of `plan` and serves the parent until it ends its input or asks for the end.
+/// Answers go to `output`; `watch` is called once with the board on which the supervisor publishes
+/// what is going on, and may start threads that read it.
+///
+/// Must be called on the main thread, before any other thread is started.
+pub fn serve(
+    plan: Plan,
+    timing: Timing,
+    runtime_dir: RuntimeDir,
+    output: File,
+    watch: impl FnOnce(Board) -> io::Result<()>,
+) -> Result<ExitCode, ServeError> {
+    let signals = block_signals()?;
+    let (sender, events) = sync_channel(BACKLOG);
+    await_signals(signals, sender.clone())?;
+    let outlet = Outlet::start(output, sender.clone())?;
+    let mark = Mark::own(runtime_dir.path());
+    for pid in mark.iter().flat_map(Mark::kill_left_by_the_dead) {
+        tracing::warn!(pid, "killed what an executor of a dead supervisor had left behind");
+    }
+    let terms = terms(&plan);
+    let limits = SharedLimits::join(runtime_dir.path(), terms, Some(sender.clone()))?;
+    read_requests(plan.stage, sender.clone())?;
+    let now = Instant::now();
+    let places: Vec<_> = plan.executors.into_iter().map(|plan| Place::new(plan, now)).collect();
+    let board = Board::new(publish::first_facts(plan.stage, &places));
+    watch(board.clone())?;
+    let mut supervisor = Supervisor {
+        stage: plan.stage,
+        timing,
+        retry: plan.settings.retry,
+        drain: plan.settings.drain,
+        times: TaskTimes {
+            deadline: plan.settings.deadline,
+            no_progress: plan.settings.no_progress,
+        },
+        places,
+        limits,
+        queue: Queue::default(),
+        outstanding: BTreeSet::new(),
+        outlet,
+        sender,
+        mark,
+        announced: false,
+        announce_by: now + timing.ready_within,
+        input_open: true,
+        look_at: None,
+        end: None,
+        board,
+        totals: Totals::default(),
+        publish_at: Some(now),
+        published: None,
+        _runtime_dir: runtime_dir,
+    };
+    let code = supervisor.run(&events);
+    supervisor.publish(Instant::now());
+    // Threads that still have something to tell must not wait for a loop that is over.
+    drop(events);
+    let Supervisor { outlet, .. } = supervisor;
+    outlet.finish(timing.grace);
+    Ok(code)
+}
+
+/// What the plan wants of limits and locks.
+fn terms(plan: &Plan) -> Terms {
+    let order = |order: &LockOrder| match order {
+        LockOrder::Turns => Order::Turns,
+        LockOrder::Arrival => Order::Arrival,
+        LockOrder::Priority(stages) => {
+            Order::Priority(stages.iter().map(|stage| stage.name().to_owned()).collect())
+        }
+    };
+    Terms {
+        stage: plan.stage.name().to_owned(),
+        counts: plan.counts.clone(),
+        orders: plan.orders.iter().map(|(lock, it)| (lock.clone(), order(it))).collect(),
+        spacing: plan.stagger,
+    }
+}
+
+#[derive(Debug)]
+struct Supervisor {
+    stage: StageName,
+    timing: Timing,
+    /// How often a request whose executor died is sent again.
+    retry: u32,
+    /// What becomes of running tasks when the supervisor is told to end.
+    drain: Drain,
+    /// How long tasks may take.
+    times: TaskTimes,
+    places: Vec<Place>,
+    limits: SharedLimits,
+    /// Requests that no executor has.
+    queue: Queue,
+    /// Requests that have not been answered.
+    outstanding: BTreeSet<u64>,
+    outlet: Outlet,
+    sender: SyncSender<Event>,
+    /// By which what executors start is known.
+    mark: Option<Mark>,
+    /// Whether the ready line was written.
+    announced: bool,
+    announce_by: Instant,
+    input_open: bool,
+    /// When to look again at limits, locks or the parent, about which no event comes.
+    look_at: Option<Instant>,
+    /// Set when the supervisor ends.
+    end: Option<End>,
+    board: Board,
+    totals: Totals,
+    /// When what has changed is to be published.
+    publish_at: Option<Instant>,
+    published: Option<Instant>,
+    /// Keeps the directory in use.
+    _runtime_dir: RuntimeDir,
+}
+
+#[derive(Clone, Debug)]
+struct End {
+    code: ExitCode,
+    reason: String,
+}
+
+impl Supervisor {
+    fn run(&mut self, events: &Receiver<Event>) -> ExitCode {
+        loop {
+            let now = Instant::now();
+            self.keep_time(now);
+            self.announce(now);
+            self.start_tasks(now);
+            self.end_when_drained(now);
+            if let Some(end) = &self.end
+                && self.places.iter().all(|place| matches!(place.state, State::Stopped))
+            {
+                return end.code;
+            }
+            if self.publish_at.is_some_and(|at| at <= now) {
+                self.publish(now);
+            }
+            // More than one event may be there: look at all before deciding what to start.
+            let mut next = self.await_event(events);
+            if next.is_some() {
+                self.publish_soon();
+            }
+            while let Some(event) = next {
+                self.handle(event);
+                next = events.try_recv().ok();
+            }
+        }
+    }
+
+    fn await_event(&self, events: &Receiver<Event>) -> Option<Event> {
+        let announce = (!self.announced && self.end.is_none()).then_some(self.announce_by);
+        let places = self.places.iter().filter_map(|place| place.next(self.times));
+        let deadlines = places.chain(self.look_at).chain(self.publish_at);
+        // A deadline in the past means that nothing but an event helps, or is being waited out.
+        let now = Instant::now();
+        let deadline = deadlines.chain(announce.filter(|at| *at > now)).min();
+        match deadline {
+            Some(at) => events.recv_timeout(at.saturating_duration_since(now)).ok(),
+            // `self.sender` keeps the channel open.
+            None => events.recv().ok(),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Request { head, line } => self.accept(head, line),
+            Event::BadRequest { id, reason } => self.bad_request(id, &reason),
+            Event::InputEnded(error) => {
+                match error {
+                    Some(error) => tracing::error!(%error, "standard input cannot be read"),
+                    None => tracing::info!(unanswered = self.outstanding.len(), "input ended"),
+                }
+                self.input_open = false;
+            }
+            Event::OutputGone(error) => {
+                tracing::error!(%error, "the parent does not take answers any more");
+                self.drain(ExitCode::ParentGone, "the parent is gone");
+            }
+            // The round of the loop looks.
+            Event::LimitsChanged => {}
+            Event::Signal(signal) => self.signalled(signal),
+            Event::Executor { tag, what } => self.executor_event(tag, what),
+        }
+    }
+}
