@@ -59,7 +59,7 @@ pub(crate) fn test_params_dir() -> PathBuf {
 /// Makes the test parameters for sectors of `size` unless they are there.
 pub(crate) fn ensure_test_params(size: seal_types::SectorSize) -> Result<()> {
     let dir = test_params_dir();
-    step(&format!("test parameters for {size} in {} (made once, takes minutes)", dir.display()));
+    step(&format!("test parameters for {size} in {} (made once)", dir.display()));
     let status = Command::new(binary("c2-exec"))
         .args(["gen-params", "--sector-size", &size.to_string(), "--dir"])
         .arg(&dir)

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bench_c2;
 mod bench_pc1;
 mod bench_pc2;
 mod cargo;
@@ -29,6 +30,8 @@ enum Command {
     BenchPc1(bench_pc1::Args),
     /// Measure PC2 of a whole sector, if wanted against the published crates in the same run.
     BenchPc2(bench_pc2::Args),
+    /// Measure C2 of a captured task, if wanted against the published crates in the same run.
+    BenchC2(bench_c2::Args),
     /// Check placement on an emulated machine with two NUMA nodes; needs QEMU.
     VmTest(vm_test::Args),
     /// Check the structure only: layers, unsafe code, documents.
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::BenchPc1(args) => bench_pc1::run(&args),
         Command::BenchPc2(args) => bench_pc2::run(&args),
+        Command::BenchC2(args) => bench_c2::run(&args),
         Command::VmTest(args) => vm_test::run(&args),
         Command::Tidy => tidy::run(),
     };

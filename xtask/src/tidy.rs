@@ -49,6 +49,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("crates/seal-field/src/fr8/nodes.rs", 2),
     ("crates/seal-field/src/fr_ifma.rs", 4),
     ("crates/seal-field/src/ntt/ifma.rs", 8),
+    ("crates/seal-field/src/pages.rs", 1),
     ("crates/seal-host/src/affinity.rs", 2),
     ("crates/seal-host/src/child.rs", 1),
     ("crates/seal-host/src/labels.rs", 8),

@@ -1,7 +1,7 @@
 //! The published sealing crates as a benchmark peer.
 //!
-//! `peer FILE` does the PC1 or PC2 task in FILE, the same that `pc1-exec run --task FILE` or
-//! `pc2-exec run --task FILE` does, and writes its output to standard output. Log lines of the
+//! `peer FILE` does the PC1, PC2 or C2 task in FILE, the same that `pc1-exec run --task FILE`,
+//! `pc2-exec run --task FILE` or `c2-exec run --task FILE` does, and writes its output to standard output. Log lines of the
 //! crates go to standard error with the milliseconds since the start; the last line there is the
 //! most memory that the process had, as `/proc` tells it.
 #![forbid(unsafe_code)]
@@ -13,7 +13,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use filecoin_proofs_api::seal::{
-    SealPreCommitPhase1Output, seal_pre_commit_phase1, seal_pre_commit_phase2,
+    SealCommitPhase1Output, SealPreCommitPhase1Output, seal_commit_phase2, seal_pre_commit_phase1,
+    seal_pre_commit_phase2,
 };
 use filecoin_proofs_api::{PieceInfo, ProverId, RegisteredSealProof, SectorId, Ticket};
 use serde::Deserialize;
@@ -23,6 +24,14 @@ use serde::Deserialize;
 enum Task {
     Pc1(Pc1),
     Pc2(Pc2),
+    C2(C2),
+}
+
+#[derive(Deserialize)]
+struct C2 {
+    c1out: SealCommitPhase1Output,
+    prover_id: ProverId,
+    sector_id: u64,
 }
 
 #[derive(Deserialize)]
@@ -91,6 +100,11 @@ fn main() -> Result<()> {
         Task::Pc2(task) => {
             let output = seal_pre_commit_phase2(task.pc1out, task.cache_dir, task.sealed_file)?;
             serde_json::to_writer(&mut stdout, &output)?;
+        }
+        Task::C2(task) => {
+            let output =
+                seal_commit_phase2(task.c1out, task.prover_id, SectorId::from(task.sector_id))?;
+            serde_json::to_writer(&mut stdout, &output.proof)?;
         }
     }
     stdout.write_all(b"\n")?;

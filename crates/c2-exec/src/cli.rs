@@ -16,7 +16,7 @@ use seal_runtime::{
 use seal_types::{SectorSize, Stage};
 use seal_wire::ExitCode;
 
-use crate::{C2, params};
+use crate::{C2, bench, params};
 
 const PARAMETER_CACHE: &str = "FIL_PROOFS_PARAMETER_CACHE";
 const FORCE_ISA: &str = "SEAL_FORCE_ISA";
@@ -104,6 +104,12 @@ enum Command {
         #[arg(long, value_name = "SIZE,...", value_delimiter = ',')]
         sector_size: Vec<SectorSize>,
     },
+    /// Measure the prover on made-up circuits; one JSON object a line.
+    Bench {
+        /// From 2^FROM to 2^TO constraints.
+        #[arg(long, value_name = "FROM-TO", value_parser = parse_range)]
+        log2_constraints: (u32, u32),
+    },
     /// Make local parameters for tests, under the official names. Whoever makes parameters could
     /// forge proofs with them, so nothing on the network accepts them.
     GenParams {
@@ -158,6 +164,9 @@ pub fn main() -> ExitCode {
             // Nobody is left to tell if printing fails.
             params::list(&ParamDir::new(&dir), &sizes, trust).unwrap_or(ExitCode::Failed)
         }
+        Some(Command::Bench { log2_constraints: (from, to) }) => {
+            bench::run(kernel, from..=to).unwrap_or(ExitCode::Failed)
+        }
         Some(Command::GenParams { sector_size, dir: to, force }) => {
             let overwrite = if force { Overwrite::Force } else { Overwrite::No };
             params::generate(sector_size, &to.unwrap_or_else(|| dir.into()), overwrite)
@@ -187,6 +196,15 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no size; write it like 512MiB or 96GiB");
     let number: u64 = number.trim().parse().map_err(|_| wrong())?;
     number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+/// A range like `18-22`, within what fits a machine's memory.
+fn parse_range(text: &str) -> Result<(u32, u32), String> {
+    let wrong = || format!("{text:?} is no range from 6 to 27; write it like 18-22");
+    let (from, to) = text.split_once('-').unwrap_or((text, text));
+    let number = |text: &str| text.parse::<u32>().map_err(|_| wrong());
+    let (from, to) = (number(from)?, number(to)?);
+    if 6 <= from && from <= to && to <= 27 { Ok((from, to)) } else { Err(wrong()) }
 }
 
 fn trust(args: &ServeArgs, environment: &Environment) -> Trust {
@@ -243,6 +261,15 @@ mod tests {
         let cli = parse("c2-exec --memory 96GiB --params-memory 1024");
         assert_eq!((cli.serve.memory, cli.serve.params_memory), (Some(96 << 30), Some(1024)));
         assert!(parse("c2-exec run --task t --allow-test-params").serve.allow_test_params);
+    }
+
+    #[test]
+    fn ranges_that_are_none_are_refused() {
+        for text in ["", "x", "5-9", "9-8", "20-28", "18-"] {
+            assert!(parse_range(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_range("18-22"), Ok((18, 22)));
+        assert_eq!(parse_range("20"), Ok((20, 20)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Commit phase 2: from a C1 output to Groth16 proofs that verify.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cli;
 mod executor;
 mod params;

@@ -14,7 +14,7 @@ pub(crate) fn generate(sector_size: SectorSize, dir: &Path, overwrite: Overwrite
     let told = generate_test_params(sector_size, dir, overwrite, &|step| match step {
         GenerateStep::Waiting => tracing::info!("waiting: another process makes parameters there"),
         GenerateStep::Computing => tracing::info!(
-            "making test parameters for {sector_size} in {}; this takes about 15 core minutes",
+            "making test parameters for {sector_size} in {}; this takes about a core minute",
             dir.display()
         ),
         GenerateStep::Writing => tracing::info!(

@@ -49,6 +49,14 @@ pub(crate) const fn below_p(a: &Words) -> Words {
     if at_least(a, &P) { minus(a, &P) } else { *a }
 }
 
+/// Minus `a`, canonical, of an element below 2p.
+#[inline]
+pub(crate) const fn negative(a: &Words) -> Words {
+    let a = below_p(a);
+    // Minus zero would be p.
+    below_p(&minus(&P, &a))
+}
+
 /// `2^exponent` modulo p.
 pub(crate) const fn power_of_two(exponent: u32) -> Words {
     let mut value = [1, 0, 0, 0, 0, 0];
@@ -178,6 +186,17 @@ mod tests {
         assert_eq!(two.0.l, power_of_two(385));
         assert_eq!(two.mul(&two.inverse()), one);
         assert_eq!(Fp::default().inverse(), Fp::default());
+    }
+
+    #[test]
+    fn negatives_are_those_of_blst() {
+        let mut last = P;
+        last[0] -= 1;
+        for words in [[0; 6], power_of_two(0), power_of_two(700), last] {
+            let expected = Fp::default().sub(&Fp(blst_fp { l: words })).0.l;
+            assert_eq!(negative(&words), expected);
+        }
+        assert_eq!(negative(&P), [0; 6]);
     }
 
     #[test]

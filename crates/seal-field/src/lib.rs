@@ -21,6 +21,7 @@ mod fr_ifma;
 mod ifma;
 mod limbs;
 pub mod ntt;
+mod pages;
 
 pub use ifma::Ifma;
 pub use limbs::{LIMB_BITS, LIMBS, Limbs, limbs_of_bytes, limbs_of_words};

@@ -9,18 +9,17 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bellperson::groth16::{Parameters, generate_random_parameters};
-use blstrs::Bls12;
-use filecoin_proofs::{DefaultPieceHasher, with_shape};
+use filecoin_proofs::with_shape;
 use rand::rngs::OsRng;
+use seal_field::curve::CurveKernel;
 use seal_host::{FileError, PartFile, require_free};
 use seal_types::{RegisteredProof, SectorSize, groth_file_digest};
-use storage_proofs_core::compound_proof::CompoundProof;
 use storage_proofs_core::merkle::MerkleTreeTrait;
-use storage_proofs_porep::stacked::StackedCompound;
 
-use crate::circuit::{public_params, representative};
+use crate::circuit::representative;
 use crate::digest::{Digest, DigestWriter};
+use crate::setup::{Secrets, Setup, setup};
+use crate::shape::record;
 use crate::{CircuitFiles, DEFAULT_PARAM_DIR, Groth16Error, MarkedFile, Marker, digest_file};
 
 /// The file by which processes that make parameters in one directory wait for each other.
@@ -40,7 +39,7 @@ pub enum Overwrite {
 pub enum GenerateStep {
     /// Another process makes parameters in the same directory.
     Waiting,
-    /// The points are computed; this takes minutes and cannot tell how far it is.
+    /// The points are computed; this cannot tell how far it is.
     Computing,
     /// The files are written.
     Writing,
@@ -146,25 +145,16 @@ fn check_existing(
     Ok(Some(Generated { params: dir.join(files.params()), bytes, took: None }))
 }
 
-fn compute<Tree: 'static + MerkleTreeTrait>(
-    proof: RegisteredProof,
-) -> Result<Parameters<Bls12>, Groth16Error> {
-    let public_params = public_params::<Tree>(proof)?;
-    let circuit = StackedCompound::<Tree, DefaultPieceHasher>::blank_circuit(&public_params);
-    generate_random_parameters::<Bls12, _, _>(circuit, &mut OsRng)
-        .map_err(Groth16Error::upstream("generate random parameters"))
+fn compute<Tree: 'static + MerkleTreeTrait>(proof: RegisteredProof) -> Result<Setup, Groth16Error> {
+    let compiled = record::<Tree>(proof)?;
+    setup(&compiled, &Secrets::random(&mut OsRng), CurveKernel::detect())
+        .map_err(Groth16Error::upstream("compute the points of test parameters"))
 }
 
 /// Writes all files. The marker comes before the files it marks, so that there is no moment at
 /// which test parameters could be taken for others.
-fn write(
-    files: &CircuitFiles,
-    dir: &Path,
-    parameters: &Parameters<Bls12>,
-) -> Result<u64, Groth16Error> {
-    let g1 = parameters.h.len() + parameters.l.len() + parameters.a.len() + parameters.b_g1.len();
-    let bytes = 96 * g1 as u64 + 192 * parameters.b_g2.len() as u64;
-    require_free(dir, bytes)?;
+fn write(files: &CircuitFiles, dir: &Path, parameters: &Setup) -> Result<u64, Groth16Error> {
+    require_free(dir, parameters.points_bytes())?;
 
     let mut marker = Marker::read(dir)?;
     let mut mark = |name: String, digest: &Digest| {
@@ -204,6 +194,8 @@ fn part(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::r1cs::Compiled;
+    use crate::small::Small;
     use crate::tiny;
 
     fn generate(size: SectorSize, dir: &Path, overwrite: Overwrite) -> Result<Generated, String> {
@@ -256,17 +248,17 @@ mod tests {
     #[test]
     fn what_is_written_is_marked_and_found() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let elsewhere = tempfile::tempdir().expect("a temporary directory");
-        let params = tiny::write(elsewhere.path());
-        let source = fs::read(&params).expect("readable");
-        let parameters = Parameters::<Bls12>::read(&source[..], true).expect("whole");
+        let compiled = Compiled::record(2, Small::blank(1), Small::blank(2)).expect("small");
+        let secrets = Secrets::random(&mut OsRng);
+        let parameters = setup(&compiled, &secrets, CurveKernel::detect()).expect("good secrets");
         let bytes = write(&tiny::files(), dir.path(), &parameters).expect("writable");
-        assert_eq!(bytes, source.len() as u64);
-        for name in [tiny::files().params(), tiny::files().vk()] {
-            let [ours, theirs] = [dir.path(), elsewhere.path()]
-                .map(|dir| fs::read(dir.join(&name)).expect("readable"));
-            assert_eq!(ours, theirs, "{name}");
-        }
+        let mut expected = Vec::new();
+        parameters.write(&mut expected).expect("memory");
+        assert_eq!(bytes, expected.len() as u64);
+        assert!(fs::read(dir.path().join(tiny::files().params())).expect("readable") == expected);
+        expected.clear();
+        parameters.vk.write(&mut expected).expect("memory");
+        assert!(fs::read(dir.path().join(tiny::files().vk())).expect("readable") == expected);
         let meta = fs::read_to_string(dir.path().join(tiny::files().meta())).expect("readable");
         assert_eq!(meta, r#"{"sector_size":2048}"#);
         let there = generate(SectorSize::KIB_2, dir.path(), Overwrite::No).expect("marked");

@@ -55,6 +55,19 @@ impl Queries {
         }
     }
 
+    /// For a made-up circuit without inputs: A has every variable, B one of `b_every`.
+    pub(crate) fn every(variables: usize, b_every: usize, domain_bits: u32) -> Self {
+        // Made-up circuits are small.
+        let all = || 0..variables as u32;
+        Self {
+            a: all().collect(),
+            b: all().step_by(b_every).collect(),
+            inputs: 0,
+            aux: variables,
+            domain_bits,
+        }
+    }
+
     /// Whether the parameters are of this circuit.
     pub(crate) fn check(&self, key: &Key) -> Result<(), OtherCircuit> {
         let lists = [

@@ -19,9 +19,11 @@ mod msm;
 mod params;
 mod prove;
 mod r1cs;
+mod setup;
 mod shape;
 #[cfg(test)]
 mod small;
+mod synthetic;
 #[cfg(test)]
 mod tiny;
 mod turns;
@@ -36,6 +38,7 @@ pub use groth::ProofTimes;
 pub use marker::{MARKER, MarkedFile, Marker};
 pub use params::{DigestCheck, FoundParams, ParamDir, TestParams, Trust};
 pub use prove::{At, PROOF_BYTES, ProveStep, Prover, Resources};
+pub use synthetic::{Synthetic, prove_synthetic};
 
 /// Where the published software keeps parameter files unless `FIL_PROOFS_PARAMETER_CACHE` names
 /// another directory.

@@ -38,6 +38,8 @@ pub(crate) trait Group: Curve {
     type Sum: group::Group<Scalar = blstrs::Scalar> + Send + Sync;
     /// The point as a sum.
     fn sum(point: Self::Affine) -> Self::Sum;
+    /// The sum as a point.
+    fn affine(sum: Self::Sum) -> Self::Affine;
 }
 
 impl Group for G1 {
@@ -47,6 +49,9 @@ impl Group for G1 {
         *affine.as_mut() = point;
         affine.into()
     }
+    fn affine(sum: G1Projective) -> Self::Affine {
+        *G1Affine::from(sum).as_ref()
+    }
 }
 
 impl Group for G2 {
@@ -55,6 +60,9 @@ impl Group for G2 {
         let mut affine = G2Affine::default();
         *affine.as_mut() = point;
         affine.into()
+    }
+    fn affine(sum: G2Projective) -> Self::Affine {
+        *G2Affine::from(sum).as_ref()
     }
 }
 
@@ -137,10 +145,8 @@ fn sort<'a, C: Group>(
         if *scalar == [0; 4] || points.is_infinity(index) {
             continue;
         }
-        let negative = minus(&MODULUS, scalar);
-        let is_minus = is_less(&negative, scalar);
-        let (point, scalar) =
-            if is_minus { (PointRef::minus(at), negative) } else { (PointRef::plus(at), *scalar) };
+        let (scalar, is_minus) = halved(scalar);
+        let point = if is_minus { PointRef::minus(at) } else { PointRef::plus(at) };
         if scalar == [1, 0, 0, 0] {
             sorted.single.push(point);
         } else {
@@ -148,6 +154,12 @@ fn sort<'a, C: Group>(
         }
     }
     sorted
+}
+
+/// The scalar or its negative, whichever is below half the modulus, and whether it is the negative.
+fn halved(scalar: &Words) -> (Words, bool) {
+    let negative = minus(&MODULUS, scalar);
+    if is_less(&negative, scalar) { (negative, true) } else { (*scalar, false) }
 }
 
 fn minus(a: &Words, b: &Words) -> Words {
@@ -183,13 +195,13 @@ fn singles<C: Group>(points: &Points<C>, sorted: &[Sorted], spares: &Spares<C>) 
 
 /// How scalars are cut into windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Windows {
+pub(crate) struct SignedWindows {
     /// Bits of a window: digits are from -2^(bits-1) to 2^(bits-1).
     bits: u32,
     count: u32,
 }
 
-impl Windows {
+impl SignedWindows {
     /// The width with the fewest additions for `terms` terms: one for each term and window, and
     /// two for each bucket.
     fn for_terms(terms: usize) -> Self {
@@ -199,7 +211,38 @@ impl Windows {
             .unwrap_or(Self { bits: 3, count: 85 })
     }
 
-    fn buckets(self) -> usize {
+    /// The width with the fewest additions for a table from which `count` multiples are made.
+    pub(crate) fn for_table(count: usize) -> Self {
+        (3..=16)
+            .map(|bits| Self { bits, count: SCALAR_BITS.div_ceil(bits) })
+            .min_by_key(|windows| windows.count as usize * (count + windows.buckets()))
+            .unwrap_or(Self { bits: 3, count: 85 })
+    }
+
+    /// Bits of a window.
+    pub(crate) fn bits(self) -> u32 {
+        self.bits
+    }
+
+    /// How many windows there are.
+    pub(crate) fn count(self) -> u32 {
+        self.count
+    }
+
+    /// The digits of `scalar` that are not zero: window, size and whether it is negative.
+    pub(crate) fn digits(self, scalar: &Words, mut each: impl FnMut(u32, usize, bool)) {
+        let (value, is_minus) = halved(scalar);
+        let shifted = plus(&value, &self.half_of_each());
+        for window in 0..self.count {
+            let digit = self.digit(&shifted, window);
+            if digit != 0 {
+                each(window, digit.unsigned_abs() as usize, (digit < 0) != is_minus);
+            }
+        }
+    }
+
+    /// The largest size of a digit.
+    pub(crate) fn buckets(self) -> usize {
         1 << (self.bits - 1)
     }
 
@@ -260,7 +303,7 @@ fn buckets<C: Group>(points: &Points<C>, terms: &mut [Vec<Term>], spares: &Spare
     if count == 0 {
         return C::Sum::identity();
     }
-    let windows = Windows::for_terms(count);
+    let windows = SignedWindows::for_terms(count);
     let half = windows.half_of_each();
     terms.par_iter_mut().flatten().for_each(|term| term.scalar = plus(&term.scalar, &half));
     let mut total = C::Sum::identity();
@@ -276,7 +319,7 @@ fn buckets<C: Group>(points: &Points<C>, terms: &mut [Vec<Term>], spares: &Spare
 fn window_sum<C: Group>(
     points: &Points<C>,
     terms: &[Vec<Term>],
-    windows: Windows,
+    windows: SignedWindows,
     window: u32,
     spares: &Spares<C>,
 ) -> C::Sum {
@@ -357,7 +400,7 @@ fn weighted<S: group::Group>(sums: &[S]) -> S {
 }
 
 /// Sorts terms by the row of their bucket.
-fn by_row(terms: &[Term], windows: Windows, window: u32, row_bits: u32, rows: usize) -> Rows {
+fn by_row(terms: &[Term], windows: SignedWindows, window: u32, row_bits: u32, rows: usize) -> Rows {
     let digit = |term: &Term| windows.digit(&term.scalar, window);
     let mut ends = vec![0_usize; rows];
     for term in terms {
@@ -502,7 +545,7 @@ mod tests {
     fn digits_of_every_width_make_up_the_scalar() {
         let two = Scalar::from(2);
         for bits in 3..=20 {
-            let windows = Windows { bits, count: SCALAR_BITS.div_ceil(bits) };
+            let windows = SignedWindows { bits, count: SCALAR_BITS.div_ceil(bits) };
             for scalar in [random(1), random(2), two.invert().expect("not zero") - Scalar::ONE] {
                 let (value, sign) = if is_less(&minus(&MODULUS, &words(scalar)), &words(scalar)) {
                     (minus(&MODULUS, &words(scalar)), -Scalar::ONE)

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bellperson::SynthesisError;
 use bellperson::groth16::{Proof, verify_proof};
@@ -323,6 +324,13 @@ struct Job<'a, Tree: 'static + MerkleTreeTrait> {
     shape: &'a Shape,
 }
 
+/// A partition that waits for the prover, with the memory that is set aside for it.
+struct Filled<'a> {
+    assignment: Assignment,
+    took: Duration,
+    _memory: Share<'a>,
+}
+
 impl<Tree> Job<'_, Tree>
 where
     Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
@@ -352,9 +360,8 @@ where
             let mut prove_next = |partition| {
                 step(at, ProveStep::Proving { partition, partitions })?;
                 // The sender ends early only after `stop`.
-                let (assignment, _memory) =
-                    next.recv().map_err(Groth16Error::upstream("fill the circuit"))??;
-                self.prove_partition(partition, &assignment)
+                let filled = next.recv().map_err(Groth16Error::upstream("fill the circuit"))??;
+                self.prove_partition(partition, &filled)
             };
             for partition in 0..partitions {
                 match prove_next(partition) {
@@ -376,7 +383,7 @@ where
         &self,
         partition: u32,
         challenges: Vec<stacked::Proof<Tree, DefaultPieceHasher>>,
-    ) -> Result<(Assignment, Share<'_>), Groth16Error> {
+    ) -> Result<Filled<'_>, Groth16Error> {
         let wanted = self.shape.partition_bytes;
         let memory = &self.prover.memory;
         let share = memory.take(wanted).ok_or_else(|| Groth16Error::TooLittleMemory {
@@ -384,6 +391,7 @@ where
             wanted,
             allowed: memory.total(),
         })?;
+        let start = Instant::now();
         let single: Vec<Vec<_>> = challenges.into_iter().map(|challenge| vec![challenge]).collect();
         let assignment = assign(&self.shape.compiled, |challenge| {
             StackedCompound::<Tree, DefaultPieceHasher>::circuit(
@@ -396,14 +404,14 @@ where
             .map_err(|error| SynthesisError::IoError(std::io::Error::other(error)))
         })
         .map_err(Groth16Error::upstream("fill the circuit"))?;
-        Ok((assignment, share))
+        Ok(Filled { assignment, took: start.elapsed(), _memory: share })
     }
 
     /// A proof that verifies: what a passing fault spoiled is computed once more.
     fn prove_partition(
         &self,
         partition: u32,
-        assignment: &Assignment,
+        filled: &Filled<'_>,
     ) -> Result<Proof<Bls12>, Groth16Error> {
         let Shape { queries, ntt, .. } = self.shape;
         let inputs = StackedCompound::<Tree, DefaultPieceHasher>::generate_public_inputs(
@@ -413,13 +421,23 @@ where
         )
         .map_err(Groth16Error::upstream("derive the public inputs"))?;
         for attempt in 1..=2 {
-            let mut times = ProofTimes::default();
+            let mut times = ProofTimes { witness: filled.took, ..ProofTimes::default() };
             let proof = {
                 let _turn = self.prover.proving.take(1);
                 let random = [Scalar::random(OsRng), Scalar::random(OsRng)];
-                groth::prove(&self.loaded.key, queries, ntt, assignment, random, &mut times)
+                groth::prove(&self.loaded.key, queries, ntt, &filled.assignment, random, &mut times)
             };
-            tracing::debug!(partition, ?times, "proved");
+            let ms = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(
+                partition,
+                witness_ms = ms(times.witness),
+                transforms_ms = ms(times.transforms),
+                h_ms = ms(times.h),
+                l_ms = ms(times.l),
+                a_ms = ms(times.a),
+                b_ms = ms(times.b),
+                "partition proved"
+            );
             let valid = verify_proof(&self.loaded.verifying_key, &proof, &inputs)
                 .map_err(Groth16Error::upstream("verify a partition's proof"))?;
             if valid {

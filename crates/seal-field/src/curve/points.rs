@@ -1,6 +1,7 @@
 //! Lists of points in the form of a kernel.
 
 use super::kernel::{Curve, CurveKernel};
+use crate::pages::advise_huge_pages;
 
 /// Points of one curve in the Montgomery form of one kernel.
 #[derive(Clone, Debug)]
@@ -19,17 +20,24 @@ pub struct PointFault {
 impl<C: Curve> Points<C> {
     /// `count` times the point at infinity.
     pub fn infinity(kernel: CurveKernel, count: usize) -> Self {
-        Self { kernel, packed: vec![C::Packed::default(); count] }
+        let mut points = Self::with_capacity(kernel, count);
+        points.packed.resize(count, C::Packed::default());
+        points
     }
 
     /// No points yet, and room for `count`.
     pub fn with_capacity(kernel: CurveKernel, count: usize) -> Self {
-        Self { kernel, packed: Vec::with_capacity(count) }
+        let mut packed = Vec::with_capacity(count);
+        // Points are read in no order: with small pages every one would miss the address cache.
+        advise_huge_pages(packed.spare_capacity_mut());
+        Self { kernel, packed }
     }
 
     /// The given points.
     pub fn of_affine(kernel: CurveKernel, points: &[C::Affine]) -> Self {
-        Self { kernel, packed: points.iter().map(|point| C::pack(kernel, point)).collect() }
+        let mut out = Self::with_capacity(kernel, points.len());
+        out.packed.extend(points.iter().map(|point| C::pack(kernel, point)));
+        out
     }
 
     /// Appends the points of `bytes`, uncompressed as zcash's format has them, each checked to be
@@ -85,6 +93,11 @@ impl<C: Curve> Points<C> {
     pub fn append(&mut self, mut other: Self) {
         assert!(self.kernel == other.kernel, "one kernel");
         self.packed.append(&mut other.packed);
+    }
+
+    /// Keeps the first `count` points.
+    pub fn truncate(&mut self, count: usize) {
+        self.packed.truncate(count);
     }
 
     /// Exchanges the points at two places.

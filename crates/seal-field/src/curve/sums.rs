@@ -173,7 +173,7 @@ impl<C: Curve> PointSums<C> {
                 rest = after;
                 if let [one] = group {
                     let point = &source[one.index()];
-                    *out = if one.is_minus() { C::negated(kernel, point) } else { *point };
+                    *out = if one.is_minus() { C::negated(point) } else { *point };
                     *length = 0;
                     continue;
                 }
@@ -191,7 +191,7 @@ impl<C: Curve> PointSums<C> {
             }
             for one in &self.alone {
                 let point = &source[one.index()];
-                to.push(if one.is_minus() { C::negated(kernel, point) } else { *point });
+                to.push(if one.is_minus() { C::negated(point) } else { *point });
             }
             self.refs.clear();
             let (mut sum, mut alone) = (0, self.pairs.len() as u32);
