@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::book::{Book, Ticket, Waiter};
-use crate::order::line_up;
+use crate::book::{Book, Served, Ticket, Waiter};
+use crate::order::Line;
 use crate::{Needs, Resource};
 
 /// How many of each limited resource are free.
@@ -101,6 +101,7 @@ struct Left<K> {
     /// Who got the last free one of a resource in this round.
     gone_to: BTreeMap<Resource, (Ticket, K)>,
     started: BTreeMap<K, Duration>,
+    served: Served<K>,
 }
 
 pub(crate) fn decide<K: Clone + Ord>(
@@ -111,11 +112,16 @@ pub(crate) fn decide<K: Clone + Ord>(
     let is_silent =
         |waiter: &Waiter<K>| waiter.due.is_some_and(|due| now.saturating_sub(due) > DUE_LONGEST);
     let awake = book.waiting().filter(|waiter| !is_silent(waiter));
-    let mut left =
-        Left { free: free.clone(), gone_to: BTreeMap::new(), started: book.started().clone() };
+    let mut left = Left {
+        free: free.clone(),
+        gone_to: BTreeMap::new(),
+        started: book.started().clone(),
+        served: book.served().clone(),
+    };
     let mut verdicts: Vec<Verdict<K>> = Vec::new();
     let mut passed: Vec<&Waiter<K>> = Vec::new();
-    for waiter in line_up(awake, book.orders(), book.served()) {
+    let mut line = Line::of(awake);
+    while let Some(waiter) = line.next(book.orders(), &left.served, &left.free) {
         let decision = left.serve(waiter, now);
         let mut overtakes = Vec::new();
         match &decision {
@@ -153,6 +159,7 @@ impl<K: Clone + Ord> Left<K> {
         let choices: Vec<_> = (0..waiter.choices.len()).filter(is_open).collect();
         if let Some(needs) = choices.first().and_then(|at| waiter.choices.get(*at)) {
             self.take(waiter, needs);
+            self.served.note(&waiter.kind, needs);
             self.started.insert(waiter.kind.clone(), now);
             return Decision::Start { choices };
         }
@@ -170,6 +177,8 @@ impl<K: Clone + Ord> Left<K> {
         if waiter.overtaken >= OVERTAKEN_MOST {
             self.take(waiter, needs);
         }
+        // The order of the others is that in which they would be served after it.
+        self.served.note(&waiter.kind, needs);
         Decision::Wait(reason)
     }
 

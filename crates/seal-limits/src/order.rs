@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::book::{Served, Waiter};
-use crate::{Needs, Resource};
+use crate::{Free, Needs, Resource};
 
 /// Who gets a lock first when several kinds of request wait for it. The place in a kind's limit is
 /// wanted by that kind alone and always goes by arrival.
@@ -26,45 +26,48 @@ pub enum Order<K> {
     Priority(Vec<K>),
 }
 
-/// All waiters in the order in which they would be served if each were served when it is due.
-pub(crate) fn line_up<'a, K: Clone + Ord>(
-    waiting: impl Iterator<Item = &'a Waiter<K>>,
-    orders: &BTreeMap<Resource, Order<K>>,
-    served: &Served<K>,
-) -> Vec<&'a Waiter<K>> {
-    // Waiters of one kind that want the same are a class, whose first one stands for all. There
-    // are few classes, however many wait.
-    let mut classes = BTreeMap::<(&K, Vec<&Needs>), Vec<&Waiter<K>>>::new();
-    for waiter in waiting {
-        let mut wants: Vec<_> = waiter.choices.iter().collect();
-        wants.sort();
-        classes.entry((&waiter.kind, wants)).or_default().push(waiter);
+/// Those who wait, to be served one after the other.
+pub(crate) struct Line<'a, K> {
+    /// Waiters of one kind that want the same are a class, whose first one stands for all. There
+    /// are few classes, however many wait. The first one of each is at the end.
+    classes: Vec<Vec<&'a Waiter<K>>>,
+}
+
+impl<'a, K: Clone + Ord> Line<'a, K> {
+    pub(crate) fn of(waiting: impl Iterator<Item = &'a Waiter<K>>) -> Self {
+        let mut classes = BTreeMap::<(&K, Vec<&Needs>), Vec<&Waiter<K>>>::new();
+        for waiter in waiting {
+            let mut wants: Vec<_> = waiter.choices.iter().collect();
+            wants.sort();
+            classes.entry((&waiter.kind, wants)).or_default().push(waiter);
+        }
+        let mut classes: Vec<_> = classes.into_values().collect();
+        for class in &mut classes {
+            class.sort_by_key(|waiter| std::cmp::Reverse(waiter.ticket));
+        }
+        Self { classes }
     }
-    let mut queues: Vec<_> = classes.into_values().collect();
-    for queue in &mut queues {
-        queue.sort_by_key(|waiter| std::cmp::Reverse(waiter.ticket));
-    }
-    let mut served = served.clone();
-    let mut line = Vec::new();
-    while !queues.is_empty() {
-        let heads: Vec<_> = queues.iter().filter_map(|queue| queue.last().copied()).collect();
-        let free_to_go = |head: &&Waiter<K>| {
-            !heads.iter().any(|other| comes_before(other, head, orders, &served))
+
+    /// Who is next, with this left and this served.
+    pub(crate) fn next(
+        &mut self,
+        orders: &BTreeMap<Resource, Order<K>>,
+        served: &Served<K>,
+        free: &Free,
+    ) -> Option<&'a Waiter<K>> {
+        let heads: Vec<_> = self.classes.iter().filter_map(|class| class.last().copied()).collect();
+        let is_first = |head: &&Waiter<K>| {
+            !heads.iter().any(|other| comes_before(other, head, orders, served, free))
         };
         // Different locks may put two kinds in different orders; then the earlier one goes first.
-        let mut first = heads.iter().copied().filter(free_to_go).min_by_key(|head| head.ticket);
-        first = first.or_else(|| heads.iter().copied().min_by_key(|head| head.ticket));
-        let Some(first) = first else { break };
-        for queue in &mut queues {
-            queue.pop_if(|head| head.ticket == first.ticket);
+        let first = heads.iter().copied().filter(is_first).min_by_key(|head| head.ticket);
+        let first = first.or_else(|| heads.iter().copied().min_by_key(|head| head.ticket))?;
+        for class in &mut self.classes {
+            class.pop_if(|head| head.ticket == first.ticket);
         }
-        queues.retain(|queue| !queue.is_empty());
-        if let Some(choice) = first.choices.first() {
-            served.note(&first.kind, choice);
-        }
-        line.push(first);
+        self.classes.retain(|class| !class.is_empty());
+        Some(first)
     }
-    line
 }
 
 /// Whether `a` has precedence over `b` because of something that both want.
@@ -73,9 +76,16 @@ fn comes_before<K: Clone + Ord>(
     b: &Waiter<K>,
     orders: &BTreeMap<Resource, Order<K>>,
     served: &Served<K>,
+    free: &Free,
 ) -> bool {
-    let shared = a.wants().find(|resource| b.wants().any(|other| other == *resource));
-    let Some(resource) = shared else { return false };
+    // Where they want several things in common, they compete for the one that is to be had.
+    let shared: Vec<_> = a.wants().filter(|want| b.wants().any(|other| other == *want)).collect();
+    let is_to_be_had = |resource: &&&Resource| {
+        matches!(resource, Resource::Lock(_)) && free.get(**resource).is_some_and(|free| *free > 0)
+    };
+    let Some(resource) = shared.iter().find(is_to_be_had).or(shared.first()).copied() else {
+        return false;
+    };
     let by_ticket = a.ticket < b.ticket;
     if a.kind == b.kind {
         return by_ticket;

@@ -127,6 +127,36 @@ fn seven_of_one_kind_and_one_of_another_take_turns_under_constant_load() {
 }
 
 #[test]
+fn kinds_that_can_have_either_of_two_locks_take_turns_on_each() {
+    let mut machine = Machine::new(&[("gpu1", 1), ("gpu2", 1)]);
+    let either: &[&[&str]] = &[&["gpu1"], &["gpu2"]];
+    for _ in 0..7 {
+        machine.join("pc2", either);
+    }
+    machine.join("c2", either);
+    machine.join("c2", either);
+    let mut starts = BTreeMap::<Resource, Vec<Kind>>::new();
+    for round in 0..400 {
+        machine.start();
+        let (_, kind, needs) = machine.running.back().expect("something runs").clone();
+        let resource = needs.iter().next().expect("a lock").clone();
+        if round > 10 {
+            starts.entry(resource).or_default().push(kind);
+        }
+        // The tasks on the two locks take unequal times.
+        if round % 3 == 0 {
+            machine.running.swap(0, 1);
+        }
+        let (_, kind) = machine.end_one().expect("something runs");
+        machine.join(kind, either);
+    }
+    for (resource, kinds) in starts {
+        let again = kinds.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert!(again <= 1, "{resource}: {kinds:?}");
+    }
+}
+
+#[test]
 fn by_arrival_and_by_priority_are_what_they_say() {
     for (order, c2_starts) in
         [(Order::Arrival, 100 / 8), (Order::Priority(vec!["c2"]), 99), (Order::Turns, 50)]
