@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A counter of the processes that the kernel killed for memory: that of a process's own cgroup
-/// (v2 or v1), or that of the whole machine where there is none.
+/// (v2 or v1); where that has none, of the cgroup above it that has, or of the whole machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OomCounter {
     file: PathBuf,
@@ -26,21 +26,22 @@ impl OomCounter {
             // `0::/path` for v2, `7:memory:/path` for v1.
             let mut fields = line.splitn(3, ':').skip(1);
             let (controllers, group) = (fields.next()?, fields.next()?.trim_start_matches('/'));
-            if controllers.is_empty() {
-                let group = cgroup_root.join(group);
-                return Some(group.join("memory.events"));
-            }
-            let memory = controllers.split(',').any(|name| name == "memory");
-            memory.then(|| cgroup_root.join("memory").join(group).join("memory.oom_control"))
+            let (top, file) = match controllers {
+                "" => (cgroup_root.to_path_buf(), "memory.events"),
+                _ if controllers.split(',').any(|name| name == "memory") => {
+                    (cgroup_root.join("memory"), "memory.oom_control")
+                }
+                _ => return None,
+            };
+            // Counters of a group count what is below it too.
+            let own = Path::new(group).ancestors().enumerate();
+            Some(own.map(|(up, group)| (top.join(group).join(file), up == 0)).collect::<Vec<_>>())
         });
-        let counter = |file: PathBuf, of_group| {
+        let machine = (proc_root.join("vmstat"), false);
+        files.flatten().chain([machine]).find_map(|(file, of_group)| {
             let at_start = read(&file)?;
             Some(Self { file, of_group, at_start })
-        };
-        files
-            .filter_map(|file| counter(file, true))
-            .next()
-            .or_else(|| counter(proc_root.join("vmstat"), false))
+        })
     }
 
     /// How many were killed since.
@@ -48,7 +49,7 @@ impl OomCounter {
         read(&self.file).map_or(0, |now| now.saturating_sub(self.at_start))
     }
 
-    /// Whether it counts the process's own cgroup, not the whole machine.
+    /// Whether it counts the process's own cgroup, and not others too.
     pub fn is_of_group(&self) -> bool {
         self.of_group
     }
@@ -106,6 +107,18 @@ mod tests {
             fs::remove_file(tree.0.path().join(file)).expect("ours");
             assert_eq!(counter.kills(), 0, "a group that is gone tells nothing");
         }
+    }
+
+    #[test]
+    fn a_group_without_a_counter_is_counted_by_the_one_above_it() {
+        let tree = Tree::with(&[
+            ("proc/7/cgroup", "0::/seal.service/pc1/0.1\n"),
+            ("proc/vmstat", "oom_kill 40\n"),
+            ("cgroup/seal.service/memory.events", "oom_kill 1\n"),
+        ]);
+        let counter = tree.counter().expect("a counter");
+        tree.write("cgroup/seal.service/memory.events", "oom_kill 3\n");
+        assert_eq!((counter.kills(), counter.is_of_group()), (2, false));
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Process {
         Some(if oom.is_of_group() {
             "killed by the kernel because its cgroup was out of memory"
         } else {
-            "probably killed by the kernel because the machine was out of memory"
+            "probably killed by the kernel because memory ran out"
         })
     }
 

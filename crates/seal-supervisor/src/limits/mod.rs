@@ -39,8 +39,17 @@ pub use view::{LimitsView, ResourceView, WaiterView, view};
 /// How often a supervisor that waits looks by itself whether anything has changed.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// How long the table may be in the hands of another supervisor.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the table may be in the hands of another supervisor. It takes far less than a
+/// millisecond, unless that one is stopped in its middle.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long nothing is tried after something went wrong, so that it does not take all the time
+/// that a supervisor has for its executors.
+const AFTER_TROUBLE: Duration = Duration::from_secs(1);
+
+/// So many requests of one supervisor have a place in the queue at most. The others get theirs as
+/// these start.
+pub(crate) const TICKETS_MOST: usize = 64;
 
 /// The directory of the table and the slots in the runtime directory.
 const DIRECTORY: &str = "limits";
@@ -122,6 +131,8 @@ pub(crate) struct SharedLimits {
     released: Rc<Cell<bool>>,
     bell: Bell,
     trouble: Option<String>,
+    /// Not before then is anything tried again.
+    rest_until: Option<Duration>,
 }
 
 /// The table in the hands of this supervisor.
@@ -176,6 +187,7 @@ impl SharedLimits {
             released: Rc::default(),
             bell: Bell::default(),
             trouble: None,
+            rest_until: None,
         };
         limits.enter()?;
         if let Some(events) = events
@@ -254,6 +266,11 @@ impl SharedLimits {
     /// Works on the table with nobody else doing so. Where that is not possible nothing starts.
     /// Returns when to look again at the latest, if anybody waits.
     pub(crate) fn round(&mut self, work: impl FnOnce(&mut Round<'_>)) -> Option<Duration> {
+        let rest = self.rest_until.and_then(|until| until.checked_sub(machine_time()));
+        if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
+            return Some(rest);
+        }
+        self.rest_until = None;
         match self.try_round(work) {
             Ok(until) => {
                 if self.trouble.take().is_some() {
@@ -271,7 +288,8 @@ impl SharedLimits {
                 }
                 self.reasons = vec![text.clone(); self.tickets.len()];
                 self.trouble = Some(text);
-                Some(LOOK_AGAIN)
+                self.rest_until = Some(machine_time() + AFTER_TROUBLE);
+                Some(AFTER_TROUBLE)
             }
         }
     }

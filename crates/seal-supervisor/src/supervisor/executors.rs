@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use seal_host::Ending;
 use seal_wire::{ErrorCode, ExitCode, Line, TaskError, ready_line};
 
 use super::Supervisor;
@@ -126,11 +127,16 @@ impl Supervisor {
                 running.end("it does not read its standard input", now + SETTLE.min(grace));
             }
             FromExecutor::Ended(ending) => {
-                let mut ended = match ending {
+                let mut ended = match &ending {
                     Ok(ending) => ending.to_string(),
                     Err(error) => format!("is gone ({error})"),
                 };
-                if let Some(why) = running.process.out_of_memory() {
+                let killed =
+                    matches!(ending, Ok(Ending::Signalled { signal: Signal::SIGKILL, .. }));
+                if killed
+                    && !running.signalled
+                    && let Some(why) = running.process.out_of_memory()
+                {
                     ended.push_str(&format!(" ({why})"));
                 }
                 running.ended = Some(ended);

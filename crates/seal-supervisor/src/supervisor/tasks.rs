@@ -8,7 +8,7 @@ use seal_wire::{ErrorCode, Line};
 
 use super::Supervisor;
 use crate::facts::EndedTask;
-use crate::limits::{Held, Holder, machine_time};
+use crate::limits::{Held, Holder, TICKETS_MOST, machine_time};
 use crate::place::{Answer, Next, Place, Task, code_of, understand};
 use crate::queue::Queue;
 
@@ -57,7 +57,7 @@ impl Supervisor {
         let until = limits.round(|round| {
             loop {
                 let openings = openings_with(places, queue, ends, &counts);
-                round.want(openings.room, &openings.choices);
+                round.want(openings.room.min(TICKETS_MOST), &openings.choices);
                 let Some(grant) = round.next() else { return };
                 let Some(choice) = grant.choices.first().copied() else { return };
                 let needs = &openings.choices[choice];
