@@ -35,6 +35,12 @@ pub(crate) fn executor(stage: &str, args: &[&str], more: &str) -> String {
     format!("[[processors.{stage}]]\nbin = {bin:?}\nargs = {args:?}\n{more}\n")
 }
 
+/// Appends a line to a file that others append to.
+pub(crate) fn append(path: &Path, line: &str) {
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(path).expect("writable");
+    file.write_all(format!("{line}\n").as_bytes()).expect("writable");
+}
+
 /// A way of a test to wait for something that another process does.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;

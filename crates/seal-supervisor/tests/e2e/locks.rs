@@ -130,3 +130,60 @@ fn a_task_goes_to_the_executor_whose_lock_is_free() {
     holder.finish();
     pc2.finish();
 }
+
+#[test]
+fn a_supervisor_that_knows_another_count_does_not_start() {
+    let scene = Scene::new();
+    let running = scene.start("pc2", &sharing("pc2"));
+    let other = sharing("c2").replace("gpu1 = 1", "gpu1 = 2");
+    let config = scene.config("other.toml", &other);
+    let output = scene.command("c2", &config).output().expect("it runs");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(4), "{log}");
+    let text = "lock gpu1 is 2 here and 1 for the supervisor of pc2 that runs";
+    assert!(log.contains(text) && log.contains(&format!("pid {}", running.pid())), "{log}");
+    running.finish();
+    let mut alone = scene.start("c2", &other);
+    assert_eq!(alone.ask(1, json!([{"answer": 1}])), 1);
+    alone.finish();
+}
+
+#[test]
+fn starts_keep_their_distance_across_supervisors_and_restarts() {
+    let scene = Scene::new();
+    let stagger = "[processors.limitation.staggered]\npc1 = '400ms'\n";
+    let config = format!("{stagger}{}", executor("pc1", &[], ""));
+    let begin = std::time::Instant::now();
+    let (mut one, mut other) = (scene.start("pc1", &config), scene.start("pc1", &config));
+    one.send(1, json!([{"answer": 1}]));
+    other.send(1, json!([{"answer": 1}]));
+    one.output(1);
+    other.output(1);
+    one.finish();
+    other.signal(Signal::SIGKILL);
+    other.wait_status();
+    let mut later = scene.start("pc1", &config);
+    later.ask(1, json!([{"answer": 1}]));
+    let passed = begin.elapsed();
+    assert!(passed.as_millis() >= 800, "three starts took {passed:?}");
+    later.finish();
+}
+
+#[test]
+fn a_lock_is_not_held_while_a_request_waits_for_an_executor() {
+    let scene = Scene::new();
+    let locks = "[processors.ext_locks]\na = 1\nb = 1\n";
+    let both = executor("pc2", &[], "concurrent = 1\nlocks = ['b', 'a']");
+    let mut pc2 = scene.start("pc2", &format!("{locks}{both}"));
+    let mut c2 = scene.start("c2", &format!("{locks}{}", executor("c2", &[], "locks = ['b']")));
+    c2.send(1, json!([{"touch": scene.path("held")}, {"await": scene.path("go")}, {"answer": 1}]));
+    scene.await_file("held");
+    pc2.send(1, json!([{"answer": 1}]));
+    pc2.await_log("request", 1);
+    assert_eq!(scene.locked(), [("lock-b.slots".to_owned(), 0)], "it waits for b, and a is free");
+    scene.touch("go");
+    c2.output(1);
+    pc2.output(1);
+    pc2.finish();
+    c2.finish();
+}

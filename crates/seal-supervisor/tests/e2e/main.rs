@@ -1,10 +1,12 @@
 //! The supervisor as its parent sees it, with a scripted executor that misbehaves on demand.
 
 mod cgroups;
+mod contention;
 mod deaths;
 mod harness;
 mod input;
 mod locks;
+mod misbehaviour;
 mod retry;
 mod routing;
 mod start;

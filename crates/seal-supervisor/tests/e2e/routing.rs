@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, executor};
+use crate::harness::{Scene, Supervisor, executor};
 
 /// Steps that write when they start and end, and wait for a file in between.
 fn logged(scene: &Scene, name: &str, until: Option<&str>) -> Value {
@@ -143,26 +143,72 @@ fn a_request_of_60_megabytes_goes_through() {
 }
 
 #[test]
-fn many_requests_are_answered_once_each() {
+fn each_change_of_state_is_one_line_with_stage_sector_request_and_pid() {
+    let scene = Scene::new();
+    let config = scene.config("c.toml", &executor("pc1", &[], ""));
+    let mut supervisor = Supervisor::spawn(scene.command("pc1", &config).env("RUST_LOG", "info"));
+    supervisor.ready("pc1");
+    supervisor.send(5, json!({"sector_id": 77, "steps": ["describe"]}));
+    let pid = supervisor.output(5)["pid"].clone();
+    supervisor.await_log("task ends", 1);
+    let lines: Vec<Value> = supervisor
+        .log()
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON where there is no terminal"))
+        .collect();
+    for (message, has_task) in [
+        ("executor starts", false),
+        ("executor is ready", false),
+        ("task starts", true),
+        ("task ends", true),
+    ] {
+        let told: Vec<_> = lines.iter().filter(|line| line["message"] == message).collect();
+        let [line] = told[..] else { panic!("{message} is told {} times", told.len()) };
+        assert_eq!((&line["pid"], &line["span"]["stage"]), (&pid, &json!("pc1")), "{line}");
+        if has_task {
+            assert_eq!((&line["req"], &line["sector"]), (&json!(5), &json!("77")), "{line}");
+        }
+    }
+    supervisor.finish();
+}
+
+#[test]
+fn ten_thousand_requests_are_answered_once_each_and_leave_nothing_behind() {
     const MANY: u64 = 10_000;
     let scene = Scene::new();
     let config = executor("pc1", &[], "concurrent = 4") + &executor("pc1", &[], "concurrent = 4");
     let limit = "[processors.limitation.concurrent]\npc1 = 8\n";
-    let mut supervisor = scene.start_with("pc1", &format!("{limit}{config}"), &[]);
-    let begin = Instant::now();
-    let mut text = String::new();
-    for id in 0..MANY {
-        text += &format!("{}\n", json!({"id": id, "task": [{"answer": id}]}));
-    }
-    supervisor.send_raw(text.as_bytes());
-    let mut answered = vec![false; usize::try_from(MANY).expect("small")];
-    for _ in 0..MANY {
-        let (id, output) = supervisor.answer();
-        assert_eq!(output.expect("answered"), id);
-        let seen = &mut answered[usize::try_from(id).expect("small")];
-        assert!(!std::mem::replace(seen, true), "request {id} was answered twice");
-    }
-    let each = begin.elapsed() / u32::try_from(MANY).expect("small");
-    assert!(each < Duration::from_millis(5), "{each:?} for each request");
+    let config = scene.config("pc1.toml", &format!("{limit}{config}"));
+    let mut command = scene.command("pc1", &config);
+    let mut supervisor = Supervisor::spawn(command.env("RUST_LOG", "warn"));
+    supervisor.ready("pc1");
+    let mut run = |first: u64, count: u64, ahead: u64| {
+        let mut answered = std::collections::BTreeSet::new();
+        let mut next = first;
+        while answered.len() as u64 != count {
+            while next < first + count && next < first + answered.len() as u64 + ahead {
+                supervisor.send(next, json!([{"answer": next}]));
+                next += 1;
+            }
+            let (id, output) = supervisor.answer();
+            assert_eq!(output.expect("answered"), id);
+            assert!(answered.insert(id), "request {id} was answered twice");
+        }
+        resources(supervisor.pid())
+    };
+    let (_, files) = run(0, 500, 20);
+    // Some of them all at once, so that many wait.
+    let (memory, files_after) = run(500, MANY, 2000);
+    assert_eq!(files_after, files, "descriptors");
+    assert!(memory < 16 << 10, "{memory} KiB resident");
     supervisor.finish();
+    scene.assert_nothing_is_locked();
+}
+
+/// The resident memory of a process in KiB, and how many files it has open.
+fn resources(pid: i64) -> (u64, usize) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("told");
+    let resident = resident.trim().trim_end_matches(" kB").parse().expect("a number");
+    (resident, std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count())
 }

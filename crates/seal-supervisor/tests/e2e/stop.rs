@@ -110,6 +110,62 @@ fn told_to_end_it_cancels_what_is_left_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn with_drain_task_what_runs_is_finished_and_nothing_else() {
+    let scene = Scene::new();
+    let own = "[supervisor]\ndrain = 'task'\ngrace = '300ms'\n";
+    let config = format!("{own}{}", executor("pc1", &[], "concurrent = 1"));
+    let mut supervisor = scene.start("pc1", &config);
+    let pid = pid_of_executor(&mut supervisor);
+    supervisor
+        .send(1, json!([{"touch": scene.path("1")}, {"await": scene.path("go")}, {"answer": 1}]));
+    supervisor.send(2, json!([{"answer": 2}]));
+    scene.await_file("1");
+    supervisor.await_log("request", 3);
+    supervisor.signal(Signal::SIGTERM);
+    assert!(supervisor.error(2).starts_with("[cancelled] the supervisor was told to end"));
+    supervisor.try_send(&json!({"id": 3, "task": [{"answer": 3}]}));
+    assert!(supervisor.error(3).starts_with("[cancelled]"));
+    // Longer than the grace: that is for executors that have nothing to do any more.
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    assert!(is_alive(pid));
+    scene.touch("go");
+    assert_eq!(supervisor.output(1), 1);
+    assert_eq!(supervisor.wait(), 0);
+    assert!(!is_alive(pid));
+}
+
+#[test]
+fn with_drain_task_a_second_signal_ends_at_once() {
+    let scene = Scene::new();
+    let config = format!("[supervisor]\ndrain = 'task'\n{}", executor("pc1", &[], ""));
+    let mut supervisor = scene.start("pc1", &config);
+    supervisor.send(1, json!([{"touch": scene.path("1")}, {"await": scene.path("never")}]));
+    scene.await_file("1");
+    supervisor.signal(Signal::SIGTERM);
+    supervisor.await_log("told to end", 1);
+    supervisor.assert_no_line();
+    supervisor.signal(Signal::SIGINT);
+    assert!(supervisor.error(1).starts_with("[cancelled]"));
+    assert_eq!(supervisor.wait(), 0);
+}
+
+#[test]
+fn with_drain_now_nothing_is_waited_for() {
+    let scene = Scene::new();
+    let own = "[supervisor]\ndrain = 'now'\ngrace = '1h'\n";
+    let config = format!("{own}{}", executor("pc1", &["--ignore-sigterm", "--stay"], ""));
+    let mut supervisor = scene.start("pc1", &config);
+    let pid = pid_of_executor(&mut supervisor);
+    supervisor.send(1, json!([{"touch": scene.path("1")}, {"await": scene.path("never")}]));
+    scene.await_file("1");
+    supervisor.signal(Signal::SIGTERM);
+    assert!(supervisor.error(1).starts_with("[cancelled]"));
+    assert_eq!(supervisor.wait(), 0);
+    assert!(!is_alive(pid));
+    scene.assert_nothing_is_locked();
+}
+
+#[test]
 fn an_executor_that_ignores_the_request_to_end_is_killed() {
     let scene = Scene::new();
     let config = executor("pc1", &["--ignore-sigterm", "--stay"], "");

@@ -1,7 +1,8 @@
 //! An executor that does what its arguments and tasks tell it, above all what no executor should
 //! do.
 //!
-//! Its start is scripted by arguments, each request by its task, an array of steps:
+//! Its start is scripted by arguments, each request by its task, an array of steps (or an object
+//! with `steps` and a `sector_id`):
 //!
 //! ```json
 //! {"id": 1, "task": [{"touch": "/tmp/x/started"}, {"await": "/tmp/x/go"}, {"answer": 7}]}
@@ -20,7 +21,10 @@ use clap::Parser;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, getpgrp, getppid};
 use seal_types::Stage;
-use seal_wire::{ExitCode, Line, LineReader, RawRequest, Response, ready_line, to_line};
+use seal_wire::{
+    Event, ExitCode, Line, LineReader, Progress, ProgressUnit, RawRequest, Response, ready_line,
+    to_line,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -52,6 +56,18 @@ struct Args {
     /// Stay when standard input ends.
     #[arg(long)]
     stay: bool,
+}
+
+/// A task: its steps, or its steps beside what names its sector.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Task {
+    Steps(Vec<Step>),
+    Named {
+        steps: Vec<Step>,
+        #[serde(rename = "sector_id")]
+        _sector_id: u64,
+    },
 }
 
 /// One step of a task.
@@ -86,8 +102,80 @@ enum Step {
     Signal(String),
     /// Close standard output and go on.
     CloseStdout,
+    /// Write a line to standard error.
+    Complain(String),
+    /// Tell the parent, as an event, that of this part so much of so much is done.
+    Progress(String, u64, u64),
+    /// Work for some time while no more than the allowed number of processes may: see
+    /// [`Exclusive`].
+    Exclusive(Exclusive),
+    /// Start a grandchild in a session of its own, which writes its pid to this file and keeps
+    /// what it has inherited, but not standard output and error.
+    Daemon(PathBuf),
     /// Start a grandchild that holds standard output open and write its pid to this file.
     Grandchild(PathBuf),
+}
+
+/// Work during which a process holds one of some files, to find out whether more processes work
+/// than there are files. The kernel's lock on a file ends with its process, whatever the one who
+/// sent the task believes.
+#[derive(Deserialize)]
+struct Exclusive {
+    /// One file for each process that may work.
+    files: Vec<PathBuf>,
+    ms: u64,
+    /// Where the begin of the work, or that it must not begin, is noted.
+    log: PathBuf,
+    text: String,
+}
+
+impl Exclusive {
+    fn work(&self) -> anyhow::Result<()> {
+        let taken = self.files.iter().find_map(|path| self.take(path).transpose()).transpose()?;
+        let Some(_held) = taken else {
+            return Ok(append(&self.log, &format!("VIOLATION {}", self.text))?);
+        };
+        append(&self.log, &self.text)?;
+        thread::sleep(Duration::from_millis(self.ms));
+        Ok(())
+    }
+
+    /// The file with the lock on it. One that is held by a process that is being taken down is
+    /// waited for: its files are closed one after the other.
+    fn take(&self, path: &Path) -> anyhow::Result<Option<fs::File>> {
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+        loop {
+            if file.try_lock().is_ok() {
+                file.set_len(0)?;
+                file.write_all(std::process::id().to_string().as_bytes())?;
+                return Ok(Some(file));
+            }
+            let holder = fs::read_to_string(path)?;
+            if !holder.is_empty() && !is_exiting(&holder) {
+                return Ok(None);
+            }
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+/// Whether a process is gone or being taken down by the kernel.
+fn is_exiting(pid: &str) -> bool {
+    const PF_EXITING: u64 = 4;
+    const PF_SIGNALED: u64 = 0x400;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((_, rest)) = stat.rsplit_once(')') else { return true };
+    let flags = rest.split_whitespace().nth(6).and_then(|flags| flags.parse::<u64>().ok());
+    // A signal that kills is taken by one thread of several, which may not be the first.
+    let pending = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let killed = |line: &&str| {
+        let mask = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_some_and(|mask| mask & (1 << 8) != 0)
+    };
+    flags.is_none_or(|flags| flags & (PF_EXITING | PF_SIGNALED) != 0)
+        || pending.lines().any(|line| killed(&line))
 }
 
 fn main() -> anyhow::Result<std::process::ExitCode> {
@@ -133,7 +221,9 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
 fn serve(line: &[u8]) -> anyhow::Result<()> {
     let request = RawRequest::parse(line)?;
     let id = request.id;
-    let steps: Vec<Step> = serde_json::from_str(request.task.get())?;
+    let steps = match serde_json::from_str(request.task.get())? {
+        Task::Steps(steps) | Task::Named { steps, .. } => steps,
+    };
     for step in steps {
         match step {
             Step::Answer(output) => write_out(&to_line(&Response::done(id, output)))?,
@@ -165,6 +255,26 @@ fn serve(line: &[u8]) -> anyhow::Result<()> {
                 thread::sleep(Duration::from_secs(60));
             }
             Step::CloseStdout => nix::unistd::dup2_stdout(io::stderr())?,
+            Step::Complain(text) => {
+                let _ = writeln!(io::stderr(), "{text}");
+            }
+            Step::Progress(part, done, total) => {
+                let unit = ProgressUnit::Steps;
+                let progress = Progress { id, part, done, total, unit };
+                write_out(&to_line(&Event::Progress(progress)))?;
+            }
+            Step::Exclusive(exclusive) => exclusive.work()?,
+            Step::Daemon(path) => {
+                let script = "echo $$ > \"$1.part\"; mv \"$1.part\" \"$1\"; exec sleep 1000";
+                std::process::Command::new("setsid")
+                    .args(["sh", "-c", script, "sh"])
+                    .arg(&path)
+                    .stdin(std::process::Stdio::null())
+                    .stdout(std::process::Stdio::null())
+                    .stderr(std::process::Stdio::null())
+                    .spawn()?;
+                await_file(&path)?;
+            }
             Step::Grandchild(path) => {
                 let child = std::process::Command::new("sleep").arg("1000").spawn()?;
                 fs::write(path, child.id().to_string())?;

@@ -1,0 +1,279 @@
+//! Everything that an executor can do wrong, one test for each: every request is answered exactly
+//! once, and the next one is done.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{Scene, Supervisor, eventually, executor, is_alive};
+
+/// Runs a task, and one more behind it, which shows that nothing was answered twice.
+fn outcome(supervisor: &mut Supervisor, id: u64, steps: Value) -> Result<Value, String> {
+    supervisor.send(id, steps);
+    let (answered, outcome) = supervisor.answer();
+    assert_eq!(answered, id, "{outcome:?}");
+    let next = id + 1000;
+    assert_eq!(supervisor.ask(next, json!([{"answer": next}])), next);
+    supervisor.assert_no_line();
+    outcome
+}
+
+fn error(supervisor: &mut Supervisor, id: u64, steps: Value) -> String {
+    outcome(supervisor, id, steps).expect_err("the task fails")
+}
+
+fn one(args: &[&str]) -> String {
+    executor("pc2", args, "concurrent = 1\nstable_wait = '2s'")
+}
+
+#[test]
+fn dies_before_it_is_ready_at_a_restart() {
+    let scene = Scene::new();
+    let (sick, starts) = (scene.text("sick"), scene.text("starts"));
+    let mut supervisor = scene.start("pc2", &one(&["--die-if", &sick, "--starts", &starts]));
+    scene.touch("sick");
+    supervisor.send(1, json!([{"exit": 5}]));
+    supervisor.send(2, json!([{"answer": 2}]));
+    assert!(supervisor.error(1).contains("exited with code 5"));
+    eventually("starts fail", || (scene.lines("starts").len() > 3).then_some(()));
+    supervisor.assert_no_line();
+    fs::remove_file(scene.path("sick")).expect("there");
+    assert_eq!(supervisor.output(2), 2);
+    supervisor.finish();
+}
+
+#[test]
+fn is_ready_too_late_at_a_restart() {
+    let scene = Scene::new();
+    let (starts, ready) = (scene.text("starts"), scene.text("ready"));
+    scene.touch("ready");
+    let mut supervisor = scene.start("pc2", &one(&["--starts", &starts, "--ready-if", &ready]));
+    fs::remove_file(scene.path("ready")).expect("there");
+    supervisor.send(1, json!([{"exit": 5}]));
+    supervisor.send(2, json!([{"answer": 2}]));
+    assert!(supervisor.error(1).contains("exited with code 5"));
+    supervisor.await_log("it was not ready within 2s", 1);
+    supervisor.assert_no_line();
+    scene.touch("ready");
+    assert_eq!(supervisor.output(2), 2);
+    supervisor.finish();
+}
+
+#[test]
+fn hangs_beyond_its_deadline() {
+    let scene = Scene::new();
+    let own = "[supervisor.pc2]\ndeadline = '300ms'\nretry = 5\ngrace = '200ms'\n";
+    let mut supervisor =
+        scene.start("pc2", &format!("{own}{}", one(&["--ignore-sigterm", "--stay"])));
+    let log = json!({"log": [scene.path("runs"), "run"]});
+    let error = error(&mut supervisor, 1, json!([log, {"await": scene.path("never")}]));
+    assert!(error.starts_with("[executor-died]"), "{error}");
+    let why = "because request 1 ran longer than the deadline of 300ms";
+    assert!(error.contains("signal 9 (SIGKILL)") && error.contains(why), "{error}");
+    assert_eq!(scene.lines("runs").len(), 1, "it would not be quicker the next time");
+    supervisor.finish();
+}
+
+#[test]
+fn makes_no_progress() {
+    let scene = Scene::new();
+    let own = "[supervisor.pc2]\nno_progress = '500ms'\nretry = 1\n";
+    let mut supervisor = scene.start("pc2", &format!("{own}{}", one(&[])));
+    // As long as it tells progress it may take its time.
+    let tell = |done: u64| json!({"progress": ["layer 1 of 2", done, 9]});
+    let mut steps = Vec::new();
+    for done in 0..5 {
+        steps.extend([tell(done), json!({"work_ms": 200})]);
+    }
+    steps.push(json!({"answer": "slow"}));
+    assert_eq!(outcome(&mut supervisor, 1, steps.into()), Ok("slow".into()));
+    // The same figure again and again is none.
+    let log = json!({"log": [scene.path("runs"), "run"]});
+    let mut steps = vec![log];
+    for _ in 0..20 {
+        steps.extend([tell(7), json!({"work_ms": 100})]);
+    }
+    steps.push(json!({"answer": "too late"}));
+    let error = error(&mut supervisor, 2, steps.into());
+    let why = "because request 2 made no progress for 500ms, while it had this task, which was tried 2 times";
+    assert!(error.starts_with("[executor-died]") && error.contains(why), "{error}");
+    assert_eq!(scene.lines("runs").len(), 2);
+    supervisor.finish();
+}
+
+#[test]
+fn what_it_tells_of_its_progress_is_not_passed_on() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &one(&[]));
+    let told = json!([{"progress": ["columns", 1, 2]}, {"raw": "{\"event\":\"new\",\"id\":1}\n"},
+        {"answer": 1}]);
+    assert_eq!(outcome(&mut supervisor, 1, told), Ok(1.into()));
+    assert!(!supervisor.log().contains("no answer"), "{}", supervisor.log());
+    supervisor.finish();
+}
+
+#[test]
+fn prints_junk() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &one(&["--junk-first", "loading ..."]));
+    let junk = json!([{"raw": "thread panicked\n\u{0}\n{}\n[]\n"}, {"answer": 1}]);
+    assert_eq!(outcome(&mut supervisor, 1, junk), Ok(1.into()));
+    supervisor.await_log("thread panicked", 1);
+    supervisor.finish();
+}
+
+#[test]
+fn writes_half_a_line() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &one(&[]));
+    let half = json!([{"raw": "{\"id\":1,\"err_msg\":null,\"out"}, {"exit": 0}]);
+    let error = error(&mut supervisor, 1, half);
+    assert!(error.starts_with("[internal]") && error.contains("in the middle of"), "{error}");
+    supervisor.finish();
+}
+
+#[test]
+fn writes_a_line_of_100_megabytes() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &one(&[]));
+    let error = error(&mut supervisor, 1, json!([{"huge": 100_000_000}]));
+    assert!(error.contains("the line has 100000000 bytes"), "{error}");
+    let babble = json!([{"babble": 100_000_000}, {"answer": 2}]);
+    assert_eq!(outcome(&mut supervisor, 2, babble), Ok(2.into()));
+    let status = fs::read_to_string(format!("/proc/{}/status", supervisor.pid())).expect("runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("told");
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(peak < 16 << 10, "{peak} KiB were used for lines that are thrown away");
+    supervisor.finish();
+}
+
+#[test]
+fn answers_twice() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &one(&[]));
+    let twice = json!([{"answer": "first"}, {"answer": "second"}]);
+    assert_eq!(outcome(&mut supervisor, 1, twice), Ok("first".into()));
+    supervisor.await_log("an answer to no request of this executor", 1);
+    supervisor.finish();
+}
+
+#[test]
+fn answers_an_unknown_id() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &one(&[]));
+    let unknown = "{\"id\":77,\"err_msg\":null,\"output\":1}\n";
+    let steps = json!([{"raw": unknown}, {"answer": "own"}]);
+    assert_eq!(outcome(&mut supervisor, 1, steps), Ok("own".into()));
+    supervisor.await_log("an answer to no request of this executor", 1);
+    supervisor.finish();
+}
+
+#[test]
+fn ignores_sigterm() {
+    let scene = Scene::new();
+    let config = format!("[supervisor]\ngrace = '200ms'\n{}", one(&["--ignore-sigterm", "--stay"]));
+    let mut supervisor = scene.start("pc2", &config);
+    let pid = supervisor.ask(1, json!(["describe"]))["pid"].as_i64().expect("a pid");
+    supervisor.send(2, json!([{"touch": scene.path("2")}, {"await": scene.path("never")}]));
+    scene.await_file("2");
+    supervisor.signal(Signal::SIGTERM);
+    assert!(supervisor.error(2).starts_with("[cancelled]"));
+    assert_eq!(supervisor.wait(), 0);
+    assert!(!is_alive(pid));
+    scene.assert_nothing_is_locked();
+}
+
+#[test]
+fn forks_a_grandchild_that_leaves_its_group() {
+    let scene = Scene::new();
+    let locks = "[supervisor]\ncgroup = 'never'\n[processors.ext_locks]\ngpu = 1\n";
+    let config = format!("{locks}{}locks = ['gpu']\n", one(&[]));
+    let mut supervisor = scene.start("pc2", &config);
+    supervisor.send(1, json!([{"daemon": scene.path("daemon")}, {"exit": 1}]));
+    assert!(supervisor.error(1).contains("exited with code 1"));
+    let pid = fs::read_to_string(scene.path("daemon")).expect("written");
+    let pid = pid.trim().parse().expect("a pid");
+    eventually("what it left behind is killed", || (!is_alive(pid)).then_some(()));
+    assert_eq!(supervisor.ask(2, json!([{"answer": 2}])), 2, "its lock is free");
+    supervisor.finish();
+}
+
+#[test]
+fn leaves_a_grandchild_when_its_supervisor_is_killed() {
+    let scene = Scene::new();
+    let locks = "[supervisor]\ncgroup = 'never'\n[processors.ext_locks]\ngpu = 1\n";
+    let config = format!("{locks}{}locks = ['gpu']\n", one(&[]));
+    let mut killed = scene.start("pc2", &config);
+    killed.send(1, json!([{"daemon": scene.path("daemon")}, {"await": scene.path("never")}]));
+    scene.await_file("daemon");
+    let pid = fs::read_to_string(scene.path("daemon")).expect("written");
+    let pid = pid.trim().parse().expect("a pid");
+    killed.signal(Signal::SIGKILL);
+    killed.wait_status();
+    // What still uses the GPU keeps its lock.
+    assert!(is_alive(pid));
+    eventually("the executor is gone", || {
+        (scene.locked() == [("lock-gpu.slots".into(), 0)]).then_some(())
+    });
+    let mut next = scene.start("pc2", &config);
+    eventually("the next supervisor ends it", || (!is_alive(pid)).then_some(()));
+    assert_eq!(next.ask(2, json!([{"answer": 2}])), 2);
+    next.finish();
+    scene.assert_nothing_is_locked();
+}
+
+#[test]
+fn exits_0_in_the_middle() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &one(&[]));
+    let error = error(&mut supervisor, 1, json!([{"work_ms": 5}, {"exit": 0}]));
+    assert!(error.starts_with("[executor-died]") && error.contains("code 0"), "{error}");
+    supervisor.finish();
+}
+
+#[test]
+fn dumps_core() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &one(&[]));
+    let error = error(&mut supervisor, 1, json!([{"signal": "SIGABRT"}]));
+    assert!(error.starts_with("[executor-died]"), "{error}");
+    // Whether a dump is written is up to the machine.
+    assert!(error.contains("was ended by signal 6 (SIGABRT)"), "{error}");
+    supervisor.finish();
+}
+
+#[test]
+fn dies_with_last_words() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &one(&[]));
+    let mut steps: Vec<_> = (0..20).map(|n| json!({"complain": format!("line {n}")})).collect();
+    steps.push(json!({"complain": format!("CUDA error {}", "x".repeat(100_000))}));
+    steps.push(json!({"signal": "SIGKILL"}));
+    let error = error(&mut supervisor, 1, steps.into());
+    let words = "; its log ends: line 15 | line 16 | line 17 | line 18 | line 19 | CUDA error xxx";
+    assert!(error.contains(words), "{error}");
+    assert!(error.len() < 1500, "{} bytes", error.len());
+    supervisor.await_log("line 3", 1);
+    supervisor.finish();
+}
+
+#[test]
+fn is_stopped_with_another_ones_hanging_task() {
+    let scene = Scene::new();
+    let own = "[supervisor.pc1]\ndeadline = '1s'\n";
+    let both = executor("pc1", &[], "concurrent = 2\nstable_wait = '5s'");
+    let mut supervisor = scene.start("pc1", &format!("{own}{both}"));
+    supervisor.send(1, json!([{"touch": scene.path("1")}, {"await": scene.path("never")}]));
+    scene.await_file("1");
+    std::thread::sleep(Duration::from_millis(500));
+    // It loses its executor through no fault of its own, and is done by the next one.
+    let log = json!({"log": [scene.path("runs"), "run"]});
+    supervisor.send(2, json!([log, {"work_ms": 700}, {"answer": 2}]));
+    let error = supervisor.error(1);
+    assert!(error.contains("request 1 ran longer than the deadline"), "{error}");
+    assert_eq!(supervisor.output(2), 2);
+    assert_eq!(scene.lines("runs").len(), 2);
+    supervisor.finish();
+}
