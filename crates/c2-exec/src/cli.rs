@@ -144,9 +144,10 @@ pub fn main() -> ExitCode {
     };
     init_logging();
     environment.report(HONOURED);
-    if let Err(code) = place(&environment) {
-        return code;
-    }
+    let _place = match place(&environment) {
+        Ok(placed) => placed,
+        Err(code) => return code,
+    };
 
     let dir = environment.get(PARAMETER_CACHE).unwrap_or_else(|| DEFAULT_PARAM_DIR.to_owned());
     let trust = trust(&cli.serve, &environment);

@@ -134,9 +134,10 @@ pub fn main() -> ExitCode {
     };
     init_logging();
     environment.report(HONOURED);
-    if let Err(code) = place(&environment) {
-        return code;
-    }
+    let _place = match place(&environment) {
+        Ok(placed) => placed,
+        Err(code) => return code,
+    };
 
     if let Some(Command::Hugepages(args)) = &cli.command {
         return prepare_huge_pages(args, &environment);

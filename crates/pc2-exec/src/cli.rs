@@ -117,9 +117,10 @@ pub fn main() -> ExitCode {
     };
     init_logging();
     environment.report(HONOURED);
-    if let Err(code) = place(&environment) {
-        return code;
-    }
+    let _place = match place(&environment) {
+        Ok(placed) => placed,
+        Err(code) => return code,
+    };
     if let Err(error) = start::check(&environment) {
         tracing::error!("{error}");
         return ExitCode::Config;

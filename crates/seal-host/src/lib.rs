@@ -8,6 +8,7 @@ mod admission;
 mod affinity;
 mod cgroup;
 mod child;
+mod claims;
 mod direct;
 mod direct_at;
 mod fault;
@@ -22,6 +23,7 @@ mod oom;
 mod place_self;
 mod placement;
 mod ring;
+mod runtime_dir;
 mod slots;
 mod space;
 mod stdio;
@@ -33,8 +35,12 @@ pub use affinity::{
     BindError, allowed_cpus, bind_current_thread, confine_current_thread, grantable_cpus,
     online_cpus,
 };
-pub use cgroup::{Cgroup, CgroupError, CgroupTree, Swept, Version as CgroupVersion, Wanted};
+pub use cgroup::{
+    Cgroup, CgroupError, CgroupTree, Entered, Swept, Version as CgroupVersion, Wanted,
+    process_start,
+};
 pub use child::{Ending, SpawnError, signal_group, spawn, spawn_in, wait_ended};
+pub use claims::{CpuClaim, CpuClaims};
 pub use direct::{DirectFile, read_through};
 pub use direct_at::{DirectPart, DirectReader};
 pub use files::{
@@ -49,6 +55,7 @@ pub use oom::OomCounter;
 pub use place_self::{PLACEMENT_NAMES, PlaceError, Placed, place_self};
 pub use placement::{Placement, ResourceLimit};
 pub use ring::{RingConsumer, RingProducer, ring};
+pub use runtime_dir::{RuntimeDir, RuntimeDirError, default_runtime_dir};
 pub use slots::{Mutex, MutexGuard, Slots};
 pub use space::{SpaceError, free_bytes, is_all_holes, require_free};
 pub use stdio::{claim_stdout, has_reader};

@@ -6,22 +6,30 @@ use std::path::Path;
 
 use seal_types::CpuListError;
 
+use crate::cgroup::is_group_name;
 use crate::numa::Policy;
-use crate::{BindError, Binding, CpuSet, FileError, NodeId, confine_current_thread, online_nodes};
+use crate::{
+    BindError, Binding, CgroupError, CgroupTree, CpuSet, Entered, FileError, NodeId, Wanted,
+    confine_current_thread, online_nodes,
+};
 
 /// The names of the environment by which a process is told its place.
 pub const PLACEMENT_NAMES: [&str; 3] =
     ["VC_CG_CPUSET", "VC_CG_NAME", "VENUS_WORKER_NUMA_PREFERRED"];
 
-/// Where the process is now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where the process is now. Its cgroup ends with this.
+#[derive(Debug, Default)]
 pub struct Placed {
     /// The cpus to which it is confined.
     pub cpus: Option<CpuSet>,
     /// The NUMA node whose memory it prefers.
     pub node: Option<NodeId>,
-    /// The name of a cgroup, which is not made: the confinement holds without.
+    /// The name it was given for a cgroup.
     pub group: Option<String>,
+    /// The cgroup, if one was made.
+    pub entered: Option<Entered>,
+    /// Why none was made although it was named: the confinement holds by affinity.
+    pub no_group: Option<String>,
 }
 
 /// A place that cannot be had. The process must not go on elsewhere.
@@ -60,6 +68,21 @@ pub enum PlaceError {
         #[source]
         source: std::io::Error,
     },
+    /// The name is none of a cgroup.
+    #[error("VC_CG_NAME={name:?} is not the name of a cgroup")]
+    Name {
+        /// What was set.
+        name: String,
+    },
+    /// The cgroup does not give what is asked for.
+    #[error("VC_CG_NAME={name:?} cannot be had")]
+    Group {
+        /// The name.
+        name: String,
+        /// What the kernel says.
+        #[source]
+        source: CgroupError,
+    },
     /// The machine's description cannot be read.
     #[error(transparent)]
     File(#[from] FileError),
@@ -68,7 +91,7 @@ pub enum PlaceError {
 impl PlaceError {
     /// Whether what was asked for makes no sense anywhere; else it cannot be had here and now.
     pub fn is_nonsense(&self) -> bool {
-        matches!(self, Self::CpuSet(_) | Self::Node { .. })
+        matches!(self, Self::CpuSet(_) | Self::Node { .. } | Self::Name { .. })
     }
 }
 
@@ -77,10 +100,14 @@ impl PlaceError {
 ///
 /// Threads inherit their place when they start: call this before there are others.
 pub fn place_self(get: impl Fn(&str) -> Option<String>) -> Result<Placed, PlaceError> {
-    place_on(Path::new("/sys"), get)
+    place_on(Path::new("/sys"), get, CgroupTree::open)
 }
 
-fn place_on(sys_root: &Path, get: impl Fn(&str) -> Option<String>) -> Result<Placed, PlaceError> {
+fn place_on(
+    sys_root: &Path,
+    get: impl Fn(&str) -> Option<String>,
+    open: impl FnOnce() -> Result<CgroupTree, Vec<CgroupError>>,
+) -> Result<Placed, PlaceError> {
     let cpus: Option<CpuSet> = get("VC_CG_CPUSET").map(|text| text.parse()).transpose()?;
     let node = get("VENUS_WORKER_NUMA_PREFERRED")
         .map(|value| value.trim().parse().map(NodeId).map_err(|_| PlaceError::Node { value }))
@@ -90,6 +117,20 @@ fn place_on(sys_root: &Path, get: impl Fn(&str) -> Option<String>) -> Result<Pla
         if !nodes.contains(&node) {
             let there = nodes.into_iter().map(|node| node.0).collect();
             return Err(PlaceError::NoNode { node, there });
+        }
+    }
+    let group = get("VC_CG_NAME").filter(|name| !name.is_empty());
+    if let Some(name) = group.as_ref().filter(|name| !is_group_name(name)) {
+        return Err(PlaceError::Name { name: name.clone() });
+    }
+    let (mut entered, mut no_group) = (None, None);
+    if let (Some(cpus), Some(name)) = (&cpus, &group) {
+        match open() {
+            Ok(tree) => entered = Some(enter(tree, name, cpus)?),
+            Err(errors) => {
+                let reasons: Vec<_> = errors.iter().map(ToString::to_string).collect();
+                no_group = Some(reasons.join("; "));
+            }
         }
     }
     if let Some(cpus) = &cpus {
@@ -104,7 +145,16 @@ fn place_on(sys_root: &Path, get: impl Fn(&str) -> Option<String>) -> Result<Pla
             return Err(memory(invalid()));
         }
     }
-    Ok(Placed { cpus, node, group: get("VC_CG_NAME") })
+    Ok(Placed { cpus, node, group, entered, no_group })
+}
+
+/// Puts the process into a group of that name, after what processes that died have left there.
+fn enter(tree: CgroupTree, name: &str, cpus: &CpuSet) -> Result<Entered, PlaceError> {
+    let group = |source| PlaceError::Group { name: name.to_owned(), source };
+    tree.sweep();
+    let wanted = Wanted { cpus: Some(cpus.clone()), only_node: None };
+    let made = tree.create(name, &wanted).map_err(group)?;
+    tree.enter(made).map_err(group)
 }
 
 #[cfg(test)]
@@ -129,7 +179,9 @@ mod tests {
             let get = |name: &str| {
                 values.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
             };
-            let placed = place_on(&sys_root, get).map_err(|error| told(&error));
+            // The group is the process's, which is that of other tests.
+            let none = || Err(vec![CgroupError::NotMounted]);
+            let placed = place_on(&sys_root, get, none).map_err(|error| told(&error));
             (placed, allowed_cpus().expect("always readable"), preferred_node())
         });
         placed.join().expect("no panic")
@@ -147,7 +199,9 @@ mod tests {
     fn without_a_place_nothing_changes() {
         let allowed = allowed_cpus().expect("always readable");
         let (placed, cpus, node) = place("/sys".into(), &[("HOME", "/h")]);
-        assert_eq!((placed, cpus, node), (Ok(Placed::default()), allowed, None));
+        let placed = placed.expect("nothing was asked for");
+        assert!(placed.cpus.is_none() && placed.node.is_none() && placed.group.is_none());
+        assert_eq!((cpus, node), (allowed, None));
     }
 
     #[test]
@@ -160,6 +214,8 @@ mod tests {
         let placed = placed.expect("allowed");
         assert_eq!(cpus, [last].into_iter().collect());
         assert_eq!((placed.cpus, placed.group.as_deref()), (Some(cpus), Some("vc/1/2")));
+        let reason = placed.no_group.expect("there are no groups in this test");
+        assert_eq!(reason, "no cgroup hierarchy with cpusets is mounted");
 
         let (placed, _, node) = place("/sys".into(), &[("VENUS_WORKER_NUMA_PREFERRED", "0")]);
         match placed {
@@ -186,6 +242,7 @@ mod tests {
             ),
             ("VC_CG_CPUSET", "", "VC_CG_CPUSET cannot be understood: the list is empty"),
             ("VENUS_WORKER_NUMA_PREFERRED", "-1", "=\"-1\" is not the number of a NUMA node"),
+            ("VC_CG_NAME", "../x", "VC_CG_NAME=\"../x\" is not the name of a cgroup"),
             ("VENUS_WORKER_NUMA_PREFERRED", "2", "this machine has no such NUMA node, only 0-1"),
         ] {
             let (placed, cpus, node) = place(sys.path().into(), &[(name, value)]);

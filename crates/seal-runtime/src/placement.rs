@@ -7,7 +7,7 @@ use crate::Environment;
 
 /// Puts the process on the cpus and the NUMA node that venus-worker names in the environment of a
 /// processor that it starts directly. What cannot be had is logged, and the error is what the
-/// process exits with.
+/// process exits with. Keep what is returned until the process ends: its cgroup ends with it.
 ///
 /// Call this before anything that starts threads: they inherit their place.
 pub fn place(environment: &Environment) -> Result<Placed, ExitCode> {
@@ -18,14 +18,19 @@ pub fn place(environment: &Environment) -> Result<Placed, ExitCode> {
         tracing::error!("this process is not where it was told to be: {error}");
         code
     })?;
-    match (&placed.cpus, &placed.group) {
-        (Some(cpus), group) => {
-            tracing::info!(%cpus, group, "confined to the cpus of VC_CG_CPUSET, without a cgroup");
+    match (&placed.cpus, &placed.entered, &placed.group) {
+        (Some(cpus), Some(entered), _) => {
+            let cgroup = entered.path().display();
+            tracing::info!(%cpus, %cgroup, "confined to the cpus of VC_CG_CPUSET");
         }
-        (None, Some(group)) => {
+        (Some(cpus), None, _) => {
+            let reason = placed.no_group.as_deref().unwrap_or("VC_CG_NAME is not set");
+            tracing::info!(%cpus, reason, "confined to the cpus of VC_CG_CPUSET, by affinity");
+        }
+        (None, _, Some(group)) => {
             tracing::warn!("VC_CG_NAME={group} has no effect without VC_CG_CPUSET");
         }
-        (None, None) => {}
+        (None, _, None) => {}
     }
     if let Some(node) = placed.node {
         tracing::info!(%node, "memory of the NUMA node is preferred");
@@ -50,7 +55,7 @@ mod tests {
             ("VENUS_WORKER_NUMA_PREFERRED", "900", ExitCode::Start),
         ] {
             let placed = place(&Environment::of(&[(name, value)]));
-            assert_eq!(placed, Err(code), "{name}={value}");
+            assert_eq!(placed.map(|placed| placed.cpus), Err(code), "{name}={value}");
         }
     }
 

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use files::Files;
-pub use tree::{CgroupTree, Swept};
+pub use tree::{CgroupTree, Entered, Swept, process_start};
 
 use crate::{CpuSet, NodeId};
 
@@ -44,6 +44,13 @@ impl std::fmt::Display for Version {
             Self::V2 => "v2",
         })
     }
+}
+
+/// Whether `name` names a group within another one: names between slashes, none of which leads
+/// out.
+pub(crate) fn is_group_name(name: &str) -> bool {
+    let part = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\n', '\0']);
+    name.split('/').all(part)
 }
 
 /// What a group is to have.

@@ -27,6 +27,8 @@ pub struct CgroupTree {
     family: PathBuf,
     /// This process's own.
     dir: PathBuf,
+    /// The group that this process was in.
+    home: PathBuf,
     owner: Owner,
     proc_root: PathBuf,
     files: Arc<dyn Files>,
@@ -85,7 +87,12 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// When a process started, if it is there and has not ended.
+/// When a process started, in the kernel's ticks after boot, if it is there and has not ended:
+/// with its pid this names it, because pids are used again. `proc_root` is `/proc`.
+pub fn process_start(proc_root: &Path, pid: u32) -> Option<u64> {
+    start_of(proc_root, i32::try_from(pid).ok()?)
+}
+
 fn start_of(proc_root: &Path, pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(proc_root.join(format!("{pid}/stat"))).ok()?;
     // Fields are counted after the name, which may contain anything but the last bracket.
@@ -141,6 +148,7 @@ impl CgroupTree {
                         version: mount.version,
                         family,
                         dir,
+                        home: mount.own.clone(),
                         owner,
                         proc_root: proc_root.to_path_buf(),
                         files,
@@ -230,6 +238,17 @@ impl CgroupTree {
         Ok(Cgroup { path, version: self.version, effective, procs, files })
     }
 
+    /// Puts this process into a group, until what is returned is dropped.
+    pub fn enter(self, group: Cgroup) -> Result<Entered, CgroupError> {
+        let path = group.path.join("cgroup.procs");
+        Cgroup::enter(&group.procs).map_err(|source| CgroupError::Write {
+            path,
+            value: "0".to_owned(),
+            source,
+        })?;
+        Ok(Entered { tree: self, path: group.path })
+    }
+
     /// Kills what is in the group and removes it, now or, while its processes are still ending,
     /// later.
     pub fn retire(&self, group: Cgroup) {
@@ -295,6 +314,31 @@ impl CgroupTree {
         match result {
             Err(error) if !is_gone(&error) => Err(error),
             _ => Ok(()),
+        }
+    }
+}
+
+/// This process in a group of its own. When this is dropped it goes back to where it was, and the
+/// group is removed.
+#[derive(Debug)]
+pub struct Entered {
+    tree: CgroupTree,
+    path: PathBuf,
+}
+
+impl Entered {
+    /// The group.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let back = self.tree.files.open_procs(&self.tree.home.join("cgroup.procs"));
+        // Who cannot go back leaves the group to the next one that sweeps.
+        if back.and_then(|procs| Cgroup::enter(&procs)).is_ok() {
+            let _ = self.tree.close(Duration::ZERO);
         }
     }
 }
