@@ -3,6 +3,7 @@
 mod cgroups;
 mod contention;
 mod deaths;
+mod examples;
 mod harness;
 mod input;
 mod locks;
