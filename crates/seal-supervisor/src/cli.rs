@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,6 +57,11 @@ pub enum Command {
     Processor(ProcessorArgs),
     /// Check, show or explain the configuration.
     Config(ConfigArgs),
+    /// Tell what all supervisors of the machine are doing: executors, tasks, limits, locks, who
+    /// waits and why, the last tasks.
+    Status(StatusArgs),
+    /// Show the status in the terminal, live.
+    Top(TopArgs),
 }
 
 /// Arguments of `processor`.
@@ -74,6 +80,10 @@ pub struct ProcessorArgs {
     /// $XDG_RUNTIME_DIR/seal-exec, else /tmp/seal-exec-UID.
     #[arg(long, env = "SEAL_RUNTIME_DIR", value_name = "DIR", hide_env = true)]
     pub runtime_dir: Option<PathBuf>,
+    /// Serve metrics for Prometheus at http://ADDR/metrics: a port of the loopback address, or
+    /// ADDRESS:PORT. Default: metrics of the configuration.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub metrics: Option<SocketAddr>,
     /// Say ready when all executors are, or after this time when one is and none has failed. Must
     /// be less than the parent's stable_wait. Default: ready_within of the configuration (4s).
     #[arg(long, env = "SEAL_READY_WITHIN", value_name = "TIME", hide_env = true)]
@@ -99,6 +109,13 @@ pub struct ProcessorArgs {
     pub crash_loop_after: Option<u32>,
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<u16>() {
+        Ok(port @ 1..) => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        _ => text.parse().map_err(|_| "write a port from 1, or ADDRESS:PORT".to_owned()),
+    }
+}
+
 impl ProcessorArgs {
     /// The settings of the configuration where these arguments say nothing else.
     pub fn overrule(&self, settings: &mut StageSettings) {
@@ -115,9 +132,39 @@ impl ProcessorArgs {
     }
 }
 
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the status is.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// Arguments of `top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Where the status is.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// Which supervisors are looked at.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// The runtime directory of the supervisors. Default: as for `processor`.
+    #[arg(long, env = "SEAL_RUNTIME_DIR", value_name = "DIR", hide_env = true)]
+    pub runtime_dir: Option<PathBuf>,
+    /// The configuration that names the runtime directory, if it does.
+    #[arg(long, env = "SEAL_CONFIG", value_name = "FILE", hide_env = true)]
+    pub config: Option<PathBuf>,
+}
+
 /// Arguments of `config`.
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["check", "show", "example"])]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["check", "show", "example"])))]
 pub struct ConfigArgs {
     /// The configuration.
     #[arg(long, env = "SEAL_CONFIG", value_name = "FILE", hide_env = true)]
@@ -140,6 +187,13 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn metrics_are_local_unless_told_otherwise() {
+        assert_eq!(address("9184"), Ok("127.0.0.1:9184".parse().expect("an address")));
+        assert_eq!(address("0.0.0.0:80"), Ok("0.0.0.0:80".parse().expect("an address")));
+        assert!(address("0").is_err() && address("localhost:1").is_err());
+    }
 
     #[test]
     fn the_command_line_is_consistent_and_its_help_names_every_variable() {

@@ -15,6 +15,7 @@ mod event;
 mod facts;
 mod groups;
 mod limits;
+mod metrics;
 mod parent;
 mod place;
 mod plan;
@@ -22,11 +23,12 @@ mod process;
 mod queue;
 mod restart;
 mod run;
-mod runtime_dir;
+mod status;
 mod strays;
 mod supervisor;
+mod top;
 
-pub use cli::{Cli, Command, ConfigArgs, ProcessorArgs};
+pub use cli::{Cli, Command, ConfigArgs, PlaceArgs, ProcessorArgs, StatusArgs, TopArgs};
 pub use dry_run::describe;
 pub use facts::{
     Board, EndedTask, ExecutorFacts, ExecutorState, Facts, Life, ProgressFacts, TaskFacts, Totals,
@@ -37,5 +39,5 @@ pub use limits::{Holder, LimitsError, LimitsView, ResourceView, WaiterView, view
 pub use plan::{ExecutorPlan, Machine, Plan, PlanError, Problem};
 pub use restart::RestartPolicy;
 pub use run::run;
-pub use runtime_dir::{RuntimeDir, RuntimeDirError, default_path};
+pub use seal_host::{RuntimeDir, RuntimeDirError, default_runtime_dir};
 pub use supervisor::{ServeError, Timing, serve};

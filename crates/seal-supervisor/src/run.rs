@@ -14,10 +14,12 @@ use seal_wire::{ErrorCode, ExitCode, TaskError};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::status::{About, Looker, Reporter, collect, tell};
 use crate::{
-    Cli, Command, ConfigArgs, Machine, Plan, ProcessorArgs, RuntimeDir, Timing, config_command,
-    default_path, describe, groups, serve,
+    Cli, Command, ConfigArgs, Machine, PlaceArgs, Plan, ProcessorArgs, RuntimeDir, StatusArgs,
+    Timing, config_command, default_runtime_dir, describe, groups, serve,
 };
+use crate::{metrics, top};
 
 /// How long processes of executors may take to be gone after they were killed.
 const CGROUP_PATIENCE: Duration = Duration::from_secs(2);
@@ -46,6 +48,12 @@ pub fn run() -> ExitCode {
             processor(args)
         }
         Command::Config(args) => config(args),
+        Command::Status(args) => status(args),
+        Command::Top(args) => {
+            let looked = existing_runtime_dir(&args.place)
+                .and_then(|(dir, _guard)| top::run(&dir).map_err(because(ExitCode::Failed)));
+            looked.map(|()| ExitCode::Success)
+        }
     };
     match done {
         Ok(code) => code,
@@ -59,7 +67,9 @@ pub fn run() -> ExitCode {
 fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
     let config = seal_config::load(&args.config).map_err(because(ExitCode::Config))?;
     let own_binary = env::current_exe().map_err(because(ExitCode::Start))?;
-    place_self(|name| env::var(name).ok()).map_err(|error| {
+    // Not VC_CG_NAME: groups are made for the executors, in which the supervisor is none.
+    let place = |name: &str| env::var(name).ok().filter(|_| name != "VC_CG_NAME");
+    place_self(place).map_err(|error| {
         let code = if error.is_nonsense() { ExitCode::Config } else { ExitCode::Start };
         because(code)(error)
     })?;
@@ -118,8 +128,20 @@ fn with_cgroups(
         "supervisor starts"
     );
     let timing = Timing::of(&plan.settings);
-    let code = serve(plan, timing, runtime_dir, output, |_board| Ok(()))
-        .map_err(because(ExitCode::Start))?;
+    let about = About::new(&args.config, &plan, config.supervisor.history);
+    let metrics = args.metrics.or(config.supervisor.metrics);
+    let shared = runtime_dir.path().to_path_buf();
+    let mut reporter = None;
+    let watch = |board| {
+        let started = Reporter::start(board, about, &shared);
+        reporter = Some(started.map_err(io::Error::other)?);
+        match metrics {
+            Some(address) => metrics::serve(address, shared.clone()),
+            None => Ok(()),
+        }
+    };
+    let code = serve(plan, timing, runtime_dir, output, watch).map_err(because(ExitCode::Start))?;
+    drop(reporter);
     tracing::info!(code = code as u8, "supervisor ends");
     Ok(code)
 }
@@ -148,13 +170,39 @@ fn config(args: &ConfigArgs) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
+fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
+    let (dir, _guard) = existing_runtime_dir(&args.place)?;
+    let machine = collect(&dir, &mut Looker::default()).map_err(because(ExitCode::Failed))?;
+    let text = if args.json {
+        serde_json::to_string(&machine).map_err(because(ExitCode::Failed))? + "\n"
+    } else {
+        tell(&machine)
+    };
+    io::stdout().write_all(text.as_bytes()).map_err(because(ExitCode::Failed))?;
+    Ok(ExitCode::Success)
+}
+
+/// The runtime directory that is to be looked at, held open if it is there.
+fn existing_runtime_dir(args: &PlaceArgs) -> Result<(PathBuf, Option<RuntimeDir>), Failure> {
+    let config = match (&args.runtime_dir, &args.config) {
+        (None, Some(path)) => Some(seal_config::load(path).map_err(because(ExitCode::Config))?),
+        _ => None,
+    };
+    let dir = runtime_dir(args.runtime_dir.as_deref(), config.as_ref());
+    let guard = match dir.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        _ => Some(RuntimeDir::open_existing(&dir).map_err(because(ExitCode::Start))?),
+    };
+    Ok((dir, guard))
+}
+
 /// The runtime directory: that of the command line or environment, of the configuration, or the
 /// user's.
 fn runtime_dir(given: Option<&Path>, config: Option<&Config>) -> PathBuf {
     let xdg = env::var_os("XDG_RUNTIME_DIR");
     let configured = config.and_then(|config| config.supervisor.runtime_dir.as_deref());
     let named = given.or(configured).map(Path::to_path_buf);
-    named.unwrap_or_else(|| default_path(xdg.as_deref().map(Path::new)))
+    named.unwrap_or_else(|| default_runtime_dir(xdg.as_deref().map(Path::new)))
 }
 
 /// An adapter for `map_err`: tells an error with all its causes.

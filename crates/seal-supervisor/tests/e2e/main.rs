@@ -11,4 +11,5 @@ mod misbehaviour;
 mod retry;
 mod routing;
 mod start;
+mod status;
 mod stop;

@@ -1,0 +1,9 @@
+//! Metrics of all supervisors of the machine, in the text format of Prometheus.
+//!
+//! One address serves all: the first supervisor that gets it. When that one ends, another that was
+//! given the same address takes over.
+
+mod render;
+mod server;
+
+pub(crate) use server::serve;

@@ -1,0 +1,218 @@
+//! The status as it is written and shown. Times are seconds since 1970, durations seconds.
+//! Fields may be added; readers ignore those they do not know.
+
+use serde::{Deserialize, Serialize};
+
+use super::Measures;
+
+/// The form of the files. Files of another form are not read.
+pub(super) const FORM: u32 = 1;
+
+/// All supervisors that share a runtime directory.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Machine {
+    /// When this was put together.
+    pub(crate) at: f64,
+    /// The supervisors, by stage and age.
+    pub(crate) supervisors: Vec<Supervisor>,
+    /// Limits and locks.
+    pub(crate) resources: Vec<Resource>,
+    /// Requests that wait for them, in the order in which they are to be served.
+    pub(crate) queue: Vec<Waiting>,
+}
+
+/// A supervisor.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Supervisor {
+    /// The form of this text.
+    pub(crate) form: u32,
+    /// Its process.
+    pub(crate) pid: u32,
+    /// When that started, in the kernel's ticks after boot.
+    pub(crate) start_ticks: u64,
+    /// Its version.
+    pub(crate) version: String,
+    /// Its configuration.
+    pub(crate) config: String,
+    /// When it started.
+    pub(crate) since: f64,
+    /// When this was written.
+    pub(crate) written: f64,
+    /// Its stage.
+    pub(crate) stage: String,
+    /// `starting`, `serving` or `ending`.
+    pub(crate) life: String,
+    /// Why it ends, if it does.
+    pub(crate) why: Option<String>,
+    /// Its executors in the order of the configuration.
+    pub(crate) executors: Vec<Executor>,
+    /// How many requests wait for an executor, a limit or a lock.
+    pub(crate) waiting: usize,
+    /// The first of them.
+    pub(crate) queue: Vec<Waiting>,
+    /// Tasks done since its start.
+    pub(crate) done: u64,
+    /// Tasks that failed since its start, by the code of their error.
+    pub(crate) failed: std::collections::BTreeMap<String, u64>,
+    /// Tasks sent again since its start.
+    pub(crate) again: u64,
+    /// Deaths of executors that were not asked to end.
+    pub(crate) deaths: u64,
+    /// The last tasks, latest first.
+    pub(crate) history: Vec<Ended>,
+    /// What metrics are made from.
+    pub(crate) measures: Measures,
+}
+
+/// An executor.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Executor {
+    /// Its table in the configuration.
+    pub(crate) key: String,
+    /// Its binary.
+    pub(crate) program: String,
+    /// Its process, if it runs.
+    pub(crate) pid: Option<u32>,
+    /// `starting`, `ready`, `ending`, `waiting`, `crash-loop`, `given-up` or `stopped`.
+    pub(crate) state: String,
+    /// Why it is in this state, if there is a reason.
+    pub(crate) why: Option<String>,
+    /// Until when, if that is known.
+    pub(crate) until: Option<f64>,
+    /// Since when.
+    pub(crate) since: f64,
+    /// How often it was started after the first time.
+    pub(crate) restarts: u64,
+    /// How it ended the last time.
+    pub(crate) last_end: Option<String>,
+    /// The cpus that the configuration asks for.
+    pub(crate) cpus: Option<String>,
+    /// The NUMA node that the configuration asks for.
+    pub(crate) numa_node: Option<u32>,
+    /// The GPUs that it sees (`CUDA_VISIBLE_DEVICES`).
+    pub(crate) gpu: Option<String>,
+    /// The most tasks it takes at once.
+    pub(crate) concurrent: Option<u32>,
+    /// Its cgroup, without the number of the start.
+    pub(crate) cgroup: Option<String>,
+    /// What the kernel says of its process.
+    #[serde(default)]
+    pub(crate) live: Option<Live>,
+    /// What it runs.
+    pub(crate) tasks: Vec<Task>,
+}
+
+/// What the kernel says of a process.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub(crate) struct Live {
+    /// The cpus it can run on.
+    pub(crate) cpus: String,
+    /// Its resident memory in bytes.
+    pub(crate) resident: u64,
+    /// How much of its memory lies on the NUMA node it was asked to use.
+    pub(crate) percent_local: Option<f64>,
+}
+
+/// A task that runs.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Task {
+    /// The number of its request.
+    pub(crate) req: u64,
+    /// Its sector, if that is known.
+    pub(crate) sector: Option<String>,
+    /// When it was handed to its executor.
+    pub(crate) started: f64,
+    /// How long it had waited until then.
+    pub(crate) waited: f64,
+    /// How many executors have had it.
+    pub(crate) tries: u32,
+    /// The limits and locks it holds.
+    pub(crate) holds: Vec<String>,
+    /// How far it is, if its executor tells.
+    pub(crate) progress: Option<Progress>,
+}
+
+/// How far a part of a task is.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Progress {
+    /// The part.
+    pub(crate) part: String,
+    /// How much of it is done.
+    pub(crate) done: u64,
+    /// How much it is in all.
+    pub(crate) total: u64,
+    /// What is counted: `bytes`, `nodes` or `steps`.
+    pub(crate) unit: String,
+    /// How fast the part goes.
+    pub(crate) per_second: f64,
+    /// How long the part will still take, if that can be told.
+    pub(crate) left: Option<f64>,
+}
+
+/// A request that waits.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Waiting {
+    /// Its stage.
+    pub(crate) stage: String,
+    /// The process of its supervisor.
+    pub(crate) supervisor: u32,
+    /// The number of its request, where its supervisor tells.
+    pub(crate) req: Option<u64>,
+    /// Its sector, if that is known.
+    pub(crate) sector: Option<String>,
+    /// How long it has waited.
+    pub(crate) waited: f64,
+    /// Why it waits.
+    pub(crate) reason: String,
+}
+
+/// A task that was answered.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Ended {
+    /// The number of its request.
+    pub(crate) req: u64,
+    /// Its sector, if that is known.
+    pub(crate) sector: Option<String>,
+    /// The executor that had it last.
+    pub(crate) executor: Option<String>,
+    /// When it was answered.
+    pub(crate) ended: f64,
+    /// How long it waited.
+    pub(crate) waited: f64,
+    /// How long it ran.
+    pub(crate) ran: f64,
+    /// The error it was answered with, if it was.
+    pub(crate) error: Option<String>,
+}
+
+/// A limit or lock.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Resource {
+    /// `lock` or `limit`.
+    pub(crate) kind: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// How many tasks may hold it.
+    pub(crate) count: u32,
+    /// How many are held.
+    pub(crate) held: u32,
+    /// Who holds it.
+    pub(crate) holders: Vec<Holder>,
+}
+
+/// Who holds a limit or lock.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Holder {
+    /// The stage of the task.
+    pub(crate) stage: String,
+    /// The number of its request.
+    pub(crate) req: u64,
+    /// Its sector, if that is known.
+    pub(crate) sector: Option<String>,
+    /// The process of the supervisor.
+    pub(crate) supervisor: u32,
+    /// The process of the executor.
+    pub(crate) executor: u32,
+    /// How long it has held it.
+    pub(crate) held: f64,
+}

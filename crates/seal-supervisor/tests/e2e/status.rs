@@ -1,0 +1,206 @@
+//! What the status and the metrics say of a supervisor that runs.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Scene, Supervisor, eventually, executor};
+
+fn status_command(scene: &Scene, args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_seal-supervisor"))
+        .arg("status")
+        .args(args)
+        .env("SEAL_RUNTIME_DIR", scene.path("run"))
+        .env_remove("SEAL_CONFIG")
+        .output()
+        .expect("it runs");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// The status, once it is as `wanted`.
+fn status_when(scene: &Scene, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, || {
+        let status: Value =
+            serde_json::from_str(&status_command(scene, &["--json"])).expect("JSON");
+        wanted(&status).then_some(status)
+    })
+}
+
+/// A port that nobody listens on now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("bound").port()
+}
+
+fn scrape(port: u16) -> Option<String> {
+    let mut client = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    client.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").ok()?;
+    let mut text = String::new();
+    client.read_to_string(&mut text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    Some(body.to_owned())
+}
+
+#[test]
+fn the_status_tells_executors_tasks_locks_waiting_and_the_last_tasks() {
+    let scene = Scene::new();
+    let cpu = seal_host::allowed_cpus().expect("readable").first().expect("one");
+    let locks = "[processors.ext_locks]\ngpu1 = 1\n";
+    let more = format!(
+        "locks = ['gpu1']\ncgroup.cpuset = '{cpu}'\nenvs = {{ CUDA_VISIBLE_DEVICES = '3', \
+         API_TOKEN = 'hunter2' }}"
+    );
+    assert_eq!(status_command(&scene, &[]), "no supervisor is running\n");
+    let one = executor("c2", &[], &more);
+    let config = format!("{locks}{one}{}", executor("c2", &[], "locks = ['gpu1']"));
+    let mut supervisor = scene.start("c2", &config);
+    supervisor.ask(1, json!([{"answer": 1}]));
+    supervisor.send(2, json!([{"await": scene.path("go")}, {"answer": 2}]));
+    supervisor.send(3, json!([{"answer": 3}]));
+    let status = status_when(&scene, "one runs, one waits, one is done", |status| {
+        let told = &status["supervisors"][0];
+        let running = |index: usize| &told["executors"][index]["tasks"][0]["req"];
+        (running(0) == 2 || running(1) == 2)
+            && told["waiting"] == 1
+            && told["history"][0]["req"] == 1
+            && status["queue"][0]["stage"] == "c2"
+    });
+    let told = &status["supervisors"][0];
+    assert_eq!((&told["pid"], &told["stage"]), (&json!(supervisor.pid()), &json!("c2")));
+    assert_eq!((&told["life"], &told["done"]), (&json!("serving"), &json!(1)));
+    let executor = &told["executors"][0];
+    assert_eq!(executor["state"], "ready");
+    let busy = told["executors"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|executor| executor["tasks"][0]["req"] == 2);
+    let busy = busy.expect("one of them runs it");
+    assert_eq!((&executor["cpus"], &executor["gpu"]), (&json!(cpu.to_string()), &json!("3")));
+    assert_eq!(executor["live"]["cpus"], cpu.to_string(), "read from the kernel");
+    assert!(executor["live"]["resident"].as_u64().is_some_and(|bytes| bytes > 0));
+    assert_eq!(busy["tasks"][0]["holds"], json!(["lock gpu1"]));
+    let lock = &status["resources"][0];
+    assert_eq!((&lock["kind"], &lock["name"]), (&json!("lock"), &json!("gpu1")));
+    assert_eq!((&lock["count"], &lock["held"]), (&json!(1), &json!(1)));
+    assert_eq!(lock["holders"][0]["executor"], busy["pid"]);
+    let reason = status["queue"][0]["reason"].as_str().expect("text");
+    assert!(reason.contains("gpu1 is held by c2"), "{reason}");
+    let had = told["history"][0]["executor"].as_str().expect("an executor had it");
+    assert!(had.starts_with("processors.c2["), "{had}");
+
+    let text = status_command(&scene, &[]);
+    for part in ["c2  supervisor ", "lock gpu1  1 of 1 held", "gpu 3", "last tasks"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains("hunter2") && !status.to_string().contains("hunter2"));
+    assert!(!supervisor.log().contains("hunter2"), "{}", supervisor.log());
+
+    scene.touch("go");
+    supervisor.output(2);
+    supervisor.output(3);
+    supervisor.finish();
+    assert_eq!(status_command(&scene, &[]), "no supervisor is running\n");
+    let files = std::fs::read_dir(scene.path("run/status")).expect("there").count();
+    assert_eq!(files, 0, "the status was left behind");
+}
+
+#[test]
+fn a_status_of_a_killed_supervisor_is_not_shown_and_goes_with_the_next_start() {
+    let scene = Scene::new();
+    let mut killed = scene.start("c2", &executor("c2", &[], ""));
+    status_when(&scene, "it is there", |status| status["supervisors"][0]["stage"] == "c2");
+    killed.signal(nix::sys::signal::Signal::SIGKILL);
+    killed.wait_status();
+    assert_eq!(status_command(&scene, &[]), "no supervisor is running\n");
+    let next = scene.start("pc2", &executor("pc2", &[], ""));
+    let status =
+        status_when(&scene, "it is there", |status| status["supervisors"][0]["stage"] == "pc2");
+    assert_eq!(status["supervisors"].as_array().map(Vec::len), Some(1));
+    let files = std::fs::read_dir(scene.path("run/status")).expect("there");
+    let names = files.map(|file| file.expect("readable").file_name().into_string().expect("UTF-8"));
+    assert!(names.filter(|name| name.starts_with("c2")).count() == 0);
+    next.finish();
+}
+
+#[test]
+fn metrics_of_all_supervisors_are_served_at_one_address() {
+    let scene = Scene::new();
+    let port = free_port().to_string();
+    let options = ["--metrics", port.as_str()];
+    let mut first = scene.start_with("pc2", &executor("pc2", &[], ""), &options);
+    let mut second = scene.start_with("c2", &executor("c2", &[], ""), &options);
+    first.ask(1, json!([{"answer": 1}]));
+    second.ask(1, json!([{"answer": 1}]));
+    let port = port.parse().expect("a number");
+    let both = |pids: [i64; 2]| {
+        eventually("both are measured", || {
+            let text = scrape(port)?;
+            let done = |stage: &str, pid: i64| {
+                let line =
+                    format!("seal_tasks_done_total{{stage=\"{stage}\",supervisor=\"{pid}\"}} 1\n");
+                text.contains(&line)
+            };
+            (done("pc2", pids[0]) && done("c2", pids[1])).then_some(text)
+        })
+    };
+    let text = both([first.pid(), second.pid()]);
+    assert!(text.contains("seal_task_duration_seconds_count{stage=\"c2\""), "{text}");
+    // When the one that serves ends, another one takes over.
+    first.finish();
+    let pid = second.pid();
+    eventually("the other one serves", || {
+        let text = scrape(port)?;
+        text.contains(&format!("seal_queue_length{{stage=\"c2\",supervisor=\"{pid}\"}} 0"))
+            .then_some(())
+    });
+    second.finish();
+}
+
+#[test]
+fn an_address_that_cannot_be_had_stops_the_start() {
+    let scene = Scene::new();
+    let config = scene.config("c.toml", &executor("c2", &[], ""));
+    let output = scene
+        .command("c2", &config)
+        .args(["--metrics", "192.0.2.1:9184"])
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let supervisor = Supervisor::spawn(scene.command("c2", &config).args(["--metrics", "x"]));
+    assert_eq!(supervisor.wait(), 2);
+}
+
+#[test]
+fn the_configuration_is_checked_shown_and_explained() {
+    let scene = Scene::new();
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_seal-supervisor"))
+            .arg("config")
+            .args(args)
+            .env_remove("SEAL_CONFIG")
+            .output()
+            .expect("it runs");
+        (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
+    };
+    let (code, example) = run(&["--example"]);
+    assert_eq!(code, Some(0));
+    let path = scene.config("example.toml", &example);
+    let path = path.to_str().expect("UTF-8");
+    let (code, shown) = run(&["--config", path, "--show"]);
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("retry = 1  # line "), "{shown}");
+    let (code, told) = run(&["--config", path, "--check"]);
+    assert_eq!(code, Some(4), "{told}");
+    assert!(told.contains("there is no executable /opt/seal-exec/pc1-exec"), "{told}");
+    let good = scene.config("good.toml", &executor("c2", &[], "inherit_envs = false"));
+    let (code, told) = run(&["--config", good.to_str().expect("UTF-8"), "--check"]);
+    assert_eq!((code, told.as_str()), (Some(0), "c2: 1 executor(s), good\n"));
+    let bad = scene.config("bad.toml", "[processors]\nlimit.pc1 = 0\n");
+    assert_eq!(run(&["--config", bad.to_str().expect("UTF-8"), "--check"]).0, Some(3));
+    assert_eq!(run(&["--check"]).0, Some(2), "a file is needed");
+}
