@@ -108,8 +108,7 @@ pub struct StageSettings {
     pub deadline: Option<Duration>,
     /// The longest that a task may run without any progress.
     pub no_progress: Option<Duration>,
-    /// The supervisor is ready when all executors are, or after this time when one is and none has
-    /// failed.
+    /// The supervisor is ready when its first executor is, or after this time if none has failed.
     pub ready_within: Duration,
     /// How long executors may take to end before they are killed.
     pub grace: Duration,

@@ -76,7 +76,8 @@ impl Supervisor {
             return;
         }
         let ready = self.places.iter().filter(|place| Place::takes_tasks(place)).count();
-        if ready == self.places.len() || (ready > 0 && now >= self.announce_by) {
+        // One that failed would have ended the start.
+        if ready > 0 || now >= self.announce_by {
             tracing::info!(ready, executors = self.places.len(), "ready");
             self.outlet.send(format!("{}\n", ready_line(self.stage)).into_bytes());
             self.announced = true;

@@ -109,12 +109,19 @@ impl Scene {
         self.start_with(stage, config, &[])
     }
 
+    /// With options of the command line. Waits for all executors, except where one is told to
+    /// take its time.
     pub(crate) fn start_with(&self, stage: &str, config: &str, args: &[&str]) -> Supervisor {
+        let executors = config.matches(&format!("[[processors.{stage}]]")).count();
+        let late = ["--ready-if", "--never-ready", "--die"].iter().any(|arg| config.contains(arg));
         let config = self.config(&format!("{stage}.toml"), config);
         let mut command = self.command(stage, &config);
         command.args(["--restart-wait", "10ms", "--restart-wait-max", "50ms"]).args(args);
         let mut supervisor = Supervisor::spawn(&mut command);
         supervisor.ready(stage);
+        if !late {
+            supervisor.await_log("executor is ready", executors);
+        }
         supervisor
     }
 

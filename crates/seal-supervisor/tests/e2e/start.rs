@@ -25,25 +25,11 @@ fn dry_run(scene: &Scene, stage: &str, config: &Path) -> String {
 }
 
 #[test]
-fn it_is_ready_when_all_its_executors_are() {
-    let scene = Scene::new();
-    let late = executor("pc1", &["--ready-if", &scene.text("go")], "stable_wait = '60s'");
-    let config = scene.config("c.toml", &(executor("pc1", &[], "") + &late));
-    let mut command = scene.command("pc1", &config);
-    let mut supervisor = Supervisor::spawn(command.args(["--ready-within", "60s"]));
-    supervisor.await_log("executor is ready", 1);
-    supervisor.assert_no_line();
-    scene.touch("go");
-    supervisor.ready("pc1");
-    supervisor.finish();
-}
-
-#[test]
-fn it_is_ready_with_some_when_others_take_long() {
+fn it_is_ready_when_its_first_executor_is_and_others_join() {
     let scene = Scene::new();
     let late = executor("pc1", &["--ready-if", &scene.text("go")], "stable_wait = '60s'");
     let first = executor("pc1", &[], "concurrent = 1");
-    let mut supervisor = scene.start_with("pc1", &(late + &first), &["--ready-within", "100ms"]);
+    let mut supervisor = scene.start_with("pc1", &(late + &first), &["--ready-within", "60s"]);
     let one = supervisor.ask(1, json!(["describe"]))["pid"].clone();
     assert_eq!(supervisor.ask(2, json!(["describe"]))["pid"], one, "only one is ready");
     scene.touch("go");
@@ -53,6 +39,18 @@ fn it_is_ready_with_some_when_others_take_long() {
     let pids = [supervisor.answer().1, supervisor.answer().1]
         .map(|output| output.expect("answered")["pid"].clone());
     assert!(pids.contains(&one) && pids[0] != pids[1], "{pids:?}");
+    supervisor.finish();
+}
+
+#[test]
+fn it_is_ready_in_time_although_all_executors_take_long_and_tasks_wait_for_them() {
+    let scene = Scene::new();
+    let late = executor("pc1", &["--ready-if", &scene.text("go")], "stable_wait = '60s'");
+    let mut supervisor = scene.start_with("pc1", &late, &["--ready-within", "100ms"]);
+    supervisor.send(1, json!([{"answer": 5}]));
+    supervisor.assert_no_line();
+    scene.touch("go");
+    assert_eq!(supervisor.output(1), 5);
     supervisor.finish();
 }
 
@@ -70,8 +68,9 @@ fn junk_before_the_ready_line_does_no_harm() {
 fn an_executor_that_dies_before_it_is_ready_fails_the_start() {
     let scene = Scene::new();
     let starts = scene.text("starts");
-    let good = executor("pc2", &["--starts", &starts], "");
-    let config = good + &executor("pc2", &["--die", "--starts", &starts], "");
+    let never = scene.text("never");
+    let late = executor("pc2", &["--ready-if", &never, "--starts", &starts], "stable_wait = '60s'");
+    let config = late + &executor("pc2", &["--die", "--starts", &starts], "");
     let (code, log) = refused(&scene, "pc2", &config);
     assert_eq!(code, 4, "{log}");
     assert!(log.contains("processors.pc2[1]") && log.contains("exited with code 9"), "{log}");
