@@ -5,23 +5,26 @@
 //! the usual ones, such as `90` for a quick build.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 /// A100; A40, A5000, RTX 30; L40, RTX 40; H100, H200; B200; RTX 50 and RTX PRO of Blackwell.
 const ARCHITECTURES: &str = "80,86,89,90,100,120";
 
-fn main() {
+fn main() -> ExitCode {
     for name in ["CUDA_HOME", "NVCC", "SEAL_CUDA_ARCHITECTURES"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     println!("cargo::rerun-if-changed=build.rs");
     if std::env::var_os("CARGO_FEATURE_CUDA").is_none() {
-        return;
+        return ExitCode::SUCCESS;
     }
     println!("cargo::rerun-if-changed=kernels");
-    if let Err(error) = compile() {
-        println!("cargo::error={error}");
-        std::process::exit(1);
+    match compile() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cargo::error={error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -29,6 +29,24 @@ struct fr {
   word w[LIMBS];
 };
 
+// Word i of pairs.
+SEAL_FN word at(const word_pair *pairs, int i) {
+  return i % 2 == 0 ? low(pairs[i / 2]) : high(pairs[i / 2]);
+}
+
+// The sum of two rows of eight pairs, `odd` being one word further up, and of which the last word
+// is 0, as sixteen words.
+SEAL_FN void join(const word_pair *even, const word_pair *odd, word *t) {
+  word o[15];
+  SEAL_UNROLL
+  for (int i = 0; i < 16; i++)
+    t[i] = at(even, i);
+  SEAL_UNROLL
+  for (int i = 0; i < 15; i++)
+    o[i] = at(odd, i);
+  add_chain<15>(t + 1, o);
+}
+
 // The modulus.
 SEAL_FN fr modulus() {
   return {{0x00000001, 0xffffffff, 0xfffe5bfe, 0x53bda402, 0x09a1d805, 0x3339d808, 0x299d7d48,
@@ -83,9 +101,9 @@ template <int K> SEAL_FN fr reduce(const word *t) {
   const word q[6] = {0xfffe5bff, 0x53bda402, 0x09a1d805, 0x3339d808, 0x299d7d48, 0x73eda753};
   // The multiples of Q, from word 2 on: even and odd places. A row's carry goes into a word that
   // holds at most the carry of the row before.
-  word even[K + 8], odd[K + 8];
+  word_pair even[(K + 9) / 2], odd[(K + 9) / 2];
   SEAL_UNROLL
-  for (int i = 0; i < K + 8; i++)
+  for (int i = 0; i < (K + 9) / 2; i++)
     even[i] = odd[i] = 0;
   word m = 0;
   int64_t carry = 0;
@@ -94,26 +112,27 @@ template <int K> SEAL_FN fr reduce(const word *t) {
     // What is left of word i; the multiplier of the word before is added by the -2^32 of p.
     carry += (int64_t)t[i] + m;
     if (i >= 2)
-      carry -= even[i - 2];
+      carry -= at(even, i - 2);
     if (i >= 3)
-      carry -= odd[i - 3];
+      carry -= at(odd, i - 3);
     m = (word)carry;
     carry = carry >> 32;
+    const int j = i / 2;
     if (i % 2 == 0) {
-      mad_chain<3>(even + i, q, m, even[i + 6]);
-      mad_chain<3>(odd + i, q + 1, m, odd[i + 6]);
+      mad_chain<3>(even + j, q, m, even[j + 3]);
+      mad_chain<3>(odd + j, q + 1, m, odd[j + 3]);
     } else {
-      mad_chain<3>(odd + i - 1, q, m, odd[i + 5]);
-      mad_chain<3>(even + i + 1, q + 1, m, even[i + 7]);
+      mad_chain<3>(odd + j, q, m, odd[j + 3]);
+      mad_chain<3>(even + j + 1, q + 1, m, even[j + 4]);
     }
   }
   fr result;
   carry += m;
   SEAL_UNROLL
   for (int i = 0; i < LIMBS; i++) {
-    carry += (int64_t)t[K + i] - even[K + i - 2];
+    carry += (int64_t)t[K + i] - at(even, K + i - 2);
     if (K + i >= 3)
-      carry -= odd[K + i - 3];
+      carry -= at(odd, K + i - 3);
     result.w[i] = (word)carry;
     carry = carry >> 32;
   }
@@ -123,53 +142,55 @@ template <int K> SEAL_FN fr reduce(const word *t) {
 
 // a b 2^-256 modulo p.
 SEAL_FN fr multiply(const fr &a, const fr &b) {
-  word even[17], odd[17];
+  word_pair even[9], odd[9];
   SEAL_UNROLL
-  for (int i = 0; i < 17; i++)
+  for (int i = 0; i < 9; i++)
     even[i] = odd[i] = 0;
   SEAL_UNROLL
-  for (int j = 0; j < LIMBS; j += 2) {
-    mad_chain<4>(even + j, a.w, b.w[j], even[j + 8]);
-    mad_chain<4>(odd + j, a.w + 1, b.w[j], odd[j + 8]);
-    mad_chain<4>(odd + j, a.w, b.w[j + 1], odd[j + 8]);
+  for (int j = 0; j < LIMBS / 2; j++) {
+    mad_chain<4>(even + j, a.w, b.w[2 * j], even[j + 4]);
+    mad_chain<4>(odd + j, a.w + 1, b.w[2 * j], odd[j + 4]);
+    mad_chain<4>(odd + j, a.w, b.w[2 * j + 1], odd[j + 4]);
     // The last of these carries out of the product: it is 0.
-    mad_chain<4>(even + j + 2, a.w + 1, b.w[j + 1], even[j + 10]);
+    mad_chain<4>(even + j + 1, a.w + 1, b.w[2 * j + 1], even[j + 5]);
   }
-  add_chain<15>(even + 1, odd);
-  return reduce<LIMBS>(even);
+  word t[16];
+  join(even, odd, t);
+  return reduce<LIMBS>(t);
 }
 
 // a a 2^-256 modulo p: the products of different words once, doubled, and the squares.
 SEAL_FN fr square(const fr &a) {
-  word even[16], odd[16];
+  word_pair even[8], odd[8];
   SEAL_UNROLL
-  for (int i = 0; i < 16; i++)
+  for (int i = 0; i < 8; i++)
     even[i] = odd[i] = 0;
   const word *w = a.w;
   // Word i with the words above it. The first of them is at an odd place, the second at an even.
-  mad_chain<4>(odd, w + 1, w[0], odd[8]);
-  mad_chain<3>(even + 2, w + 2, w[0], even[8]);
-  mad_chain<3>(odd + 2, w + 2, w[1], odd[8]);
-  mad_chain<3>(even + 4, w + 3, w[1], even[10]);
-  mad_chain<3>(odd + 4, w + 3, w[2], odd[10]);
-  mad_chain<2>(even + 6, w + 4, w[2], even[10]);
-  mad_chain<2>(odd + 6, w + 4, w[3], odd[10]);
-  mad_chain<2>(even + 8, w + 5, w[3], even[12]);
-  mad_chain<2>(odd + 8, w + 5, w[4], odd[12]);
-  mad_chain<1>(even + 10, w + 6, w[4], even[12]);
-  mad_chain<1>(odd + 10, w + 6, w[5], odd[12]);
-  mad_chain<1>(even + 12, w + 7, w[5], even[14]);
-  mad_chain<1>(odd + 12, w + 7, w[6], odd[14]);
-  add_chain<15>(even + 1, odd);
-  word high = 0;
+  mad_chain<4>(odd, w + 1, w[0], odd[4]);
+  mad_chain<3>(even + 1, w + 2, w[0], even[4]);
+  mad_chain<3>(odd + 1, w + 2, w[1], odd[4]);
+  mad_chain<3>(even + 2, w + 3, w[1], even[5]);
+  mad_chain<3>(odd + 2, w + 3, w[2], odd[5]);
+  mad_chain<2>(even + 3, w + 4, w[2], even[5]);
+  mad_chain<2>(odd + 3, w + 4, w[3], odd[5]);
+  mad_chain<2>(even + 4, w + 5, w[3], even[6]);
+  mad_chain<2>(odd + 4, w + 5, w[4], odd[6]);
+  mad_chain<1>(even + 5, w + 6, w[4], even[6]);
+  mad_chain<1>(odd + 5, w + 6, w[5], odd[6]);
+  mad_chain<1>(even + 6, w + 7, w[5], even[7]);
+  mad_chain<1>(odd + 6, w + 7, w[6], odd[7]);
+  word t[16];
+  join(even, odd, t);
+  word above = 0;
   SEAL_UNROLL
   for (int i = 0; i < 16; i++) {
-    const word doubled = (even[i] << 1) | high;
-    high = even[i] >> 31;
-    even[i] = doubled;
+    const word doubled = (t[i] << 1) | above;
+    above = t[i] >> 31;
+    t[i] = doubled;
   }
-  add_squares(even, w);
-  return reduce<LIMBS>(even);
+  add_squares(t, w);
+  return reduce<LIMBS>(t);
 }
 
 // a^5 2^-1024 modulo p: the S-box.
@@ -178,15 +199,15 @@ SEAL_FN fr quintic(const fr &a) { return multiply(square(square(a)), a); }
 // A sum of products of numbers of full size. Carries out of chains are counted apart, because the
 // words they belong to are in use.
 struct dot {
-  word even[16], odd[14];
+  word_pair even[8], odd[7];
   word even_carry[5], odd_carry[4];
 
   SEAL_FN void clear() {
     SEAL_UNROLL
-    for (int i = 0; i < 16; i++)
+    for (int i = 0; i < 8; i++)
       even[i] = 0;
     SEAL_UNROLL
-    for (int i = 0; i < 14; i++)
+    for (int i = 0; i < 7; i++)
       odd[i] = 0;
     SEAL_UNROLL
     for (int i = 0; i < 5; i++)
@@ -199,23 +220,23 @@ struct dot {
   // Adds a b.
   SEAL_FN void add(const fr &a, const fr &b) {
     SEAL_UNROLL
-    for (int j = 0; j < LIMBS; j += 2) {
-      mad_chain<4>(even + j, a.w, b.w[j], even_carry[j / 2]);
-      mad_chain<4>(odd + j, a.w + 1, b.w[j], odd_carry[j / 2]);
-      mad_chain<4>(odd + j, a.w, b.w[j + 1], odd_carry[j / 2]);
-      mad_chain<4>(even + j + 2, a.w + 1, b.w[j + 1], even_carry[j / 2 + 1]);
+    for (int j = 0; j < LIMBS / 2; j++) {
+      mad_chain<4>(even + j, a.w, b.w[2 * j], even_carry[j]);
+      mad_chain<4>(odd + j, a.w + 1, b.w[2 * j], odd_carry[j]);
+      mad_chain<4>(odd + j, a.w, b.w[2 * j + 1], odd_carry[j]);
+      mad_chain<4>(even + j + 1, a.w + 1, b.w[2 * j + 1], even_carry[j + 1]);
     }
   }
 
   // The sum 2^-288 modulo p, plus `more`, which is below 2 p.
   SEAL_FN fr finish(const fr &more) const {
     word t[17];
-    t[0] = even[0];
+    t[0] = at(even, 0);
     uint64_t sum = 0;
     SEAL_UNROLL
     for (int i = 1; i < 17; i++) {
-      sum += i < 16 ? even[i] : 0;
-      sum += i < 15 ? odd[i - 1] : 0;
+      sum += i < 16 ? at(even, i) : 0;
+      sum += i < 15 ? at(odd, i - 1) : 0;
       if (i >= 8)
         sum += i % 2 == 0 ? even_carry[(i - 8) / 2] : odd_carry[(i - 9) / 2];
       t[i] = (word)sum;
@@ -232,39 +253,43 @@ struct dot {
 // A sum of products with small integers of WORDS words, of at most 2^304 in all.
 template <int WORDS> struct small_dot {
   static_assert(WORDS == 1 || WORDS == 2, "small integers have one or two words");
-  word even[10], odd[9];
-  // What belongs to word 8, which is in use with two words.
-  word carries;
+  word_pair even[5], odd[4];
+  // What belongs to word 8, which is in use with two words, and to word 9.
+  word carry_8, carry_9;
 
   SEAL_FN void clear() {
     SEAL_UNROLL
-    for (int i = 0; i < 10; i++)
+    for (int i = 0; i < 5; i++)
       even[i] = 0;
     SEAL_UNROLL
-    for (int i = 0; i < 9; i++)
+    for (int i = 0; i < 4; i++)
       odd[i] = 0;
-    carries = 0;
+    carry_8 = carry_9 = 0;
   }
 
   // Adds a e.
   SEAL_FN void add(const fr &a, const word *e) {
-    mad_chain<4>(even, a.w, e[0], carries);
-    mad_chain<4>(odd, a.w + 1, e[0], odd[8]);
+    mad_chain<4>(even, a.w, e[0], carry_8);
+    mad_chain<4>(odd, a.w + 1, e[0], carry_9);
     if constexpr (WORDS == 2) {
-      mad_chain<4>(odd, a.w, e[1], odd[8]);
+      mad_chain<4>(odd, a.w, e[1], carry_9);
       word none = 0;
-      mad_chain<4>(even + 2, a.w + 1, e[1], none);
+      mad_chain<4>(even + 1, a.w + 1, e[1], none);
     }
   }
 
   // The sum 2^-64 modulo p.
   SEAL_FN fr finish() const {
-    word t[10];
+    word t[10], o[9];
     SEAL_UNROLL
     for (int i = 0; i < 10; i++)
-      t[i] = even[i];
-    t[9] += add_chain<1>(t + 8, &carries);
-    add_chain<9>(t + 1, odd);
+      t[i] = at(even, i);
+    SEAL_UNROLL
+    for (int i = 0; i < 8; i++)
+      o[i] = at(odd, i);
+    o[8] = carry_9;
+    t[9] += add_chain<1>(t + 8, &carry_8);
+    add_chain<9>(t + 1, o);
     return reduce<2>(t);
   }
 };

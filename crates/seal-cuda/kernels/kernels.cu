@@ -16,25 +16,25 @@ __constant__ constants<12> seal_constants_12;
   if (index >= count)                                                                              \
   return
 
-extern "C" __global__ void __launch_bounds__(BLOCK, 3)
+extern "C" __global__ void __launch_bounds__(BLOCK, 6)
     seal_columns_11(const __grid_constant__ layers_11 layers, uint32_t count, node *out, place *bad) {
   SEAL_STATE(12);
   hash_column<12, BLOCK>(seal_constants_12, state, layers, index, out, bad);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK, 4)
+extern "C" __global__ void __launch_bounds__(BLOCK, 8)
     seal_columns_2(const __grid_constant__ layers_2 layers, uint32_t count, node *out, place *bad) {
   SEAL_STATE(3);
   hash_column<3, BLOCK>(seal_constants_3, state, layers, index, out, bad);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK, 4)
+extern "C" __global__ void __launch_bounds__(BLOCK, 6)
     seal_rows_8(const node *children, uint32_t count, node *out, place *bad) {
   SEAL_STATE(9);
   hash_row<9, BLOCK>(seal_constants_9, state, children, index, out, bad);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK, 4)
+extern "C" __global__ void __launch_bounds__(BLOCK, 8)
     seal_rows_2(const node *children, uint32_t count, node *out, place *bad) {
   SEAL_STATE(3);
   hash_row<3, BLOCK>(seal_constants_3, state, children, index, out, bad);
@@ -61,12 +61,13 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     field_operation(operation, a, b, count, index, out);
 }
 
-// The multiplier pipe. Each thread has CHAINS chains of `rounds` dependent instructions each;
-// eight warps of chains a scheduler are more than any pipe is deep. Each kernel is launched twice,
-// with different numbers of rounds, and the difference in clocks counts.
+// The multiplier pipe: each thread has CHAINS chains of `rounds` dependent instructions. With one
+// block of many warps on each multiprocessor there is more to issue than any pipe is deep. Each
+// kernel is launched twice, with different numbers of rounds, and the difference in clocks counts.
+// A step takes a factor from the next chain, so that no product is the same twice.
 static const int CHAINS = 8;
 
-template <typename STEP, typename T>
+template <typename T, typename STEP>
 static __device__ __forceinline__ void pipe(T *values, uint32_t rounds, STEP step,
                                             long long *clocks, T *sink) {
   __syncthreads();
@@ -75,17 +76,16 @@ static __device__ __forceinline__ void pipe(T *values, uint32_t rounds, STEP ste
   for (uint32_t round = 0; round < rounds; round++) {
 #pragma unroll
     for (int chain = 0; chain < CHAINS; chain++)
-      step(values[chain]);
+      step(values[chain], values[(chain + 1) % CHAINS]);
   }
   __syncthreads();
   const long long end = clock64();
-  T sum = 0;
+  // Keeps the work alive; nobody asks for this number of rounds.
+  if (rounds == 0xffffffff) {
 #pragma unroll
-  for (int chain = 0; chain < CHAINS; chain++)
-    sum += values[chain];
-  // The sum keeps the work alive; no thread has this number of rounds.
-  if (rounds == 0xffffffff)
-    sink[threadIdx.x] = sum;
+    for (int chain = 0; chain < CHAINS; chain++)
+      sink[chain] = values[chain];
+  }
   if (threadIdx.x == 0)
     clocks[blockIdx.x] = end - start;
 }
@@ -93,44 +93,53 @@ static __device__ __forceinline__ void pipe(T *values, uint32_t rounds, STEP ste
 extern "C" __global__ void seal_pipe_imad(uint32_t rounds, uint32_t a, long long *clocks,
                                           uint32_t *sink) {
   uint32_t values[CHAINS];
+#pragma unroll
   for (int chain = 0; chain < CHAINS; chain++)
     values[chain] = threadIdx.x + chain;
   pipe(values, rounds,
-       [=](uint32_t &v) { asm volatile("mad.lo.u32 %0, %0, %1, %1;" : "+r"(v) : "r"(a)); }, clocks,
-       sink);
+       [=](uint32_t &v, uint32_t next) {
+         asm volatile("mad.lo.u32 %0, %1, %2, %0;" : "+r"(v) : "r"(next), "r"(a));
+       },
+       clocks, sink);
 }
 
 extern "C" __global__ void seal_pipe_imad_wide(uint32_t rounds, uint32_t a, long long *clocks,
                                                uint64_t *sink) {
   uint64_t values[CHAINS];
+#pragma unroll
   for (int chain = 0; chain < CHAINS; chain++)
     values[chain] = threadIdx.x + chain;
   pipe(values, rounds,
-       [=](uint64_t &v) {
-         asm volatile("{ .reg .u32 low, high; mov.b64 {low, high}, %0;\n\t"
-                      "mad.wide.u32 %0, low, %1, %0; }"
-                      : "+l"(v)
-                      : "r"(a));
+       [=](uint64_t &v, uint64_t next) {
+         asm volatile("mul.wide.u32 %0, %1, %2;" : "=l"(v) : "r"((uint32_t)next), "r"(a));
        },
        clocks, sink);
 }
 
-// As in the field arithmetic: two wide products a chain, joined by the carry.
+// As in the field arithmetic: two wide products joined by the carry, an instruction each.
+struct pair {
+  uint64_t low, high;
+};
+
 extern "C" __global__ void seal_pipe_imad_wide_carry(uint32_t rounds, uint32_t a,
-                                                     long long *clocks, uint32_t *sink) {
-  uint32_t values[CHAINS];
-  uint32_t t[CHAINS][4];
-  for (int chain = 0; chain < CHAINS; chain++) {
-    values[chain] = chain;
-    for (int i = 0; i < 4; i++)
-      t[chain][i] = threadIdx.x + i;
-  }
-  int chain = 0;
+                                                     long long *clocks, pair *sink) {
+  pair values[CHAINS];
+#pragma unroll
+  for (int chain = 0; chain < CHAINS; chain++)
+    values[chain] = {threadIdx.x, (uint64_t)threadIdx.x + chain};
   pipe(values, rounds,
-       [&](uint32_t &v) {
-         uint32_t *w = t[chain++ % CHAINS];
-         const uint32_t b[3] = {a, 0, a ^ 1};
-         mad_chain<2>(w, b, w[0], v);
+       [=](pair &v, const pair &next) {
+         asm volatile("{ .reg .u32 t0, t1, t2, t3;\n\t"
+                      "mov.b64 {t0, t1}, %0;\n\t"
+                      "mov.b64 {t2, t3}, %1;\n\t"
+                      "mad.lo.cc.u32 t0, %2, %4, t0;\n\t"
+                      "madc.hi.cc.u32 t1, %2, %4, t1;\n\t"
+                      "madc.lo.cc.u32 t2, %3, %4, t2;\n\t"
+                      "madc.hi.u32 t3, %3, %4, t3;\n\t"
+                      "mov.b64 %0, {t0, t1};\n\t"
+                      "mov.b64 %1, {t2, t3}; }"
+                      : "+l"(v.low), "+l"(v.high)
+                      : "r"((uint32_t)next.low), "r"((uint32_t)next.high), "r"(a));
        },
        clocks, sink);
 }
@@ -138,10 +147,13 @@ extern "C" __global__ void seal_pipe_imad_wide_carry(uint32_t rounds, uint32_t a
 extern "C" __global__ void seal_pipe_dfma(uint32_t rounds, uint32_t a, long long *clocks,
                                           double *sink) {
   double values[CHAINS];
+#pragma unroll
   for (int chain = 0; chain < CHAINS; chain++)
     values[chain] = threadIdx.x + chain;
   const double factor = 1.0 + a * 0x1p-40;
   pipe(values, rounds,
-       [=](double &v) { asm volatile("fma.rn.f64 %0, %0, %1, %1;" : "+d"(v) : "d"(factor)); },
+       [=](double &v, double next) {
+         asm volatile("fma.rn.f64 %0, %1, %2, %0;" : "+d"(v) : "d"(next), "d"(factor));
+       },
        clocks, sink);
 }

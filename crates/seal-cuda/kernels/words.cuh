@@ -20,62 +20,101 @@ namespace seal {
 
 typedef uint32_t word;
 
-// Adds the products a[0] b, a[2] b, ... of N words to t, each two words wide and two words after
-// the one before, and the carry to top.
-template <int N> SEAL_FN void mad_chain(word *t, const word *a, word b, word &top) {
+// Two words of a number, the lower one first: what one wide product is added to. The device keeps
+// them in a pair of registers, and says so to the compiler, which else moves them about.
+typedef uint64_t word_pair;
+
+SEAL_FN word low(word_pair pair) { return (word)pair; }
+SEAL_FN word high(word_pair pair) { return (word)(pair >> 32); }
+
+// Adds the products a[0] b, a[2] b, ... of N words to t, a pair each, and the carry to top.
+template <int N> SEAL_FN void mad_chain(word_pair *t, const word *a, word b, word &top) {
   static_assert(N >= 1 && N <= 4, "a chain has one to four products");
 #ifdef __CUDA_ARCH__
   if constexpr (N == 1) {
-    asm("mad.lo.cc.u32 %0, %3, %4, %0;\n\t"
-        "madc.hi.cc.u32 %1, %3, %4, %1;\n\t"
-        "addc.u32 %2, %2, 0;"
-        : "+r"(t[0]), "+r"(t[1]), "+r"(top)
+    asm("{ .reg .u32 t0, t1;\n\t"
+        "mov.b64 {t0, t1}, %0;\n\t"
+        "mad.lo.cc.u32 t0, %2, %3, t0;\n\t"
+        "madc.hi.cc.u32 t1, %2, %3, t1;\n\t"
+        "addc.u32 %1, %1, 0;\n\t"
+        "mov.b64 %0, {t0, t1};\n\t"
+        "}"
+        : "+l"(t[0]), "+r"(top)
         : "r"(a[0]), "r"(b));
   } else if constexpr (N == 2) {
-    asm("mad.lo.cc.u32 %0, %5, %7, %0;\n\t"
-        "madc.hi.cc.u32 %1, %5, %7, %1;\n\t"
-        "madc.lo.cc.u32 %2, %6, %7, %2;\n\t"
-        "madc.hi.cc.u32 %3, %6, %7, %3;\n\t"
-        "addc.u32 %4, %4, 0;"
-        : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]), "+r"(top)
+    asm("{ .reg .u32 t0, t1, t2, t3;\n\t"
+        "mov.b64 {t0, t1}, %0;\n\t"
+        "mov.b64 {t2, t3}, %1;\n\t"
+        "mad.lo.cc.u32 t0, %3, %5, t0;\n\t"
+        "madc.hi.cc.u32 t1, %3, %5, t1;\n\t"
+        "madc.lo.cc.u32 t2, %4, %5, t2;\n\t"
+        "madc.hi.cc.u32 t3, %4, %5, t3;\n\t"
+        "addc.u32 %2, %2, 0;\n\t"
+        "mov.b64 %0, {t0, t1};\n\t"
+        "mov.b64 %1, {t2, t3};\n\t"
+        "}"
+        : "+l"(t[0]), "+l"(t[1]), "+r"(top)
         : "r"(a[0]), "r"(a[2]), "r"(b));
   } else if constexpr (N == 3) {
-    asm("mad.lo.cc.u32 %0, %7, %10, %0;\n\t"
-        "madc.hi.cc.u32 %1, %7, %10, %1;\n\t"
-        "madc.lo.cc.u32 %2, %8, %10, %2;\n\t"
-        "madc.hi.cc.u32 %3, %8, %10, %3;\n\t"
-        "madc.lo.cc.u32 %4, %9, %10, %4;\n\t"
-        "madc.hi.cc.u32 %5, %9, %10, %5;\n\t"
-        "addc.u32 %6, %6, 0;"
-        : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]), "+r"(t[4]), "+r"(t[5]), "+r"(top)
+    asm("{ .reg .u32 t0, t1, t2, t3, t4, t5;\n\t"
+        "mov.b64 {t0, t1}, %0;\n\t"
+        "mov.b64 {t2, t3}, %1;\n\t"
+        "mov.b64 {t4, t5}, %2;\n\t"
+        "mad.lo.cc.u32 t0, %4, %7, t0;\n\t"
+        "madc.hi.cc.u32 t1, %4, %7, t1;\n\t"
+        "madc.lo.cc.u32 t2, %5, %7, t2;\n\t"
+        "madc.hi.cc.u32 t3, %5, %7, t3;\n\t"
+        "madc.lo.cc.u32 t4, %6, %7, t4;\n\t"
+        "madc.hi.cc.u32 t5, %6, %7, t5;\n\t"
+        "addc.u32 %3, %3, 0;\n\t"
+        "mov.b64 %0, {t0, t1};\n\t"
+        "mov.b64 %1, {t2, t3};\n\t"
+        "mov.b64 %2, {t4, t5};\n\t"
+        "}"
+        : "+l"(t[0]), "+l"(t[1]), "+l"(t[2]), "+r"(top)
         : "r"(a[0]), "r"(a[2]), "r"(a[4]), "r"(b));
   } else {
-    asm("mad.lo.cc.u32 %0, %9, %13, %0;\n\t"
-        "madc.hi.cc.u32 %1, %9, %13, %1;\n\t"
-        "madc.lo.cc.u32 %2, %10, %13, %2;\n\t"
-        "madc.hi.cc.u32 %3, %10, %13, %3;\n\t"
-        "madc.lo.cc.u32 %4, %11, %13, %4;\n\t"
-        "madc.hi.cc.u32 %5, %11, %13, %5;\n\t"
-        "madc.lo.cc.u32 %6, %12, %13, %6;\n\t"
-        "madc.hi.cc.u32 %7, %12, %13, %7;\n\t"
-        "addc.u32 %8, %8, 0;"
-        : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]), "+r"(t[4]), "+r"(t[5]), "+r"(t[6]),
-          "+r"(t[7]), "+r"(top)
+    asm("{ .reg .u32 t0, t1, t2, t3, t4, t5, t6, t7;\n\t"
+        "mov.b64 {t0, t1}, %0;\n\t"
+        "mov.b64 {t2, t3}, %1;\n\t"
+        "mov.b64 {t4, t5}, %2;\n\t"
+        "mov.b64 {t6, t7}, %3;\n\t"
+        "mad.lo.cc.u32 t0, %5, %9, t0;\n\t"
+        "madc.hi.cc.u32 t1, %5, %9, t1;\n\t"
+        "madc.lo.cc.u32 t2, %6, %9, t2;\n\t"
+        "madc.hi.cc.u32 t3, %6, %9, t3;\n\t"
+        "madc.lo.cc.u32 t4, %7, %9, t4;\n\t"
+        "madc.hi.cc.u32 t5, %7, %9, t5;\n\t"
+        "madc.lo.cc.u32 t6, %8, %9, t6;\n\t"
+        "madc.hi.cc.u32 t7, %8, %9, t7;\n\t"
+        "addc.u32 %4, %4, 0;\n\t"
+        "mov.b64 %0, {t0, t1};\n\t"
+        "mov.b64 %1, {t2, t3};\n\t"
+        "mov.b64 %2, {t4, t5};\n\t"
+        "mov.b64 %3, {t6, t7};\n\t"
+        "}"
+        : "+l"(t[0]), "+l"(t[1]), "+l"(t[2]), "+l"(t[3]), "+r"(top)
         : "r"(a[0]), "r"(a[2]), "r"(a[4]), "r"(a[6]), "r"(b));
   }
 #else
   word carry = 0;
   for (int i = 0; i < N; i++) {
     // A product leaves room for two words: (2^32 - 1)^2 + 2 (2^32 - 1) = 2^64 - 1.
-    uint64_t product = (uint64_t)a[2 * i] * b;
-    uint64_t low = (uint64_t)t[2 * i] + (word)product + carry;
-    uint64_t high = (uint64_t)t[2 * i + 1] + (product >> 32) + (low >> 32);
-    t[2 * i] = (word)low;
-    t[2 * i + 1] = (word)high;
-    carry = (word)(high >> 32);
+    const uint64_t product = (uint64_t)a[2 * i] * b;
+    const uint64_t lower = (uint64_t)low(t[i]) + (word)product + carry;
+    const uint64_t upper = (uint64_t)high(t[i]) + (product >> 32) + (lower >> 32);
+    t[i] = (upper << 32) | (word)lower;
+    carry = (word)(upper >> 32);
   }
   top += carry;
 #endif
+}
+
+// The same with a pair on top, whose lower word is known to have room for the carry.
+template <int N> SEAL_FN void mad_chain(word_pair *t, const word *a, word b, word_pair &top) {
+  word lower = low(top);
+  mad_chain<N>(t, a, b, lower);
+  top = ((word_pair)high(top) << 32) | lower;
 }
 
 // t += a + carry, N words, in pieces of at most eight. Returns the carry; one that comes in is 0 or

@@ -6,9 +6,9 @@
 
 namespace seal {
 
-// Threads of a block. With width 12 a block's states take 48 KiB, the most a block may have
-// without asking for more.
-static const int BLOCK = 128;
+// Threads of a block. Small blocks fill what registers and shared memory allow: with width 12 a
+// block's states take 24 KiB.
+static const int BLOCK = 64;
 
 // A node as it is in files: 32 bytes, little-endian.
 struct alignas(32) node {

@@ -50,22 +50,22 @@ impl Shape {
 }
 
 /// Lengths of rows over `leaves`, these first.
-fn rows(leaves: usize, arity: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn rows(leaves: usize, arity: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(Some(leaves), move |row| (*row > 1).then(|| row / arity))
 }
 
 /// Where everything lies in the memory of the device.
 #[derive(Debug, Clone, Copy)]
-struct Places {
-    layers: [Span; 11],
-    data: Span,
-    tree_c: Span,
-    tree_r: Span,
-    end: usize,
+pub(crate) struct Places {
+    pub(crate) layers: [Span; 11],
+    pub(crate) data: Span,
+    pub(crate) tree_c: Span,
+    pub(crate) tree_r: Span,
+    pub(crate) end: usize,
 }
 
 impl Places {
-    fn of(shape: Shape) -> Self {
+    pub(crate) fn of(shape: Shape) -> Self {
         let mut end = 0;
         let mut next = |nodes: usize| {
             let first = end;
@@ -104,10 +104,32 @@ pub struct Batch<'b> {
 
 /// The kernels of a worker.
 #[derive(Debug, Clone, Copy)]
-struct Kernels {
-    columns: Handle,
-    rows: Handle,
-    encode: Handle,
+pub(crate) struct Kernels {
+    pub(crate) columns: Handle,
+    pub(crate) rows: Handle,
+    pub(crate) encode: Handle,
+}
+
+impl Kernels {
+    /// Those for batches of this shape, if there are such kernels.
+    pub(crate) fn find(device: &Device, shape: Shape) -> Result<Self, CudaError> {
+        let name = |what: &str, arity: usize| match arity {
+            2 | 8 | 11 => device.0.kernel(&format!("seal_{what}_{arity}")),
+            _ => Err(CudaError::Unsupported { what: format!("{what} of {arity}") }),
+        };
+        let power = rows(shape.nodes, shape.arity).all(|row| row == 1 || row % shape.arity == 0);
+        if !power || shape.nodes == 0 || !matches!(shape.arity, 2 | 8) {
+            return Err(CudaError::Unsupported {
+                what: format!("batches of {} nodes, {} a parent", shape.nodes, shape.arity),
+            });
+        }
+        device.0.enter()?;
+        Ok(Self {
+            columns: name("columns", shape.layers)?,
+            rows: name("rows", shape.arity)?,
+            encode: device.0.kernel("seal_encode")?,
+        })
+    }
 }
 
 /// Which report belongs to whom.
@@ -134,23 +156,7 @@ impl Worker {
     /// A worker for batches of this shape. Where the device has no room for one, it is worked on
     /// in pieces, each a row lower than the last that did not fit.
     pub fn new(device: &Device, shape: Shape, parts: Parts) -> Result<Self, CudaError> {
-        let name = |what: &str, arity: usize| match arity {
-            2 | 8 | 11 => device.0.kernel(&format!("seal_{what}_{arity}")),
-            _ => Err(CudaError::Unsupported { what: format!("{what} of {arity}") }),
-        };
-        device.0.enter()?;
-        let kernels = Kernels {
-            columns: name("columns", shape.layers)?,
-            rows: name("rows", shape.arity)?,
-            encode: device.0.kernel("seal_encode")?,
-        };
-        let power = rows(shape.nodes, shape.arity).last() == Some(1)
-            && shape.nodes == shape.arity.pow(rows(shape.nodes, shape.arity).count() as u32 - 1);
-        if !power || !matches!(shape.arity, 2 | 8) {
-            return Err(CudaError::Unsupported {
-                what: format!("batches of {} nodes, {} a parent", shape.nodes, shape.arity),
-            });
-        }
+        let kernels = Kernels::find(device, shape)?;
         let mut piece = shape;
         let stream = loop {
             match Stream::new(device, Places::of(piece).end) {

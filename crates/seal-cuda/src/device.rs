@@ -222,7 +222,11 @@ impl Opened {
         // made, or, with a stand-in for the driver, anything at all. Images tell their own length.
         let code =
             unsafe { (self.driver.functions.cuModuleLoadData)(&mut module, image.as_ptr().cast()) };
-        self.driver.check("cuModuleLoadData", code)?;
+        self.driver.check("cuModuleLoadData", code).map_err(|error| CudaError::Load {
+            driver: self.info.driver,
+            image: self.info.image,
+            source: Box::new(error),
+        })?;
         Ok(module)
     }
 

@@ -7,6 +7,7 @@
 //! Handles of the driver are opaque numbers of the size of a pointer, and are declared so.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::mem::ManuallyDrop;
 use std::path::Path;
 
 use libloading::Library;
@@ -95,8 +96,9 @@ fn find<F: Copy>(library: &Library, path: &str, name: &str) -> Result<F, CudaErr
 /// A loaded and initialised driver.
 pub(crate) struct Driver {
     pub(crate) functions: Functions,
-    /// Keeps the functions where they are.
-    _library: Library,
+    /// Keeps the functions where they are. Never unloaded: a driver has threads of its own, which
+    /// would be left without code.
+    _library: ManuallyDrop<Library>,
 }
 
 impl Driver {
@@ -105,7 +107,7 @@ impl Driver {
 
     /// Loads the driver, or what stands in for it at `path`.
     pub(crate) fn load(path: Option<&Path>) -> Result<Self, CudaError> {
-        let library = path.map_or_else(|| Path::new(Self::LIBRARY), |path| path);
+        let library = path.unwrap_or_else(|| Path::new(Self::LIBRARY));
         let name = library.display().to_string();
         // SAFETY: loading runs the library's initialisers. It is the system's driver, or a file
         // that the caller names; what else could be said of it is the system's to keep.
@@ -113,7 +115,7 @@ impl Driver {
         let library =
             loaded.map_err(|source| CudaError::NoDriver { library: name.clone(), source })?;
         let functions = Functions::find(&library, &name)?;
-        let driver = Self { functions, _library: library };
+        let driver = Self { functions, _library: ManuallyDrop::new(library) };
         // SAFETY: takes a number of flags, of which there are none.
         let code = unsafe { (driver.functions.cuInit)(0) };
         driver.check("cuInit", code)?;

@@ -20,7 +20,10 @@ pub enum CudaError {
         source: libloading::Error,
     },
     /// The driver lacks a function.
-    #[error("the NVIDIA driver {library} has no {symbol}; it is too old, CUDA 12 is needed")]
+    #[error(
+        "the NVIDIA driver {library} has no {symbol}; it is too old: one for CUDA 13 (580 or \
+         newer) is needed"
+    )]
     OldDriver {
         /// The driver's library.
         library: String,
@@ -48,6 +51,22 @@ pub enum CudaError {
         /// What it means.
         text: String,
     },
+    /// The driver does not take the kernels.
+    #[error(
+        "the NVIDIA driver, for CUDA {}.{}, does not take the kernels ({image}); one for CUDA 13 \
+         (580 or newer) is needed",
+        driver / 1000,
+        driver % 1000 / 10
+    )]
+    Load {
+        /// The version of CUDA that the driver was made for, such as 12040.
+        driver: i32,
+        /// Which image of the kernels the device needs.
+        image: crate::Image,
+        /// What the driver says.
+        #[source]
+        source: Box<CudaError>,
+    },
     /// The device has not even memory for the smallest batch.
     #[error(
         "the device has no room for a batch of {nodes} nodes ({bytes} bytes, {free} bytes are \
@@ -70,6 +89,12 @@ pub enum CudaError {
         found: usize,
         /// Its size here.
         wanted: usize,
+    },
+    /// The device computed something else than the processor.
+    #[error("the device computes {what} wrongly")]
+    Wrong {
+        /// What was compared.
+        what: String,
     },
     /// There is no kernel for this.
     #[error("there is no kernel for {what}")]

@@ -17,7 +17,9 @@ mod device;
 mod driver;
 mod error;
 mod images;
+pub mod measure;
 mod memory;
+mod resident;
 mod stream;
 
 pub use batch::{Batch, Node, Parts, Shape, Worker};

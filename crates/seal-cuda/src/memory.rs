@@ -73,13 +73,12 @@ impl DeviceMemory {
 
 impl Drop for DeviceMemory {
     fn drop(&mut self) {
-        let result = self.opened.enter().and_then(|()| {
-            // SAFETY: `start` comes from cuMemAlloc of this context and is freed here alone; the
-            // streams that use it have been waited for, since they are dropped before.
-            let code = unsafe { (self.opened.driver.functions.cuMemFree_v2)(self.start) };
-            self.opened.driver.check("cuMemFree", code)
-        });
-        if let Err(error) = result {
+        // Given back whatever has become of the device.
+        let entered = self.opened.enter();
+        // SAFETY: `start` comes from cuMemAlloc of this context and is freed here alone; the
+        // streams that use it have been waited for, since they are dropped before.
+        let code = unsafe { (self.opened.driver.functions.cuMemFree_v2)(self.start) };
+        if let Err(error) = entered.and(self.opened.driver.check("cuMemFree", code)) {
             tracing::debug!(%error, "memory of the device was not given back");
         }
     }
@@ -131,15 +130,12 @@ impl PinnedMemory {
 
 impl Drop for PinnedMemory {
     fn drop(&mut self) {
-        let result = self.opened.enter().and_then(|()| {
-            // SAFETY: `start` comes from cuMemHostAlloc and is freed here alone; nothing borrows
-            // it any more, and what was copied to or from it has been waited for while it was
-            // borrowed.
-            let code =
-                unsafe { (self.opened.driver.functions.cuMemFreeHost)(self.start.as_ptr().cast()) };
-            self.opened.driver.check("cuMemFreeHost", code)
-        });
-        if let Err(error) = result {
+        let entered = self.opened.enter();
+        // SAFETY: `start` comes from cuMemHostAlloc and is freed here alone; nothing borrows it any
+        // more, and what was copied to or from it has been waited for while it was borrowed.
+        let code =
+            unsafe { (self.opened.driver.functions.cuMemFreeHost)(self.start.as_ptr().cast()) };
+        if let Err(error) = entered.and(self.opened.driver.check("cuMemFreeHost", code)) {
             tracing::debug!(%error, "pinned memory was not given back");
         }
     }

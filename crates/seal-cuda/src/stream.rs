@@ -11,7 +11,7 @@ use crate::{CudaError, Device, device::Opened};
 pub(crate) const NODE: usize = 32;
 
 /// Threads of a block, as in `kernels/work.cuh`.
-const BLOCK: usize = 128;
+const BLOCK: usize = 64;
 
 /// The stream does not wait for the default one.
 const NON_BLOCKING: u32 = 1;
@@ -133,6 +133,18 @@ impl Stream {
         count: usize,
         arguments: &[Argument],
     ) -> Result<(), CudaError> {
+        let blocks = u32::try_from(count.div_ceil(BLOCK))
+            .map_err(|_| CudaError::Unsupported { what: format!("{count} nodes at a time") })?;
+        self.launch_grid(kernel, (blocks, BLOCK as u32), arguments)
+    }
+
+    /// Starts so many blocks of so many threads.
+    pub(crate) fn launch_grid(
+        &self,
+        kernel: Handle,
+        (blocks, threads): (u32, u32),
+        arguments: &[Argument],
+    ) -> Result<(), CudaError> {
         // Each argument in memory of its own, as wide as the kernel takes it.
         let mut values: Vec<[u64; 11]> = arguments
             .iter()
@@ -152,10 +164,8 @@ impl Stream {
             .collect();
         let mut pointers: Vec<*mut c_void> =
             values.iter_mut().map(|value| value.as_mut_ptr().cast()).collect();
-        let blocks = u32::try_from(count.div_ceil(BLOCK))
-            .map_err(|_| CudaError::Unsupported { what: format!("{count} nodes at a time") })?;
         // SAFETY: the kernel is one of this module's, whose parameters are what the callers in
-        // `batch.rs` pass, each at most as wide as its value; the addresses are within this
+        // this crate pass, each at most as wide as its value; the addresses are within this
         // stream's memory, as `address` and `report` assert, and the kernels touch what `count`
         // and the spans' lengths, which the callers assert to agree, allow. Values and pointers
         // live until the call is over, when the driver has copied them.
@@ -165,7 +175,7 @@ impl Stream {
                 blocks,
                 1,
                 1,
-                BLOCK as u32,
+                threads,
                 1,
                 1,
                 0,
@@ -180,14 +190,13 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let result = self.enter().and_then(|()| {
-            // What is still under way uses memory that is about to be given back.
-            let waited = self.wait();
-            // SAFETY: the handle comes from cuStreamCreate and is destroyed here alone.
-            let code = unsafe { (self.opened.driver.functions.cuStreamDestroy_v2)(self.handle) };
-            waited.and(self.opened.driver.check("cuStreamDestroy", code))
-        });
-        if let Err(error) = result {
+        let entered = self.enter();
+        // What is still under way uses memory that is about to be given back.
+        let waited = self.wait();
+        // SAFETY: the handle comes from cuStreamCreate and is destroyed here alone.
+        let code = unsafe { (self.opened.driver.functions.cuStreamDestroy_v2)(self.handle) };
+        let destroyed = self.opened.driver.check("cuStreamDestroy", code);
+        if let Err(error) = entered.and(waited).and(destroyed) {
             tracing::debug!(%error, "a stream was not ended in order");
         }
     }

@@ -52,6 +52,16 @@ fn what_the_driver_says_is_in_the_error() {
 }
 
 #[test]
+fn a_driver_that_does_not_take_the_kernels_is_named_with_the_one_that_would() {
+    let script = "fail cuModuleLoadData 1 222";
+    let Some((library, _dir)) = scripted("a driver without our kernels", script) else { return };
+    let error = open(&library).expect_err("it does not take them");
+    assert!(error.to_string().contains("580 or newer"), "{error}");
+    let source = std::error::Error::source(&error).expect("what the driver says").to_string();
+    assert!(source.starts_with("cuModuleLoadData failed"), "{source}");
+}
+
+#[test]
 fn what_a_device_is_like_is_known() {
     let Some((library, _dir)) = scripted("what a device is like", "compute 8 6") else { return };
     let device = open(&library).expect("it works");

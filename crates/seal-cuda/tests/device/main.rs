@@ -5,4 +5,5 @@
 mod arithmetic;
 mod batches;
 mod failures;
+mod measure;
 mod support;

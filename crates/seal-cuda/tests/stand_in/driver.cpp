@@ -4,14 +4,18 @@
 // Work given to a stream is done when the stream is waited for and not before, so that code that
 // looks at results too early, or gives up its memory too early, is found out.
 //
-// The script is the file `<this library>.script`, read by cuInit:
+// The script is the file `<this library>.script`, read by each cuInit; a library is loaded once in a
+// process, and counts on:
 //   devices N            how many devices there are (1)
 //   compute MAJOR MINOR  their architecture (9 0)
 //   memory BYTES         memory of each (1 GiB); what does not fit is CUDA_ERROR_OUT_OF_MEMORY
 //   fail FUNCTION N CODE the N-th call of a function, counted from 1, and all later ones return
 //                        CODE
 //   lose N               the N-th kernel, counted from 1, and everything after it, fails with
-//                        CUDA_ERROR_LAUNCH_FAILED when it is waited for
+//                        CUDA_ERROR_LAUNCH_FAILED when it is waited for, until the context has been
+//                        given back
+//   spoil 1              kernels compute with other constants
+//   gone 1               giving the context back does not help
 // When the context is given back, what was not is told in `<this library>.left`.
 #include "../../kernels/host.cpp"
 
@@ -53,7 +57,7 @@ struct State {
   std::map<std::string, std::pair<long, int>> failures;
   std::map<std::string, long> calls;
   long lose = 0, kernels = 0;
-  bool lost = false;
+  bool lost = false, gone = false, spoil = false;
   std::map<uint64_t, size_t> allocations, constants;
   size_t pinned = 0, streams = 0;
   Stream default_stream;
@@ -81,6 +85,10 @@ void read_script() {
       words >> state.memory;
     else if (key == "lose")
       words >> state.lose;
+    else if (key == "spoil")
+      words >> state.spoil;
+    else if (key == "gone")
+      words >> state.gone;
     else if (key == "fail") {
       long nth;
       int code;
@@ -95,6 +103,11 @@ void read_script() {
   std::lock_guard<std::mutex> guard(state.mutex);                                                  \
   if (int code = scripted(__func__))                                                               \
   return code
+
+// What is given back is taken, also from who has lost the device, and then told to have failed.
+#define GIVEN_BACK()                                                                               \
+  std::lock_guard<std::mutex> guard(state.mutex);                                                  \
+  int code = scripted(__func__)
 
 int scripted(const char *function) {
   long nth = ++state.calls[function];
@@ -252,6 +265,7 @@ int cuDevicePrimaryCtxRelease_v2(int) {
   std::ofstream left(own_path() + ".left");
   left << "memory " << state.allocations.size() << " pinned " << state.pinned << " streams "
        << state.streams << "\n";
+  state.lost = state.lost && state.gone;
   return SUCCESS;
 }
 
@@ -321,14 +335,14 @@ int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
 }
 
 int cuMemFree_v2(uint64_t address) {
-  CALL();
+  GIVEN_BACK();
   auto found = state.allocations.find(address);
   if (found == state.allocations.end())
     return INVALID_VALUE;
   state.taken -= found->second;
   state.allocations.erase(found);
   free((void *)address);
-  return SUCCESS;
+  return code;
 }
 
 int cuMemHostAlloc(void **memory, size_t bytes, unsigned) {
@@ -342,10 +356,10 @@ int cuMemHostAlloc(void **memory, size_t bytes, unsigned) {
 }
 
 int cuMemFreeHost(void *memory) {
-  CALL();
+  GIVEN_BACK();
   free(memory);
   state.pinned--;
-  return SUCCESS;
+  return code;
 }
 
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, uintptr_t stream) {
@@ -390,10 +404,10 @@ int cuStreamSynchronize(uintptr_t handle) {
 }
 
 int cuStreamDestroy_v2(uintptr_t stream) {
-  CALL();
+  GIVEN_BACK();
   delete (Stream *)stream;
   state.streams--;
-  return SUCCESS;
+  return code;
 }
 
 int cuLaunchKernel(uintptr_t function, unsigned grid, unsigned, unsigned, unsigned block, unsigned,
@@ -402,6 +416,12 @@ int cuLaunchKernel(uintptr_t function, unsigned grid, unsigned, unsigned, unsign
   if (grid == 0 || block != BLOCK)
     return INVALID_VALUE;
   auto run = (*(const Kernel *)function)(arguments);
+  if (state.spoil) {
+    seal_constants_12.first.w[0] ^= 1;
+    seal_constants_9.first.w[0] ^= 1;
+    seal_constants_3.first.w[0] ^= 1;
+    state.spoil = false;
+  }
   stream_of(stream)->work.push_back([run] {
     {
       std::lock_guard<std::mutex> guard(state.mutex);

@@ -1,0 +1,109 @@
+//! Measures a device: its multiplier pipe, the kernels by themselves, and the work of a whole
+//! sector on data that is made on the device. Prints a table, and JSON if wanted.
+//!
+//! `cargo xtask bench-pc2 --gpu --equivalent 32GiB` and `scripts/gpu-check.sh` run it.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use seal_cuda::measure::{Load, Pipe, kernel_times, pipe_rate, whole_sector, word_multiplications};
+use seal_cuda::{Device, OpenOptions, Shape};
+
+/// Measures a device.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Nodes of the sector whose work is done: 2^30 are 32 GiB.
+    #[arg(long, default_value_t = 1 << 30)]
+    nodes: u64,
+    /// Nodes of a batch: a power of 8.
+    #[arg(long, default_value_t = 1 << 18)]
+    batch: usize,
+    /// Batches in flight.
+    #[arg(long, default_value_t = 4)]
+    streams: usize,
+    /// Measure the multiplier pipe only.
+    #[arg(long)]
+    pipes_only: bool,
+    /// Leave the multiplier pipe out: a stand-in for a driver has none.
+    #[arg(long)]
+    no_pipes: bool,
+    /// The driver's library, if it is not the system's.
+    #[arg(long)]
+    driver: Option<PathBuf>,
+    /// A file for the figures as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let causes = std::iter::successors(Some(&*error as &dyn std::error::Error), |error| {
+                error.source()
+            });
+            let text: Vec<_> = causes.map(ToString::to_string).collect();
+            let _ = writeln!(std::io::stderr(), "error: {}", text.join(": "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    let mut out = std::io::stdout();
+    let image = args.driver.is_some().then_some(&b"the stand-in has its kernels within"[..]);
+    let options = OpenOptions {
+        driver: args.driver.as_deref(),
+        image: image.filter(|_| seal_cuda::embedded().is_none()),
+        visible: None,
+    };
+    let device = Device::open(options)?;
+    let info = device.info();
+    writeln!(out, "{info}, {} multiprocessors", info.multiprocessors)?;
+    let mut json = serde_json::json!({
+        "device": info.name, "uuid": info.uuid, "multiprocessors": info.multiprocessors,
+        "kernels": info.image.to_string(), "driver": info.driver,
+        "memory_bytes": info.memory_bytes,
+    });
+    if !args.no_pipes {
+        writeln!(out, "\ninstructions a clock and multiprocessor, by threads")?;
+        for pipe in Pipe::ALL {
+            let rate = pipe_rate(&device, pipe)?;
+            writeln!(out, "  {:<22} {rate:>8.2}", pipe.name())?;
+            json["pipe"][pipe.name()] = rate.into();
+        }
+    }
+    if !args.pipes_only {
+        let shape = Shape { layers: 11, arity: 8, nodes: args.batch };
+        let load = Load { shape, streams: args.streams };
+        let times = kernel_times(&device, load, 16)?;
+        writeln!(out, "\nkernels by themselves, {} batches of {}", args.streams, args.batch)?;
+        for (name, arity, rate) in
+            [("columns of 11", 11, times.columns), ("rows of 8", 8, times.rows)]
+        {
+            let words = word_multiplications(arity).unwrap_or_default();
+            let words = words as f64 * rate / 1e12;
+            writeln!(out, "  {name:<14} {:>10.2} M/s  {words:>8.3} T word products/s", rate / 1e6)?;
+            json["rates"][name] = rate.into();
+            json["word_products"][name] = words.into();
+        }
+        writeln!(out, "  {:<14} {:>10.2} M/s", "replica", times.encode / 1e6)?;
+        json["rates"]["replica"] = times.encode.into();
+
+        let took = whole_sector(&device, load, args.nodes)?.as_secs_f64();
+        writeln!(
+            out,
+            "\nwork of a sector of {} nodes, 11 layers, on data of the device: {took:.3} s",
+            args.nodes
+        )?;
+        json["sector"] = serde_json::json!({
+            "nodes": args.nodes, "seconds": took, "batch": args.batch, "streams": args.streams,
+        });
+    }
+    if let Some(file) = &args.json {
+        std::fs::write(file, format!("{json:#}\n"))?;
+    }
+    Ok(())
+}

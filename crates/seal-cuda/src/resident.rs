@@ -1,0 +1,131 @@
+//! A batch whose data is made on the device and stays there: for measurements without disk or bus.
+
+use crate::batch::{Kernels, Node, Places, Shape, rows};
+use crate::stream::{Argument, Span, Stream};
+use crate::{BatchError, CudaError, Device};
+
+/// A stream with a batch of made-up data.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    stream: Stream,
+    kernels: Kernels,
+    places: Places,
+    shape: Shape,
+}
+
+/// The report that all kernels share here: made-up data is made of elements.
+const REPORT: usize = 0;
+
+impl Resident {
+    /// Makes data, other for every `seed`.
+    pub(crate) fn new(device: &Device, shape: Shape, seed: u64) -> Result<Self, CudaError> {
+        let kernels = Kernels::find(device, shape)?;
+        let places = Places::of(shape);
+        let stream = Stream::new(device, places.end)?;
+        let generate = device.0.kernel("seal_generate")?;
+        let inputs = places.layers.iter().take(shape.layers).chain([&places.data]);
+        for (input, span) in (1..).zip(inputs) {
+            stream.launch(
+                generate,
+                shape.nodes,
+                &[
+                    Argument::Number(seed << 32 | input),
+                    Argument::Count(shape.nodes),
+                    Argument::Nodes(*span),
+                ],
+            )?;
+        }
+        stream.clear_reports()?;
+        stream.wait()?;
+        Ok(Self { stream, kernels, places, shape })
+    }
+
+    pub(crate) fn enter(&self) -> Result<(), CudaError> {
+        self.stream.enter()
+    }
+
+    /// Starts hashing all columns.
+    pub(crate) fn columns(&self) -> Result<(), CudaError> {
+        self.stream.launch(
+            self.kernels.columns,
+            self.shape.nodes,
+            &[
+                Argument::Layers(self.places.layers),
+                Argument::Count(self.shape.nodes),
+                Argument::Nodes(self.places.tree_c.part(0, self.shape.nodes)),
+                Argument::Report(REPORT),
+            ],
+        )
+    }
+
+    /// Starts adding data and labels of the last layer.
+    pub(crate) fn encode(&self) -> Result<(), CudaError> {
+        self.stream.launch(
+            self.kernels.encode,
+            self.shape.nodes,
+            &[
+                Argument::Nodes(self.places.data),
+                Argument::Nodes(self.places.layers[self.shape.layers - 1]),
+                Argument::Count(self.shape.nodes),
+                Argument::Nodes(self.places.tree_r.part(0, self.shape.nodes)),
+                Argument::Report(REPORT),
+            ],
+        )
+    }
+
+    /// Starts hashing the rows of both trees.
+    pub(crate) fn rows(&self) -> Result<(), CudaError> {
+        for tree in [self.places.tree_c, self.places.tree_r] {
+            let (mut first, mut children) = (0, self.shape.nodes);
+            for length in rows(self.shape.nodes, self.shape.arity).skip(1) {
+                self.stream.launch(
+                    self.kernels.rows,
+                    length,
+                    &[
+                        Argument::Nodes(tree.part(first, children)),
+                        Argument::Count(length),
+                        Argument::Nodes(tree.part(first + children, length)),
+                        Argument::Report(REPORT),
+                    ],
+                )?;
+                first += children;
+                children = length;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn wait(&self) -> Result<(), CudaError> {
+        self.stream.wait()
+    }
+
+    /// The labels of `node`, by layer.
+    pub(crate) fn column(&self, node: usize) -> Result<Vec<Node>, BatchError> {
+        let layers = &self.places.layers[..self.shape.layers];
+        layers.iter().map(|span| self.node(span.part(node, 1))).collect()
+    }
+
+    /// The hash of that column.
+    pub(crate) fn leaf(&self, node: usize) -> Result<Node, BatchError> {
+        self.node(self.places.tree_c.part(node, 1))
+    }
+
+    /// The first leaves of tree R last and their parent.
+    pub(crate) fn first_row(&self) -> Result<(Vec<Node>, Node), BatchError> {
+        let tree = self.places.tree_r;
+        let children: Result<_, _> =
+            (0..self.shape.arity).map(|child| self.node(tree.part(child, 1))).collect();
+        Ok((children?, self.node(tree.part(self.shape.nodes, 1))?))
+    }
+
+    fn node(&self, place: Span) -> Result<Node, BatchError> {
+        let mut node = [[0; 32]];
+        let asked = self.stream.download(&mut node, place);
+        let ended = self.stream.wait_for_reports();
+        asked.map_err(BatchError::Device)?;
+        match ended?[REPORT] {
+            None => Ok(node[0]),
+            Some(_) => Err(CudaError::Wrong { what: "made-up data".to_owned() }.into()),
+        }
+    }
+}

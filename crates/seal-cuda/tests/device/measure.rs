@@ -1,0 +1,44 @@
+//! Measurements measure what they say, and notice a device that computes nonsense.
+
+use seal_cuda::measure::{Load, Pipe, kernel_times, pipe_rate, whole_sector};
+use seal_cuda::{BatchError, CudaError, Shape};
+
+use crate::support::{device, open, real, scripted};
+
+const LOAD: Load = Load { shape: Shape { layers: 11, arity: 8, nodes: 64 }, streams: 2 };
+
+#[test]
+fn kernels_and_whole_sectors_are_measured() {
+    let Some(tested) = device("measurements on a device") else { return };
+    let times = kernel_times(&tested.device, LOAD, 2).expect("the device works");
+    assert!(times.columns > 0.0 && times.rows > 0.0 && times.encode > 0.0, "{times:?}");
+    let took = whole_sector(&tested.device, LOAD, 300).expect("the device computes right");
+    assert!(!took.is_zero());
+}
+
+#[test]
+fn every_pipe_of_a_device_is_measured() {
+    if !real() {
+        // A stand-in has no pipe; what is missing is named.
+        let Some((library, _dir)) = scripted("a stand-in's pipe", "") else { return };
+        let device = open(&library).expect("it works");
+        let error = pipe_rate(&device, Pipe::Dfma).expect_err("there is none").to_string();
+        assert!(error.starts_with("cuModuleGetFunction"), "{error}");
+        return;
+    }
+    let Some(tested) = device("the pipes of a device") else { return };
+    for pipe in Pipe::ALL {
+        let rate = pipe_rate(&tested.device, pipe).expect("the device works");
+        assert!((0.5..1024.0).contains(&rate), "{}: {rate} a clock", pipe.name());
+    }
+}
+
+#[test]
+fn a_device_that_computes_nonsense_is_noticed() {
+    let Some((library, _dir)) = scripted("a device that computes nonsense", "spoil 1") else {
+        return;
+    };
+    let device = open(&library).expect("it works");
+    let error = whole_sector(&device, LOAD, 64).expect_err("nonsense");
+    assert!(matches!(error, BatchError::Device(CudaError::Wrong { .. })), "{error}");
+}
