@@ -10,20 +10,26 @@ use seal_runtime::{
     Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
     run_one, serve, serves_stage,
 };
-use seal_trees::{Backend, Cpu, Settings};
+use seal_trees::Settings;
 use seal_types::Stage;
 use seal_wire::ExitCode;
 
 use crate::rates::rates;
-use crate::{LayerCheck, Pc2, start};
+use crate::{LayerCheck, Pc2, gpu, start};
 
 /// What this executor acts on.
 const HONOURED: Honoured = Honoured(&[
     "FIL_PROOFS_ROWS_TO_DISCARD",
-    "FIL_PROOFS_USE_GPU_COLUMN_BUILDER",
-    "FIL_PROOFS_USE_GPU_TREE_BUILDER",
-    "SEAL_GPU",
+    gpu::COLUMN_FLAG,
+    gpu::TREE_FLAG,
+    gpu::COLUMN_CAP,
+    gpu::TREE_CAP,
+    gpu::VISIBLE,
+    gpu::GPU,
 ]);
+
+/// What this build has beyond the usual.
+const FEATURES: &[&str] = if cfg!(feature = "cuda") { &["cuda"] } else { &[] };
 
 const AFTER_HELP: &str = "\
 Without a command, or as `pc2-exec processor pc2`, it serves requests: one JSON object a line on
@@ -39,8 +45,14 @@ sector size of disk space is needed for a time. PC2 can be run again at any mome
 file holds is found out by content, and the data is taken from tree D.
 
 Environment:
-  FIL_PROOFS_USE_GPU_TREE_BUILDER    1: asks for a GPU. This build has none: an error at start,
-  FIL_PROOFS_USE_GPU_COLUMN_BUILDER     unless SEAL_GPU=optional lets the CPU do the work
+  FIL_PROOFS_USE_GPU_TREE_BUILDER    1: trees and replica on a GPU, and columns too unless the
+                                     next one says 0
+  FIL_PROOFS_USE_GPU_COLUMN_BUILDER  1: columns on a GPU
+  FIL_PROOFS_MAX_GPU_COLUMN_BATCH_SIZE, FIL_PROOFS_MAX_GPU_TREE_BATCH_SIZE
+                                     the most columns, and leaves of a tree, at a time on a GPU
+  CUDA_VISIBLE_DEVICES               which GPU, by index or UUID; the first of them is used
+  SEAL_GPU                           optional: where a GPU is asked for and none is usable, the
+                                     CPU does the work; otherwise that is an error at start
   FIL_PROOFS_ROWS_TO_DISCARD         must be 2, the default
   SEAL_FORCE_ISA                     the Poseidon kernel: portable, or one of this processor's
   VC_CG_CPUSET                       cpus to run on, as venus-worker sets them for its processors
@@ -110,7 +122,7 @@ pub fn main() -> ExitCode {
             return ExitCode::Config;
         }
     };
-    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &[("poseidon", kernel.name())]);
+    let version = long_version(env!("CARGO_PKG_VERSION"), FEATURES, &[("poseidon", kernel.name())]);
     let cli: Cli = match parse_command_line(version) {
         Ok(cli) => cli,
         Err(code) => return code,
@@ -121,10 +133,14 @@ pub fn main() -> ExitCode {
         Ok(placed) => placed,
         Err(code) => return code,
     };
-    if let Err(error) = start::check(&environment) {
-        tracing::error!("{error}");
-        return ExitCode::Config;
-    }
+    let wish = start::check_rows(&environment).and_then(|()| gpu::Wish::of(&environment));
+    let backend = match wish.and_then(|wish| gpu::backend(wish.as_ref(), kernel)) {
+        Ok(backend) => backend,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::Config;
+        }
+    };
     if let Some(Command::Rates) = cli.command {
         return print_rates();
     }
@@ -132,8 +148,6 @@ pub fn main() -> ExitCode {
         memory_bytes: cli.serve.memory_mib << 20,
         self_check_samples: cli.serve.check_nodes,
     };
-    // Counts the cpus that this process may use, so after it has been placed.
-    let backend = Arc::new(Cpu::new(kernel));
     tracing::info!(
         device = backend.describe(),
         memory_mib = cli.serve.memory_mib,

@@ -4,6 +4,7 @@
 mod cli;
 mod error;
 mod executor;
+mod gpu;
 mod rates;
 mod recorded;
 mod start;

@@ -71,29 +71,34 @@ impl Worker for Thread {
         self.columns
             .hash_columns(&layers, leaves)
             .map_err(|bad| ComputeError::Label { layer: bad.layer, node: bad.node })?;
-        self.rows_above(leaves, above);
+        rows_above(self.rows, leaves, above);
 
-        let last = layers.len() - 1;
-        encode_into(data, layers[last], replica).map_err(|bad| match bad {
-            BadNode::Data(node) => ComputeError::Data { node },
-            BadNode::Label(node) => ComputeError::Label { layer: last, node },
-        })?;
-        self.rows_above(replica, tree_r);
+        encode_block(data, &layers, replica)?;
+        rows_above(self.rows, replica, tree_r);
         Ok(())
     }
 }
 
-impl Thread {
-    /// The rows above `leaves`, which are hashes or sums.
-    fn rows_above(&self, leaves: &[Node], above: &mut [Node]) {
-        let (mut children, mut rest) = (leaves, above);
-        for length in row_lengths(leaves.len(), self.rows.arity()).skip(1) {
-            let (parents, others) = rest.split_at_mut(length);
-            self.rows
-                .hash_rows(children, parents)
-                .expect("hashes and sums are elements of the field");
-            (children, rest) = (parents, others);
-        }
+/// The replica: data and labels of the last layer, added in the field.
+pub(crate) fn encode_block(
+    data: &[Node],
+    layers: &[&[Node]],
+    replica: &mut [Node],
+) -> Result<(), ComputeError> {
+    let last = layers.len() - 1;
+    encode_into(data, layers[last], replica).map_err(|bad| match bad {
+        BadNode::Data(node) => ComputeError::Data { node },
+        BadNode::Label(node) => ComputeError::Label { layer: last, node },
+    })
+}
+
+/// The rows above `leaves`, which are hashes or sums.
+pub(crate) fn rows_above(hasher: Hasher, leaves: &[Node], above: &mut [Node]) {
+    let (mut children, mut rest) = (leaves, above);
+    for length in row_lengths(leaves.len(), hasher.arity()).skip(1) {
+        let (parents, others) = rest.split_at_mut(length);
+        hasher.hash_rows(children, parents).expect("hashes and sums are elements of the field");
+        (children, rest) = (parents, others);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests over whole sectors: the reference vectors, and PC2 in the face of faults.
 
 mod backend;
+mod gpu;
 mod pc2;
 mod support;
 mod vectors;

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::support::{Sector, Vector, sha256};
 use seal_poseidon::Kernel;
 use seal_trees::{
-    Cpu, Pc2Job, Pc2Paths, Piece, SealedState, Settings, Watch, ZeroLeaves, build_tree_d,
+    Backend, Cpu, Pc2Job, Pc2Paths, Piece, SealedState, Settings, Watch, ZeroLeaves, build_tree_d,
     build_zero_tree_d, check_tree_d, comm_d_of_pieces, pre_commit2,
 };
 use seal_types::{SectorSize, TREE_D, layer_file};
@@ -33,7 +33,13 @@ fn reproduces(name: &str) {
     }
 }
 
-fn reproduces_on(cpu: &Cpu, settings: &Settings, vector: &Vector, sector: &Sector) {
+/// A sector that is as PC1 left it, or was PC2's already, becomes the vector's.
+pub(crate) fn reproduces_on(
+    backend: &dyn Backend,
+    settings: &Settings,
+    vector: &Vector,
+    sector: &Sector,
+) {
     let name = &vector.name;
     // As a worker does before it repeats PC2.
     fs::write(&sector.sealed, vector.staged()).expect("writable");
@@ -42,7 +48,7 @@ fn reproduces_on(cpu: &Cpu, settings: &Settings, vector: &Vector, sector: &Secto
     let digest = |layer| vector.digest_of(&layer_file(layer)).to_owned();
     let layer_digests: Vec<_> = (1..=vector.porep.layers).map(digest).collect();
     let job = Pc2Job { porep: &vector.porep, paths, comm_d, layer_digests: &layer_digests };
-    let (result, report) = pre_commit2(&job, cpu, settings, &QUIET).expect("a sector");
+    let (result, report) = pre_commit2(&job, backend, settings, &QUIET).expect("a sector");
     assert!(report.layers_checked && report.memory_bytes as u64 <= settings.memory_bytes);
 
     assert_eq!(result.sealed_state, SealedState::Unsealed);
@@ -50,12 +56,12 @@ fn reproduces_on(cpu: &Cpu, settings: &Settings, vector: &Vector, sector: &Secto
     assert_eq!(result.comm_r_last.to_string(), vector.reference.comm_r_last, "{name}");
     assert_eq!(result.comm_r.to_string(), vector.reference.comm_r, "{name}");
     let replica = fs::read(&sector.sealed).expect("readable");
-    assert_eq!(sha256(&replica), vector.reference.sealed_sha256, "{name}: replica, {cpu:?}");
+    assert_eq!(sha256(&replica), vector.reference.sealed_sha256, "{name}: replica, {backend:?}");
     let mut names = Vec::new();
     for (file, digest) in &vector.reference.cache_files {
         let found = fs::read(sector.cache.join(file)).expect("readable");
         assert_eq!(found.len() as u64, digest.bytes, "{name}: {file}");
-        assert_eq!(sha256(&found), digest.sha256, "{name}: {file}, {cpu:?}");
+        assert_eq!(sha256(&found), digest.sha256, "{name}: {file}, {backend:?}");
         names.push(file.clone());
     }
     names.push("t_aux".to_owned());
