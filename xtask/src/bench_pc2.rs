@@ -17,6 +17,7 @@ use test_support::vector::file_digest;
 use crate::bench::{
     build_peer, ensure_parents, median, parents, peak_memory, peak_of, stage_data, write_result,
 };
+use crate::bench_gpu::{self, GpuArgs};
 use crate::cargo::{binary, build_binaries, target};
 use crate::out::{say, step};
 
@@ -39,6 +40,8 @@ pub(crate) struct Args {
     /// Force a kernel, as SEAL_FORCE_ISA does.
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
+    #[command(flatten)]
+    gpu: GpuArgs,
 }
 
 /// Modular multiplications of a hash by arity, in the form with sparse matrices.
@@ -62,10 +65,16 @@ struct Run {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(size) = args.gpu.equivalent {
+        return bench_gpu::equivalent(size);
+    }
     let proof = RegisteredProof::find(args.sector_size, ApiVersion::V1_1, Feature::Interactive)
         .with_context(|| format!("sectors of {} have no registered proof", args.sector_size))?;
     ensure!(args.runs > 0, "at least one run");
     build_binaries()?;
+    if args.gpu.gpu {
+        bench_gpu::build_pc2_exec()?;
+    }
     let peer = if args.peer { Some(build_peer()?) } else { None };
     let mut bench = Bench::prepare(proof)?;
     let rates = rates()?;
@@ -169,6 +178,9 @@ impl Bench {
         }
         if let Some(kernel) = &args.kernel {
             command.env("SEAL_FORCE_ISA", kernel);
+        }
+        if args.gpu.gpu {
+            command.env("FIL_PROOFS_USE_GPU_TREE_BUILDER", "1");
         }
         let mut executor = Processor::start(Stage::Pc2, &mut command, Duration::from_secs(30))?;
         let started = Instant::now();

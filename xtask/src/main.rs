@@ -3,9 +3,11 @@
 
 mod bench;
 mod bench_c2;
+mod bench_gpu;
 mod bench_pc1;
 mod bench_pc2;
 mod cargo;
+mod cuda_toolkit;
 mod out;
 mod seal;
 mod sector;
@@ -32,6 +34,12 @@ enum Command {
     BenchPc2(bench_pc2::Args),
     /// Measure C2 of a captured task, if wanted against the published crates in the same run.
     BenchC2(bench_c2::Args),
+    /// Install nvcc into the target directory, from Python packages.
+    CudaToolkit(cuda_toolkit::ToolkitArgs),
+    /// Compile the CUDA kernels and print registers, stack and spills of each; fails on spills.
+    CudaReport(cuda_toolkit::ReportArgs),
+    /// Gather tests and benchmark for a machine with a GPU and without Rust.
+    GpuCheck(bench_gpu::CheckArgs),
     /// Check placement on an emulated machine with two NUMA nodes; needs QEMU.
     VmTest(vm_test::Args),
     /// Check the structure only: layers, unsafe code, documents.
@@ -45,6 +53,9 @@ fn main() -> ExitCode {
         Command::BenchPc1(args) => bench_pc1::run(&args),
         Command::BenchPc2(args) => bench_pc2::run(&args),
         Command::BenchC2(args) => bench_c2::run(&args),
+        Command::CudaToolkit(args) => cuda_toolkit::install(&args),
+        Command::CudaReport(args) => cuda_toolkit::report(&args),
+        Command::GpuCheck(args) => bench_gpu::check_bundle(&args),
         Command::VmTest(args) => vm_test::run(&args),
         Command::Tidy => tidy::run(),
     };

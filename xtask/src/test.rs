@@ -7,6 +7,7 @@ use anyhow::Result;
 use seal_types::SectorSize;
 
 use crate::cargo::{build_all_targets, cargo, ensure_test_params, target};
+use crate::cuda_toolkit;
 use crate::out::{say, step};
 use crate::tidy;
 
@@ -40,8 +41,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         environment.push(("SEAL_TEST_SLOW", &yes));
     }
     let tested = cargo(&["test", "--release", "--workspace"], &environment);
-    report_skipped(&std::fs::read_to_string(&skip_log)?);
+    let mut skipped = std::fs::read_to_string(&skip_log)?;
+    let kernels = if cuda_toolkit::has_nvcc() {
+        cuda_toolkit::report(&cuda_toolkit::ReportArgs::default())
+    } else {
+        skipped
+            .push_str("CUDA kernels, compiled: no nvcc (`cargo xtask cuda-toolkit` installs it)\n");
+        Ok(())
+    };
+    report_skipped(&skipped);
     tested?;
+    kernels?;
     say(&format!("all checks passed in {:.0} s", started.elapsed().as_secs_f64()));
     Ok(())
 }

@@ -133,6 +133,9 @@ pub fn main() -> ExitCode {
         Ok(placed) => placed,
         Err(code) => return code,
     };
+    if let Some(Command::Rates) = cli.command {
+        return print_rates();
+    }
     let wish = start::check_rows(&environment).and_then(|()| gpu::Wish::of(&environment));
     let backend = match wish.and_then(|wish| gpu::backend(wish.as_ref(), kernel)) {
         Ok(backend) => backend,
@@ -141,9 +144,6 @@ pub fn main() -> ExitCode {
             return ExitCode::Config;
         }
     };
-    if let Some(Command::Rates) = cli.command {
-        return print_rates();
-    }
     let settings = Settings {
         memory_bytes: cli.serve.memory_mib << 20,
         self_check_samples: cli.serve.check_nodes,

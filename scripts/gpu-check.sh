@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Checks and measures the CUDA kernels on a machine that has an NVIDIA GPU and its driver; nothing
+# else is needed. `cargo xtask gpu-check` puts this script beside the two binaries that it runs.
+#
+#   ./gpu-check.sh [RESULTS]     results go to the directory RESULTS (./results)
+#
+# In this order, and it goes on after a failure so that one run tells all there is to tell:
+#   1. the device and its clocks
+#   2. the multiplier pipe: IMAD, IMAD.WIDE and DFMA a clock and multiprocessor
+#   3. correctness of every kernel against the processor, on random and extreme inputs
+#   4. the kernels by themselves, and the work of a 32 GiB sector on data made on the device, for
+#      batches of two sizes and two numbers of batches in flight
+#
+# It is 0 if everything was right. A GPU is chosen by CUDA_VISIBLE_DEVICES, by index or UUID.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+results=${1:-./results}
+mkdir -p "$results" || exit 1
+failed=0
+
+step() {
+    name=$1
+    shift
+    echo
+    echo "==> $name"
+    if "$@" > "$results/$name.log" 2>&1; then
+        cat "$results/$name.log"
+    else
+        code=$?
+        cat "$results/$name.log"
+        echo "==> $name FAILED with $code"
+        failed=1
+    fi
+}
+
+if command -v nvidia-smi > /dev/null; then
+    step device nvidia-smi --query-gpu=index,name,uuid,driver_version,memory.total,clocks.max.sm,power.limit --format=csv
+else
+    echo "nvidia-smi is not here; the driver is asked directly"
+fi
+
+step pipes "$here/gpu-bench" --pipes-only --json "$results/pipes.json"
+
+# One at a time: each test has the device for itself, and the first failure is easy to read.
+step correctness env SEAL_TEST_CUDA=device "$here/device-tests" --test-threads 1
+
+step sector "$here/gpu-bench" --no-pipes --json "$results/sector.json"
+step sector-8-in-flight "$here/gpu-bench" --no-pipes --streams 8 --json "$results/sector-8-in-flight.json"
+step sector-large-batches "$here/gpu-bench" --no-pipes --batch 2097152 --json "$results/sector-large-batches.json"
+
+echo
+if [ "$failed" = 0 ]; then
+    echo "everything was right; results are in $results"
+else
+    echo "something failed; results are in $results"
+fi
+exit "$failed"

@@ -1,0 +1,126 @@
+//! What `cargo xtask bench-pc2 --gpu` does with a GPU, and `cargo xtask gpu-check`, which gathers
+//! what a machine with a GPU and without Rust needs to be checked and measured.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use seal_types::{NODE_SIZE, SectorSize};
+use serde_json::{Value, json};
+
+use crate::bench::write_result;
+use crate::cargo::{cargo, root, target};
+use crate::out::{say, step};
+
+/// The flags of `bench-pc2` that are about GPUs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct GpuArgs {
+    /// Compute on the first GPU. Builds with the feature cuda, so nvcc is needed.
+    #[arg(long)]
+    pub(crate) gpu: bool,
+    /// Only the GPU's work of a sector of this size, on data that is made on the GPU: neither disk
+    /// nor layers are needed.
+    #[arg(long, value_name = "SIZE", requires = "gpu")]
+    pub(crate) equivalent: Option<SectorSize>,
+}
+
+/// Options of `gpu-check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// Where to gather the files; default: gpu-check in the target directory.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// The most that the files may take together, so that they travel easily.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// Builds pc2-exec with kernels.
+pub(crate) fn build_pc2_exec() -> Result<()> {
+    cargo(&["build", "--release", "--package", "pc2-exec", "--features", "cuda"], &[])
+}
+
+/// Runs the GPU's work of a sector and keeps the figures.
+pub(crate) fn equivalent(size: SectorSize) -> Result<()> {
+    let bench = build(&["build", "--release", "--example", "gpu_bench"], "gpu_bench")?;
+    step(&format!("the GPU's work of a sector of {size}"));
+    let json = target().join("gpu-bench.json");
+    let nodes = size.bytes() / NODE_SIZE as u64;
+    let status = Command::new(&bench)
+        .args(["--nodes", &nodes.to_string(), "--json"])
+        .arg(&json)
+        .status()
+        .with_context(|| format!("cannot start {}", bench.display()))?;
+    ensure!(status.success(), "the measurement failed: {status}");
+    let figures: Value = serde_json::from_slice(&fs::read(&json)?)?;
+    write_result(&format!("pc2-gpu-{size}"), json!({ "result": figures }))
+}
+
+/// Gathers the test binary, the benchmark and the script.
+pub(crate) fn check_bundle(args: &CheckArgs) -> Result<()> {
+    let dir = args.out.clone().unwrap_or_else(|| target().join("gpu-check"));
+    let tests = build(&["test", "--release", "--no-run", "--test", "device"], "device")?;
+    let bench = build(&["build", "--release", "--example", "gpu_bench"], "gpu_bench")?;
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let mut bytes = 0;
+    for (from, name) in [
+        (tests, "device-tests"),
+        (bench, "gpu-bench"),
+        (root().join("scripts/gpu-check.sh"), "gpu-check.sh"),
+    ] {
+        let to = dir.join(name);
+        if name.ends_with(".sh") {
+            fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+        } else {
+            strip(&from, &to)?;
+        }
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
+        bytes += fs::metadata(&to)?.len();
+    }
+    ensure!(
+        bytes <= MOST_BYTES,
+        "the files in {} take {} MiB, more than {} MiB",
+        dir.display(),
+        bytes >> 20,
+        MOST_BYTES >> 20
+    );
+    say(&format!(
+        "{} MiB in {}; on a machine with an NVIDIA driver, run ./gpu-check.sh there",
+        bytes.div_ceil(1 << 20),
+        dir.display()
+    ));
+    Ok(())
+}
+
+/// Copies a binary without its symbols, where there is a `strip`.
+fn strip(from: &Path, to: &Path) -> Result<()> {
+    let stripped = Command::new("strip").arg("-o").arg(to).arg(from).status();
+    if !stripped.is_ok_and(|status| status.success()) {
+        fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    Ok(())
+}
+
+/// Builds a target of seal-cuda with its kernels and returns the path of its binary.
+fn build(arguments: &[&str], name: &str) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    step(&format!("cargo {} --package seal-cuda --features cuda", arguments.join(" ")));
+    let output = Command::new(cargo)
+        .current_dir(root())
+        .args(arguments)
+        .args(["--package", "seal-cuda", "--features", "cuda"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot start cargo")?;
+    ensure!(output.status.success(), "{name} of seal-cuda cannot be built");
+    let messages = String::from_utf8(output.stdout).context("cargo's messages are UTF-8")?;
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo names no binary for {name}"))
+}
