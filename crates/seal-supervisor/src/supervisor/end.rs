@@ -46,7 +46,8 @@ impl Supervisor {
         }
     }
 
-    /// After the end of the input: ends when everything is answered or nobody reads answers.
+    /// After the end of the input: ends as `drain` says. With `task`, what was asked for is finished
+    /// first, also what has not started yet, as long as somebody reads the answers.
     pub(super) fn end_when_drained(&mut self, now: Instant) {
         if self.input_open || !self.announced || self.end.is_some() {
             return;
@@ -57,6 +58,8 @@ impl Supervisor {
         } else if !self.outlet.has_reader() {
             tracing::error!("nobody reads answers any more");
             self.drain(ExitCode::ParentGone, "the parent is gone");
+        } else if self.drain != Drain::Task {
+            self.drain(ExitCode::Success, "the input ended");
         }
     }
 

@@ -76,7 +76,8 @@ fn half_a_line_at_the_end_of_input_is_answered_or_ignored() {
 #[test]
 fn a_last_request_without_a_line_end_is_done() {
     let scene = Scene::new();
-    let mut supervisor = scene.start("pc2", &executor("pc2", &[], ""));
+    let config = format!("[supervisor]\ndrain = 'task'\n{}", executor("pc2", &[], ""));
+    let mut supervisor = scene.start("pc2", &config);
     supervisor.send_raw(br#"{"id":4,"task":[{"answer":4}]}"#);
     supervisor.end_input();
     assert_eq!(supervisor.output(4), 4);

@@ -134,7 +134,8 @@ fn a_task_that_waits_to_be_sent_again_is_answered_when_the_supervisor_ends() {
 fn a_task_sent_again_after_the_end_of_the_input_is_still_answered() {
     let scene = Scene::new();
     let starts = scene.text("starts");
-    let mut supervisor = scene.start("pc1", &executor("pc1", &["--starts", &starts], ""));
+    let one = executor("pc1", &["--starts", &starts], "");
+    let mut supervisor = scene.start("pc1", &format!("[supervisor]\ndrain = 'task'\n{one}"));
     let log = json!({"log": [scene.path("runs"), "run"]});
     supervisor.send(1, json!([log, {"await": scene.path("go")}, {"answer": "done"}]));
     await_runs(&scene, 1);

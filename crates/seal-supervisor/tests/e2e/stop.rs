@@ -9,10 +9,33 @@ fn pid_of_executor(supervisor: &mut Supervisor) -> i64 {
     supervisor.ask(1000, json!(["describe"]))["pid"].as_i64().expect("a pid")
 }
 
+/// One executor; what was asked for is finished at the end.
+fn finishing() -> String {
+    format!("[supervisor]\ndrain = 'task'\n{}", executor("pc1", &[], "concurrent = 1"))
+}
+
 #[test]
-fn what_was_asked_for_is_finished_after_the_end_of_input() {
+fn at_the_end_of_input_running_tasks_are_stopped_and_waiting_ones_cancelled() {
     let scene = Scene::new();
     let mut supervisor = scene.start("pc1", &executor("pc1", &[], "concurrent = 1"));
+    let pid = pid_of_executor(&mut supervisor);
+    supervisor.send(1, json!([{"touch": scene.path("1")}, {"await": scene.path("never")}]));
+    supervisor.send(2, json!([{"answer": 2}]));
+    scene.await_file("1");
+    supervisor.end_input();
+    let mut errors = [supervisor.answer(), supervisor.answer()];
+    errors.sort_by_key(|(id, _)| *id);
+    for ((id, error), expected) in errors.into_iter().zip([1, 2]) {
+        assert_eq!((id, error), (expected, Err("[cancelled] the input ended".to_owned())));
+    }
+    assert_eq!(supervisor.wait(), 0);
+    assert!(!is_alive(pid));
+}
+
+#[test]
+fn what_was_asked_for_is_finished_after_the_end_of_input_with_drain_task() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc1", &finishing());
     let pid = pid_of_executor(&mut supervisor);
     supervisor.send(1, json!([{"await": scene.path("go")}, {"answer": 1}]));
     supervisor.send(2, json!([{"answer": 2}]));
@@ -28,7 +51,7 @@ fn what_was_asked_for_is_finished_after_the_end_of_input() {
 #[test]
 fn an_executor_that_dies_after_the_end_of_input_is_replaced_for_what_waits() {
     let scene = Scene::new();
-    let mut supervisor = scene.start("pc1", &executor("pc1", &[], "concurrent = 1"));
+    let mut supervisor = scene.start("pc1", &finishing());
     supervisor.send(1, json!([{"await": scene.path("go")}, {"exit": 1}]));
     supervisor.send(2, json!([{"answer": 2}]));
     supervisor.end_input();
