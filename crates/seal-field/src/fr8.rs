@@ -6,7 +6,7 @@
 //!
 //! Two freedoms make the arithmetic cheap.
 //!
-//! *Numbers are not kept below the modulus r but below 2^257*; only storing makes them canonical.
+//! *Numbers are not kept below the modulus r but below 2^258*; only storing makes them canonical.
 //!
 //! *Bits above the 52nd of a limb are garbage*: the multiplier ignores them, so carrying into the
 //! next limb need not clear them. An [`Fr8`] is therefore only multiplied, never added; what has
@@ -26,28 +26,33 @@
 )]
 
 use std::arch::x86_64::{
-    __m512i, _mm512_add_epi64, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_set1_epi64,
-    _mm512_setzero_si512, _mm512_srli_epi64,
+    __m512i, _mm512_add_epi64, _mm512_and_si512, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,
+    _mm512_set1_epi64, _mm512_setzero_si512, _mm512_srli_epi64,
 };
+use std::hint::black_box;
 
-use crate::limbs::{CLEARING, FOLD, LIMB_BITS, LIMBS, Limbs, MASK, MODULUS};
+use crate::limbs::{CLEARING, FOLDS, LIMB_BITS, LIMBS, Limbs, MASK, MODULUS};
 
 mod nodes;
+#[cfg(test)]
+mod tests;
 
 pub use nodes::{LANES, Words, load};
 
 /// Columns of a sum of products.
 const COLUMNS: usize = 2 * LIMBS;
 
-/// Eight numbers below 2^257, in limbs whose bits above the 52nd are garbage.
+/// Eight numbers below 2^258, or the sum of two such, in limbs whose bits above the 52nd are
+/// garbage.
 #[derive(Clone, Copy, Debug)]
 pub struct Fr8(pub(crate) [__m512i; LIMBS]);
 
 /// Sums of products of elements, in columns of 52 bits that overlap.
 ///
 /// Each addition adds less than 10 * 2^52 to a column, so 200 are far from 2^64. A reduced sum has
-/// to stay below 2^257: that allows 19 products with constants below r, of which each product of
-/// two numbers that are only below 2^257 takes the place of 5.
+/// to stay below 2^258, which is 8.8 r, and a reduction adds 2 r: that allows 27 products with
+/// constants below r, of which a product with the sum of two elements takes the place of 2, and a
+/// product of two numbers that are only below 2^258 that of 9.
 #[derive(Clone, Copy, Debug)]
 pub struct Products([__m512i; COLUMNS]);
 
@@ -71,8 +76,15 @@ fn carry(column: __m512i) -> __m512i {
     _mm512_srli_epi64::<LIMB_BITS>(column)
 }
 
+/// A limb without its garbage.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn limb(limb: __m512i) -> __m512i {
+    _mm512_and_si512(limb, lanes(MASK))
+}
+
 impl Fr8 {
-    /// The same number, which has to be below 2^257, in all lanes.
+    /// The same number, which has to be below 2^258, in all lanes.
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub fn same(limbs: &Limbs) -> Self {
@@ -114,11 +126,18 @@ impl Fr8 {
         Products(columns).reduce()
     }
 
-    /// The fifth power, divided by 2^780.
+    /// The sum, which has to be below 2^260.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    pub fn quintic(&self) -> Self {
-        self.square().square().times(self)
+    #[target_feature(enable = "avx512f")]
+    pub fn plus(&self, other: &Self) -> Self {
+        let mut limbs = self.0;
+        for i in 0..LIMBS {
+            limbs[i] = _mm512_add_epi64(limb(self.0[i]), limb(other.0[i]));
+            if i > 0 {
+                limbs[i] = _mm512_add_epi64(limbs[i], carry(limbs[i - 1]));
+            }
+        }
+        Self(limbs)
     }
 }
 
@@ -155,18 +174,55 @@ impl Products {
         }
     }
 
+    /// The sum of both.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub fn plus(&self, other: &Self) -> Self {
+        let mut columns = self.0;
+        for (column, other) in columns.iter_mut().zip(other.0) {
+            *column = _mm512_add_epi64(*column, other);
+        }
+        Self(columns)
+    }
+
+    /// Adds to each sum the product of `element` and its constant.
+    ///
+    /// A sum alone has to wait for its middle columns, to which a product adds nine times; two
+    /// keep the multipliers busy.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub fn add_to_each<const SUMS: usize>(
+        sums: &mut [Self; SUMS],
+        Fr8(element): &Fr8,
+        constants: [&Limbs; SUMS],
+    ) {
+        for j in 0..LIMBS {
+            for i in 0..LIMBS {
+                for (Self(columns), constant) in sums.iter_mut().zip(constants) {
+                    let limb = lanes(constant[j]);
+                    columns[i + j] = _mm512_madd52lo_epu64(columns[i + j], element[i], limb);
+                    columns[i + j + 1] =
+                        _mm512_madd52hi_epu64(columns[i + j + 1], element[i], limb);
+                }
+            }
+        }
+    }
+
     /// The sum divided by 2^260: less than `sum / 2^260 + 2r`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub fn reduce(self) -> Fr8 {
         let mut columns = self.0;
+        // Three limbs go to the same place, so that they do not wait for each other. The result
+        // is less than 2^52 * r more for it at this place, which is nothing two limbs up.
         for i in 0..LIMBS - 1 {
             let limb = columns[i];
             columns[i + 1] = _mm512_add_epi64(columns[i + 1], carry(limb));
+            let up = if i < 3 { 3 - i } else { 1 };
             for j in 0..LIMBS {
-                let fold = lanes(FOLD[j]);
-                columns[i + j + 1] = _mm512_madd52lo_epu64(columns[i + j + 1], limb, fold);
-                columns[i + j + 2] = _mm512_madd52hi_epu64(columns[i + j + 2], limb, fold);
+                let (fold, column) = (lanes(FOLDS[up][j]), i + up + j);
+                columns[column] = _mm512_madd52lo_epu64(columns[column], limb, fold);
+                columns[column + 1] = _mm512_madd52hi_epu64(columns[column + 1], limb, fold);
             }
         }
         let [.., a, b, c, d, e, f] = columns;
@@ -175,16 +231,11 @@ impl Products {
 }
 
 impl SmallProducts {
-    /// A sum that begins with `limbs`, which is not multiplied by anything: to have a constant in
-    /// the result, give it times 2^52.
+    /// The empty sum.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub fn from(limbs: &Limbs) -> Self {
-        let mut columns = [_mm512_setzero_si512(); LIMBS + 1];
-        for (column, limb) in columns.iter_mut().zip(limbs) {
-            *column = lanes(*limb);
-        }
-        Self(columns)
+    pub fn zero() -> Self {
+        Self([_mm512_setzero_si512(); LIMBS + 1])
     }
 
     /// Adds `element * number`, of which the lower 52 bits count.
@@ -198,12 +249,49 @@ impl SmallProducts {
         }
     }
 
+    /// Adds to each sum the product of `element` and its number, of which the lower 52 bits count.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    pub fn add_to_each<const SUMS: usize>(
+        sums: &mut [Self; SUMS],
+        Fr8(element): &Fr8,
+        numbers: [u64; SUMS],
+    ) {
+        for (i, limb) in element.iter().enumerate() {
+            for (Self(columns), number) in sums.iter_mut().zip(numbers) {
+                let number = lanes(number);
+                columns[i] = _mm512_madd52lo_epu64(columns[i], *limb, number);
+                columns[i + 1] = _mm512_madd52hi_epu64(columns[i + 1], *limb, number);
+            }
+        }
+    }
+
     /// The sum divided by 2^52: less than `sum / 2^52 + r`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     pub fn reduce(self) -> Fr8 {
         reduce_last(self.0)
     }
+}
+
+/// Sums of multiply-adds and nothing else, for measuring how many a core does. Returns how many
+/// there were.
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(crate) fn sum_of_multiply_adds(count: u32) -> u32 {
+    let factor = lanes(black_box(3));
+    // More than latency times multipliers, so that none waits for another.
+    let mut sums = [factor; 16];
+    let turns = count / 32;
+    for _ in 0..turns {
+        for sum in &mut sums {
+            *sum = _mm512_madd52lo_epu64(*sum, factor, factor);
+        }
+        for sum in &mut sums {
+            *sum = _mm512_madd52hi_epu64(*sum, factor, factor);
+        }
+    }
+    black_box(&sums);
+    turns * 32
 }
 
 /// Clears the lowest limb by adding a multiple of the modulus itself, so that the result is small,

@@ -22,6 +22,8 @@ mod ifma;
 mod limbs;
 pub mod ntt;
 mod pages;
+#[cfg(target_arch = "x86_64")]
+pub mod rate;
 
 pub use ifma::Ifma;
 pub use limbs::{LIMB_BITS, LIMBS, Limbs, limbs_of_bytes, limbs_of_words};

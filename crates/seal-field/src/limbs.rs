@@ -23,25 +23,35 @@ pub(crate) const MODULUS: Limbs = limbs_of_words(MODULUS_WORDS);
 /// r is 1 - 2^32 modulo 2^64, whose inverse is 1 + 2^32.
 pub(crate) const CLEARING: u64 = (1 << LIMB_BITS) - (1 + (1 << 32));
 
-/// `(1 + r * CLEARING) / 2^52`.
-///
-/// `r * CLEARING` is -1 modulo 2^52, so a limb is itself how often that has to be added to clear
-/// it: adding `limb * r * CLEARING` is taking the limb away and adding `limb * FOLD` one limb up.
-pub(crate) const FOLD: Limbs = {
-    let mut folded = [0; LIMBS];
-    let mut carry = 1_u128;
+/// `FOLDS[n]` is `2^(-52 n)` modulo r: a limb that is taken away may be given back, times this, `n`
+/// limbs further up.
+pub(crate) const FOLDS: [Limbs; 4] = {
+    let mut folds = [[1, 0, 0, 0, 0]; 4];
+    let mut n = 1;
+    while n < folds.len() {
+        folds[n] = divided(folds[n - 1]);
+        n += 1;
+    }
+    folds
+};
+
+/// A number below r divided by 2^52 modulo r.
+const fn divided(number: Limbs) -> Limbs {
+    let times = number[0].wrapping_mul(CLEARING) & MASK;
+    let mut quotient = [0; LIMBS];
+    let mut carry = 0_u128;
     let mut i = 0;
     while i < LIMBS {
-        carry += MODULUS[i] as u128 * CLEARING as u128;
+        carry += number[i] as u128 + MODULUS[i] as u128 * times as u128;
         if i > 0 {
-            folded[i - 1] = carry as u64 & MASK;
+            quotient[i - 1] = carry as u64 & MASK;
         }
         carry >>= LIMB_BITS;
         i += 1;
     }
-    folded[LIMBS - 1] = carry as u64;
-    folded
-};
+    quotient[LIMBS - 1] = carry as u64;
+    quotient
+}
 
 /// The limbs of a number of 256 bits in words of 64, the lowest first.
 pub const fn limbs_of_words(words: [u64; 4]) -> Limbs {
@@ -67,6 +77,8 @@ pub fn limbs_of_bytes(bytes: &[u8; 32]) -> Limbs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use blstrs::Scalar as Fr;
+    use ff::Field;
 
     #[test]
     fn limbs_are_the_bits_in_order() {
@@ -85,16 +97,16 @@ mod tests {
     }
 
     #[test]
-    fn folding_adds_a_multiple_of_the_modulus() {
-        // r * CLEARING is FOLD * 2^52 - 1, whose limbs are all bits, FOLD[0] - 1 and the rest of FOLD.
-        let mut carry = 0_u128;
-        for i in 0..=LIMBS {
-            let modulus = MODULUS.get(i).copied().unwrap_or(0);
-            carry += u128::from(modulus) * u128::from(CLEARING);
-            let limb = if i == 0 { MASK } else { FOLD[i - 1] - u64::from(i == 1) };
-            assert_eq!(carry as u64 & MASK, limb, "limb {i}");
-            carry >>= LIMB_BITS;
+    fn a_fold_times_its_power_of_two_is_one() {
+        let number = |limbs: &Limbs| {
+            limbs.iter().rev().fold(Fr::ZERO, |sum, limb| sum * Fr::from(1 << 52) + Fr::from(*limb))
+        };
+        let mut power = Fr::ONE;
+        for fold in FOLDS {
+            assert_eq!(number(&fold) * power, Fr::ONE);
+            assert_eq!(number(&MODULUS), Fr::ZERO);
+            assert!(fold.iter().rev().lt(MODULUS.iter().rev()), "below the modulus");
+            power *= Fr::from(1 << 52);
         }
-        assert_eq!(carry, 0);
     }
 }

@@ -1,8 +1,6 @@
 //! Many hashes at a time: the rows of a tree and the columns of a sector.
 
 use ff::Field;
-#[cfg(target_arch = "x86_64")]
-use seal_field::{Ifma, fr8::LANES};
 
 #[cfg(target_arch = "x86_64")]
 use crate::ifma;
@@ -67,7 +65,7 @@ impl Hasher {
             #[cfg(target_arch = "x86_64")]
             Isa::Ifma(proof) => {
                 let node = |i: usize, element: usize| &children[i * arity + element];
-                if self.in_lanes(proof, node, parents) {
+                if ifma::hash(proof, self.poseidon, node, parents) {
                     return Ok(());
                 }
                 let index = children.iter().position(|child| element_from_bytes(child).is_none());
@@ -97,7 +95,8 @@ impl Hasher {
             Isa::Portable => self.columns_one_by_one(layers, hashes),
             #[cfg(target_arch = "x86_64")]
             Isa::Ifma(proof) => {
-                if self.in_lanes(proof, |node, layer: usize| &layers[layer][node], hashes) {
+                let label = |node: usize, layer: usize| &layers[layer][node];
+                if ifma::hash(proof, self.poseidon, label, hashes) {
                     return Ok(());
                 }
                 let labels = (0..hashes.len())
@@ -108,41 +107,6 @@ impl Hasher {
                 Err({ labels }.find(bad).expect("a label is not canonical"))
             }
         }
-    }
-
-    /// Hashes eight preimages at a time, whose elements `node` finds by hash and element. Tells
-    /// whether all are canonical.
-    #[cfg(target_arch = "x86_64")]
-    fn in_lanes<'a>(
-        self,
-        proof: Ifma,
-        node: impl Fn(usize, usize) -> &'a [u8; 32],
-        hashes: &mut [[u8; 32]],
-    ) -> bool {
-        let last = hashes.len().saturating_sub(1);
-        let mut preimages = [[&[0; 32]; LANES]; MAX_ARITY];
-        let preimages = &mut preimages[..self.arity()];
-        for (batch, hashes) in hashes.chunks_mut(LANES).enumerate() {
-            for (element, nodes) in preimages.iter_mut().enumerate() {
-                for (lane, place) in nodes.iter_mut().enumerate() {
-                    // Lanes that are left over repeat the last hash.
-                    *place = node((batch * LANES + lane).min(last), element);
-                }
-            }
-            let done = match <&mut [[u8; 32]; LANES]>::try_from(&mut *hashes).ok() {
-                Some(all) => ifma::hash(proof, self.poseidon, preimages, all),
-                None => {
-                    let mut all = [[0; 32]; LANES];
-                    let done = ifma::hash(proof, self.poseidon, preimages, &mut all);
-                    hashes.copy_from_slice(&all[..hashes.len()]);
-                    done
-                }
-            };
-            if !done {
-                return false;
-            }
-        }
-        true
     }
 
     fn rows_one_by_one(
