@@ -1,6 +1,6 @@
 //! The end: of the input, of the parent, by signals.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use seal_config::Drain;
@@ -8,6 +8,9 @@ use seal_wire::{ErrorCode, ExitCode};
 
 use super::{End, Supervisor};
 use crate::place::{Place, State};
+
+/// How long after the end of the input it is known whether somebody still reads answers.
+const PARENT_DIES_WITHIN: Duration = Duration::from_millis(200);
 
 impl Supervisor {
     pub(super) fn signalled(&mut self, signal: Signal) {
@@ -59,7 +62,13 @@ impl Supervisor {
             tracing::error!("nobody reads answers any more");
             self.drain(ExitCode::ParentGone, "the parent is gone");
         } else if self.drain != Drain::Task {
-            self.drain(ExitCode::Success, "the input ended");
+            // A parent that dies closes one thing after the other: see first whether it is gone.
+            let at = self.input_ended.unwrap_or(now) + PARENT_DIES_WITHIN;
+            if now >= at {
+                self.drain(ExitCode::Success, "the input ended");
+            } else {
+                self.look_at = Some(self.look_at.map_or(at, |other| other.min(at)));
+            }
         }
     }
 

@@ -121,6 +121,7 @@ pub fn serve(
         announced: false,
         announce_by: now + timing.ready_within,
         input_open: true,
+        input_ended: None,
         look_at: None,
         end: None,
         board,
@@ -179,6 +180,7 @@ struct Supervisor {
     announced: bool,
     announce_by: Instant,
     input_open: bool,
+    input_ended: Option<Instant>,
     /// When to look again at limits, locks or the parent, about which no event comes.
     look_at: Option<Instant>,
     /// Set when the supervisor ends.
@@ -250,6 +252,7 @@ impl Supervisor {
                     None => tracing::info!(unanswered = self.outstanding.len(), "input ended"),
                 }
                 self.input_open = false;
+                self.input_ended = Some(Instant::now());
             }
             Event::OutputGone(error) => {
                 tracing::error!(%error, "the parent does not take answers any more");

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant, SystemTime};
 
+use seal_config::Drain;
 use seal_limits::{Needs, Resource, in_order_of_load};
 use seal_wire::{ErrorCode, Line};
 
@@ -40,9 +41,15 @@ impl Supervisor {
         }
     }
 
+    /// Whether no task is started any more.
+    fn starts_nothing(&self) -> bool {
+        self.end.is_some() || (!self.input_open && self.drain != Drain::Task)
+    }
+
     fn start_unlimited(&mut self, now: Instant) {
         while !self.queue.is_empty() {
-            let openings = openings(&self.places, &self.queue, self.end.is_some(), &self.limits);
+            let ends = self.starts_nothing();
+            let openings = openings(&self.places, &self.queue, ends, &self.limits);
             let Some(place) = openings.order.first() else { return };
             let place = &mut self.places[*place];
             hand_over(place, &mut self.queue, Held::default(), self.retry, now);
@@ -51,8 +58,8 @@ impl Supervisor {
 
     fn start_limited(&mut self, now: Instant) {
         // The round borrows the limits, and hands over what they let start.
-        let Self { limits, places, queue, end, retry, stage, .. } = self;
-        let ends = end.is_some();
+        let ends = self.starts_nothing();
+        let Self { limits, places, queue, retry, stage, .. } = self;
         let counts = limits.counts().clone();
         let until = limits.round(|round| {
             loop {

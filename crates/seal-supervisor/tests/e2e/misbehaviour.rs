@@ -25,7 +25,7 @@ fn error(supervisor: &mut Supervisor, id: u64, steps: Value) -> String {
 }
 
 fn one(args: &[&str]) -> String {
-    executor("pc2", args, "concurrent = 1\nstable_wait = '2s'")
+    executor("pc2", args, "concurrent = 1\nstable_wait = '60s'")
 }
 
 #[test]
@@ -49,12 +49,14 @@ fn is_ready_too_late_at_a_restart() {
     let scene = Scene::new();
     let (starts, ready) = (scene.text("starts"), scene.text("ready"));
     scene.touch("ready");
-    let mut supervisor = scene.start("pc2", &one(&["--starts", &starts, "--ready-if", &ready]));
+    let args = ["--starts", &starts, "--ready-if", &ready];
+    let one = executor("pc2", &args, "concurrent = 1\nstable_wait = '4s'");
+    let mut supervisor = scene.start("pc2", &one);
     fs::remove_file(scene.path("ready")).expect("there");
     supervisor.send(1, json!([{"exit": 5}]));
     supervisor.send(2, json!([{"answer": 2}]));
     assert!(supervisor.error(1).contains("exited with code 5"));
-    supervisor.await_log("it was not ready within 2s", 1);
+    supervisor.await_log("it was not ready within 4s", 1);
     supervisor.assert_no_line();
     scene.touch("ready");
     assert_eq!(supervisor.output(2), 2);
@@ -64,13 +66,13 @@ fn is_ready_too_late_at_a_restart() {
 #[test]
 fn hangs_beyond_its_deadline() {
     let scene = Scene::new();
-    let own = "[supervisor.pc2]\ndeadline = '300ms'\nretry = 5\ngrace = '200ms'\n";
+    let own = "[supervisor.pc2]\ndeadline = '2s'\nretry = 5\ngrace = '200ms'\n";
     let mut supervisor =
         scene.start("pc2", &format!("{own}{}", one(&["--ignore-sigterm", "--stay"])));
     let log = json!({"log": [scene.path("runs"), "run"]});
     let error = error(&mut supervisor, 1, json!([log, {"await": scene.path("never")}]));
     assert!(error.starts_with("[executor-died]"), "{error}");
-    let why = "because request 1 ran longer than the deadline of 300ms";
+    let why = "because request 1 ran longer than the deadline of 2s";
     assert!(error.contains("signal 9 (SIGKILL)") && error.contains(why), "{error}");
     assert_eq!(scene.lines("runs").len(), 1, "it would not be quicker the next time");
     supervisor.finish();
@@ -79,25 +81,25 @@ fn hangs_beyond_its_deadline() {
 #[test]
 fn makes_no_progress() {
     let scene = Scene::new();
-    let own = "[supervisor.pc2]\nno_progress = '500ms'\nretry = 1\n";
+    let own = "[supervisor.pc2]\nno_progress = '2s'\nretry = 1\n";
     let mut supervisor = scene.start("pc2", &format!("{own}{}", one(&[])));
     // As long as it tells progress it may take its time.
     let tell = |done: u64| json!({"progress": ["layer 1 of 2", done, 9]});
     let mut steps = Vec::new();
-    for done in 0..5 {
-        steps.extend([tell(done), json!({"work_ms": 200})]);
+    for done in 0..12 {
+        steps.extend([tell(done), json!({"work_ms": 250})]);
     }
     steps.push(json!({"answer": "slow"}));
     assert_eq!(outcome(&mut supervisor, 1, steps.into()), Ok("slow".into()));
     // The same figure again and again is none.
     let log = json!({"log": [scene.path("runs"), "run"]});
     let mut steps = vec![log];
-    for _ in 0..20 {
-        steps.extend([tell(7), json!({"work_ms": 100})]);
+    for _ in 0..40 {
+        steps.extend([tell(7), json!({"work_ms": 250})]);
     }
     steps.push(json!({"answer": "too late"}));
     let error = error(&mut supervisor, 2, steps.into());
-    let why = "because request 2 made no progress for 500ms, while it had this task, which was tried 2 times";
+    let why = "because request 2 made no progress for 2s, while it had this task, which was tried 2 times";
     assert!(error.starts_with("[executor-died]") && error.contains(why), "{error}");
     assert_eq!(scene.lines("runs").len(), 2);
     supervisor.finish();
@@ -262,15 +264,15 @@ fn dies_with_last_words() {
 #[test]
 fn is_stopped_with_another_ones_hanging_task() {
     let scene = Scene::new();
-    let own = "[supervisor.pc1]\ndeadline = '1s'\n";
+    let own = "[supervisor.pc1]\ndeadline = '4s'\n";
     let both = executor("pc1", &[], "concurrent = 2\nstable_wait = '5s'");
     let mut supervisor = scene.start("pc1", &format!("{own}{both}"));
     supervisor.send(1, json!([{"touch": scene.path("1")}, {"await": scene.path("never")}]));
     scene.await_file("1");
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(2500));
     // It loses its executor through no fault of its own, and is done by the next one.
     let log = json!({"log": [scene.path("runs"), "run"]});
-    supervisor.send(2, json!([log, {"work_ms": 700}, {"answer": 2}]));
+    supervisor.send(2, json!([log, {"work_ms": 2000}, {"answer": 2}]));
     let error = supervisor.error(1);
     assert!(error.contains("request 1 ran longer than the deadline"), "{error}");
     assert_eq!(supervisor.output(2), 2);
