@@ -219,8 +219,8 @@ impl Products {
             let limb = columns[i];
             columns[i + 1] = _mm512_add_epi64(columns[i + 1], carry(limb));
             let up = if i < 3 { 3 - i } else { 1 };
-            for j in 0..LIMBS {
-                let (fold, column) = (lanes(FOLDS[up][j]), i + up + j);
+            for (j, fold) in FOLDS[up].iter().enumerate() {
+                let (fold, column) = (lanes(*fold), i + up + j);
                 columns[column] = _mm512_madd52lo_epu64(columns[column], limb, fold);
                 columns[column + 1] = _mm512_madd52hi_epu64(columns[column + 1], limb, fold);
             }

@@ -16,14 +16,14 @@ pub struct Rates {
     pub products: f64,
 }
 
-/// Instructions or products between two looks at the clock: some microseconds of work.
-const CHUNK: u32 = 1024;
+/// Instructions or products in a run.
+const RUN: u32 = 1 << 14;
 
 /// Measures the rates on the calling thread, each for `time`, and takes the best of short runs, so
 /// that other work on the core disturbs little.
 pub fn measure(proof: Ifma, time: Duration) -> Rates {
-    let multiply_adds = best(time, || multiply_adds(proof));
-    let products = best(time, || products(proof)) * LANES as f64;
+    let multiply_adds = best(time, || multiply_adds(proof, RUN));
+    let products = best(time, || products(proof, RUN)) * LANES as f64;
     Rates { multiply_adds, products }
 }
 
@@ -33,20 +33,22 @@ fn best(time: Duration, mut work: impl FnMut() -> u32) -> f64 {
     let mut best: f64 = 0.0;
     while start.elapsed() < time {
         let run = Instant::now();
-        let done = (0..16).map(|_| work()).sum::<u32>();
+        let done = work();
         best = best.max(f64::from(done) / run.elapsed().as_secs_f64());
     }
     best
 }
 
-fn multiply_adds(_: Ifma) -> u32 {
+/// Does `count` multiply-adds, rounded down to a multiple of 32. Returns how many.
+pub fn multiply_adds(_: Ifma, count: u32) -> u32 {
     // SAFETY: the function needs avx512f and avx512ifma; an `Ifma` exists only if it saw both.
-    unsafe { sum_of_multiply_adds(black_box(CHUNK)) }
+    unsafe { sum_of_multiply_adds(black_box(count)) }
 }
 
-fn products(_: Ifma) -> u32 {
+/// Multiplies eight elements `count` times, rounded down to a multiple of 8. Returns how often.
+pub fn products(_: Ifma, count: u32) -> u32 {
     // SAFETY: the function needs avx512f and avx512ifma; an `Ifma` exists only if it saw both.
-    unsafe { independent_products(black_box(CHUNK)) }
+    unsafe { independent_products(black_box(count)) }
 }
 
 /// Products that do not wait for each other.

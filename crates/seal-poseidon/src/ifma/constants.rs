@@ -27,7 +27,7 @@ pub(super) struct Constants {
 /// The partial rounds, see [`LeanPartial`].
 pub(super) enum Partial {
     Dense(Dense),
-    Filter(Filter),
+    Filter(Box<Filter>),
 }
 
 pub(super) struct Dense {
@@ -97,13 +97,13 @@ impl Constants {
                 let keys: Vec<Limbs> = in_sum(keys);
                 let (pair_keys, rest) = keys[1..].as_chunks();
                 assert!(rest.is_empty(), "the partial rounds are odd in number");
-                Partial::Filter(Filter {
+                Partial::Filter(Box::new(Filter {
                     enter: rows,
                     first_key: keys[0],
                     pair_keys: pair_keys.to_vec(),
                     leave: leave.iter().map(|row| all_limbs(row.iter().rev())).collect(),
                     ..Filter::of_taps(feedback, output)
-                })
+                }))
             }
         };
         Self {
