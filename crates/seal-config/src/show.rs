@@ -197,7 +197,7 @@ fn time(duration: Duration) -> String {
 
 fn size(bytes: u64) -> String {
     let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")];
-    let unit = units.iter().find(|(unit, _)| bytes >= *unit && bytes % unit == 0);
+    let unit = units.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
     let (unit, name) = unit.unwrap_or(&(1 << 10, "KiB"));
     format!("{}{name}", bytes / unit)
 }
