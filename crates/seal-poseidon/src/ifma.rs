@@ -25,10 +25,10 @@ pub(crate) fn hash<'a>(
     static THREE: LazyLock<Constants> = LazyLock::new(|| Constants::derive::<3>(false));
     static NINE: LazyLock<Constants> = LazyLock::new(|| Constants::derive::<9>(true));
     static TWELVE: LazyLock<Constants> = LazyLock::new(|| Constants::derive::<12>(true));
-    // Of width 3 a permutation is one chain of products that wait for each other: two vectors
-    // take turns. In the wider ones there is enough else to do.
+    // Vectors take turns, because the S-box of a partial round waits for the one before. Of width
+    // 3 there is little else to do meanwhile, so there are more of them.
     match poseidon.arity() {
-        2 => hash_all::<3, 2>(proof, &THREE, node, hashes),
+        2 => hash_all::<3, 4>(proof, &THREE, node, hashes),
         8 => hash_all::<9, 2>(proof, &NINE, node, hashes),
         _ => hash_all::<12, 2>(proof, &TWELVE, node, hashes),
     }
