@@ -1,7 +1,7 @@
 //! `cargo xtask cuda-toolkit` and `cargo xtask cuda-report`: the compiler of device code, and what
 //! it says of the kernels.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -60,12 +60,7 @@ pub(crate) fn install(args: &ToolkitArgs) -> Result<()> {
     let dir = toolkit_dir();
     // A half-installed toolkit must not look like a whole one.
     let part = dir.with_extension("part");
-    for old in [&part, &dir] {
-        if old.exists() {
-            std::fs::remove_dir_all(old)
-                .with_context(|| format!("cannot remove {}", old.display()))?;
-        }
-    }
+    remove(&part)?;
     step(&format!("installing {PACKAGES} into {} (270 MB)", dir.display()));
     let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
     let status = Command::new(&python)
@@ -86,6 +81,8 @@ pub(crate) fn install(args: &ToolkitArgs) -> Result<()> {
         "pip could not install {PACKAGES} ({status}); it needs the pip of Python 3 and a way to a \
          package index. With a CUDA toolkit from elsewhere, name it in CUDA_HOME instead"
     );
+    // What was there stays until there is something in its place.
+    remove(&dir)?;
     std::fs::rename(&part, &dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let output = Command::new(nvcc())
         .arg("--version")
@@ -95,6 +92,13 @@ pub(crate) fn install(args: &ToolkitArgs) -> Result<()> {
     let version = String::from_utf8_lossy(&output.stdout);
     say(version.lines().rev().find(|line| !line.is_empty()).unwrap_or_default());
     say("builds with `--features cuda` find it here; other target directories need CUDA_HOME");
+    Ok(())
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
     Ok(())
 }
 
