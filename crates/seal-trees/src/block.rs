@@ -223,7 +223,7 @@ mod tests {
                 let bytes = block.memory.len() * NODE_SIZE;
                 let view = block.view(&plan);
                 let nodes = 8_usize.pow(rows);
-                let mut areas = vec![&*view.data, view.tree_c, view.replica, view.tree_r];
+                let mut areas = vec![view.data, view.tree_c, view.replica, view.tree_r];
                 areas.extend(view.layers);
                 assert_eq!(areas.len(), 15);
                 assert_eq!(areas[1].len(), areas[3].len() + nodes);
