@@ -37,7 +37,7 @@ fn report(output: Output<'_>) -> Result<(), Box<dyn Error>> {
         Some("preferred") => Binding::Preferred,
         other => return Err(format!("{other:?} is no binding").into()),
     };
-    place_self(|name| std::env::var(name).ok())?;
+    let _placed = place_self(|name| std::env::var(name).ok())?;
     if let Some(node) = preferred_node() {
         writeln!(output, "preferred {node}")?;
     }

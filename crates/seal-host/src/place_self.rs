@@ -19,6 +19,7 @@ pub const PLACEMENT_NAMES: [&str; 3] =
 
 /// Where the process is now. Its cgroup ends with this.
 #[derive(Debug, Default)]
+#[must_use = "the cgroup ends when this is dropped"]
 pub struct Placed {
     /// The cpus to which it is confined.
     pub cpus: Option<CpuSet>,

@@ -69,7 +69,7 @@ fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
     let own_binary = env::current_exe().map_err(because(ExitCode::Start))?;
     // Not VC_CG_NAME: groups are made for the executors, in which the supervisor is none.
     let place = |name: &str| env::var(name).ok().filter(|_| name != "VC_CG_NAME");
-    place_self(place).map_err(|error| {
+    let _placed = place_self(place).map_err(|error| {
         let code = if error.is_nonsense() { ExitCode::Config } else { ExitCode::Start };
         because(code)(error)
     })?;

@@ -7,7 +7,31 @@ use test_support::vector::Vector;
 use crate::out::say;
 
 /// A check: the name in `init.sh`, texts that must be in what it wrote and texts that must not.
-const CHECKS: [(&str, &[&str], &[&str]); 17] = [
+const CHECKS: [(&str, &[&str], &[&str]); 25] = [
+    (
+        "v2-start",
+        &[
+            "group pc1-0.1: cpus 0-1, memory of 0, allowed 0-1, bind:0",
+            "group pc1-1.1: cpus 2-3, memory of 1, allowed 2-3, bind:1",
+        ],
+        &["never"],
+    ),
+    (
+        "v2-restart",
+        &[
+            "group pc1-0.1: cpus 0-1, memory of 0, allowed 0-1, bind:0",
+            "group pc1-1.2: cpus 2-3, memory of 1, allowed 2-3, bind:1",
+        ],
+        &["pc1-1.1"],
+    ),
+    ("v2-end", &["exit 0", "no groups"], &["/sys/fs/cgroup/seal-exec\n"]),
+    ("v2-killed", &["left"], &[]),
+    ("v2-swept", &["removed"], &[]),
+    (
+        "v2-offline",
+        &["cgroup.cpuset = \"2-3\": cpus 3 are missing; this machine has 0-2", "exit 4"],
+        &["0-1\": cpus"],
+    ),
     ("machine", &["0-1", "2-3"], &[]),
     (
         "group",
@@ -49,6 +73,12 @@ const CHECKS: [(&str, &[&str], &[&str]); 17] = [
     ("environment", &["preferred 1", "allowed 2-3", "memory node 1: 100 %", "exit 0"], &["node 0"]),
     ("no-node", &["this machine has no such NUMA node, only 0-1", "exit 1"], &["unit"]),
     ("executor", &["VC_CG_CPUSET cannot be had", "exit 4"], &["ready"]),
+    (
+        "own-group",
+        &["confined to the cpus of VC_CG_CPUSET", "/sys/fs/cgroup/seal-exec/", "/vc/pc1", "exit 0"],
+        &["by affinity"],
+    ),
+    ("own-group-end", &["no groups"], &[]),
     (
         "huge-pages",
         &["pages huge pages of 2 MiB", "memory node 1: 100 %", "exit 0"],

@@ -36,6 +36,65 @@ in_group() {
 
 echo +cpuset > /sys/fs/cgroup/cgroup.subtree_control
 
+# The supervisor with two executors in cgroups of version 2, before this script makes its own.
+# places: what the kernel says of the executors' groups and processes.
+places() {
+    for group in /sys/fs/cgroup/seal-exec/*/pc1-0.* /sys/fs/cgroup/seal-exec/*/second/pc1-1.*; do
+        pid=$(cat "$group/cgroup.procs")
+        echo "group ${group##*/}: cpus $(cat "$group/cpuset.cpus.effective")," \
+            "memory of $(cat "$group/cpuset.mems.effective")," \
+            "allowed $(sed -n 's/^Cpus_allowed_list:.//p' "/proc/$pid/status")," \
+            "$(grep -o -m 1 'bind:[0-9]*' "/proc/$pid/numa_maps")"
+    done
+}
+
+# await COUNT TEXT: until the supervisor's output has it so often.
+await() {
+    tries=0
+    while [ "$(grep -c "$2" /tmp/supervisor)" -lt "$1" ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 600 ] || { echo "never: $1 times $2"; cat /tmp/supervisor; return; }
+        sleep 0.1
+    done
+}
+
+# supervise: starts the supervisor, whose input stays open until /tmp/input is closed.
+supervise() {
+    mkfifo /tmp/input
+    seal-supervisor processor pc1 --config /staged/supervisor.toml < /tmp/input > /tmp/supervisor 2>&1 &
+    supervisor=$!
+    exec 3> /tmp/input
+    rm /tmp/input
+    await 2 "executor is ready"
+}
+
+mkdir -p /run
+supervise
+say v2-start places
+kill -9 "$(cat /sys/fs/cgroup/seal-exec/*/second/pc1-1.1/cgroup.procs)"
+await 3 "executor is ready"
+say v2-restart places
+exec 3>&-
+wait "$supervisor"
+say v2-end sh -c "echo exit $?; ls -d /sys/fs/cgroup/seal-exec || echo no groups"
+
+# A supervisor that is killed leaves its groups; the next one removes them.
+supervise
+killed=$(echo /sys/fs/cgroup/seal-exec/*)
+kill -9 "$supervisor"
+exec 3>&-
+wait "$supervisor"
+say v2-killed sh -c "ls -d $killed > /tmp/left && echo left"
+supervise
+say v2-swept sh -c "ls -d $killed || echo removed"
+exec 3>&-
+wait "$supervisor"
+
+# cpus that the groups above withhold, and those that are switched off.
+echo 0 > /sys/devices/system/cpu/cpu3/online
+say v2-offline code seal-supervisor config --check --config /staged/supervisor.toml
+echo 1 > /sys/devices/system/cpu/cpu3/online
+
 say machine cat /sys/devices/system/node/node0/cpulist /sys/devices/system/node/node1/cpulist
 say group in_group 2-3 code placement 64 strict
 say cut-group in_group 3 code placement 16 strict
@@ -47,6 +106,9 @@ say partly-outside-group in_group 0-2 code env VC_CG_CPUSET=2-3 placement 16 str
 say environment code env VC_CG_CPUSET=2-3 VENUS_WORKER_NUMA_PREFERRED=1 placement 16 strict
 say no-node code env VENUS_WORKER_NUMA_PREFERRED=2 placement 16 strict
 say executor code env VC_CG_CPUSET=9 pc1-exec
+# An executor that venus-worker starts itself makes the group that it is told, and removes it.
+say own-group code env VC_CG_NAME=vc/pc1 VC_CG_CPUSET=2-3 pc1-exec < /dev/null
+say own-group-end sh -c "ls -d /sys/fs/cgroup/seal-exec || echo no groups"
 
 # Huge pages that are set aside on node 1 serve node 1 only.
 pages=hugepages/hugepages-2048kB

@@ -63,9 +63,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (Err(error), _) | (_, Err(error)) => return skip(&format!("{error:#}")),
     };
     cargo(&["build", "--release", "--package", "seal-host", "--example", "placement"], &[])?;
-    cargo(&["build", "--release", "--package", "pc1-exec"], &[])?;
+    cargo(&["build", "--release", "--package", "pc1-exec", "--package", "seal-supervisor"], &[])?;
     let release = target().join("release");
-    let programs = [release.join("examples/placement"), release.join("pc1-exec")];
+    let programs =
+        ["examples/placement", "pc1-exec", "seal-supervisor"].map(|name| release.join(name));
     let vector = Vector::named(VECTOR)?;
     let initrd = dir.join("initrd");
     std::fs::write(&initrd, file_system(&busybox, &programs, &vector)?)?;
@@ -112,6 +113,7 @@ fn add_sector(archive: &mut Archive, vector: &Vector) -> Result<()> {
     let here = dir.path().to_str().context("a path in UTF-8")?;
     let staged = Path::new("staged");
     archive.directory(&staged.join("cache"));
+    archive.file(&staged.join("supervisor.toml"), include_bytes!("supervisor.toml"));
     archive.file(&staged.join("staged"), &read(&sector.staged())?);
     archive.file(&staged.join("sealed"), &read(&sector.sealed())?);
     archive.file(&staged.join("task.json"), task.replace(here, "/sector").as_bytes());
@@ -191,11 +193,11 @@ fn boot(kernel: &Path, initrd: &Path, verbose: bool) -> Result<String> {
     step(&format!("booting {} in QEMU", kernel.display()));
     let started = Instant::now();
     let mut qemu = Command::new(QEMU)
-        .args(["-machine", "q35,accel=tcg", "-cpu", "max", "-m", "1024"])
+        .args(["-machine", "q35,accel=tcg", "-cpu", "max", "-m", "1152"])
         .args(["-smp", "4,sockets=2,cores=2,threads=1"])
-        .args(["-object", "memory-backend-ram,id=m0,size=512M", "-numa"])
+        .args(["-object", "memory-backend-ram,id=m0,size=576M", "-numa"])
         .args(["node,nodeid=0,cpus=0-1,memdev=m0"])
-        .args(["-object", "memory-backend-ram,id=m1,size=512M", "-numa"])
+        .args(["-object", "memory-backend-ram,id=m1,size=576M", "-numa"])
         .args(["node,nodeid=1,cpus=2-3,memdev=m1"])
         .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
         .args(["-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1"])
