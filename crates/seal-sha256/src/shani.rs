@@ -55,6 +55,13 @@ impl Proof {
     }
 
     #[inline]
+    pub(crate) fn compress_pair(self, states: &mut [State; 2], blocks: [&[[u8; 64]]; 2]) {
+        // SAFETY: `compress_pair` needs sha, ssse3 and sse4.1; `self` exists only if `detect` saw
+        // all three.
+        unsafe { compress_pair(states, blocks) }
+    }
+
+    #[inline]
     pub(crate) fn two_to_one_row(self, pairs: &[[[u8; 32]; 2]], parents: &mut [[u8; 32]]) {
         // SAFETY: `two_to_one_row` needs sha, ssse3 and sse4.1; `self` exists only if `detect` saw
         // all three.
@@ -211,6 +218,21 @@ fn compress(state: &mut State, blocks: &[[u8; 64]]) {
         rounds(&mut packed, [quarters(left, right)], &mut no_sums());
     }
     unpack(packed[0], state);
+}
+
+#[target_feature(enable = "sha,ssse3,sse4.1")]
+fn compress_pair(states: &mut [State; 2], blocks: [&[[u8; 64]]; 2]) {
+    let mut packed = [pack(&states[0]), pack(&states[1])];
+    for (one, other) in blocks[0].iter().zip(blocks[1]) {
+        let quarters = [one, other].map(|block| {
+            let ([left, right], []) = block.as_chunks::<32>() else { unreachable!("two halves") };
+            quarters(left, right)
+        });
+        rounds(&mut packed, quarters, &mut no_sums());
+    }
+    for (packed, state) in packed.into_iter().zip(states) {
+        unpack(packed, state);
+    }
 }
 
 #[target_feature(enable = "sha,ssse3,sse4.1")]

@@ -58,7 +58,7 @@ impl Memory for Region {
 }
 
 /// Memory of the machine, its pages taken at once, in huge ones as far as the kernel makes them.
-fn plain_memory(bytes: usize) -> Result<Region, MemoryError> {
+pub(crate) fn plain_memory(bytes: usize) -> Result<Region, MemoryError> {
     let pages = PageChoice::Transparent;
     Region::allocate(bytes, &MemoryPolicy { pages, ..MemoryPolicy::default() })
 }

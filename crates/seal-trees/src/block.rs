@@ -51,7 +51,9 @@ impl BlockPlan {
             let busy = *rows <= SMALL_ROWS || count >= BLOCKS_PER_WORKER * workers as u64;
             busy && fits(*rows) >= least
         };
-        let rows = (0..=largest.ilog(u64::from(arity))).rev().find(enough).unwrap_or(0);
+        // A single node is no block of SHA-256.
+        let (fewest, many) = (1, largest.ilog(u64::from(arity)).max(1));
+        let rows = (fewest..=many).rev().find(enough).unwrap_or(fewest);
         let in_memory = fits(rows).clamp(least, most);
         let count = usize::try_from(plan(rows, 1).count).unwrap_or(usize::MAX);
         plan(rows, in_memory.min(count.max(1)))
@@ -189,7 +191,7 @@ mod tests {
         assert_eq!(block("StackedDrg8MiBV1_1", 2, 2 << 30), (1 << 12, 7));
         assert_eq!(block("StackedDrg8MiBV1_1", 128, 2 << 30), (512, 196));
         assert_eq!(block("StackedDrg2KiBV1_1", 2, 2 << 30), (64, 1));
-        assert_eq!(block("StackedDrg2KiBV1_1", 2, 0), (1, 4));
+        assert_eq!(block("StackedDrg2KiBV1_1", 2, 0), (8, 4));
     }
 
     proptest! {
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn areas_are_aligned_and_do_not_overlap() {
-        for rows in 0..5 {
+        for rows in 1..5 {
             let mut plan = plan("StackedDrg32GiBV1_1", Workers(1, 8_usize.pow(rows)), 1 << 30);
             plan.in_memory = 2;
             let mut memory = seal_host::Region::anonymous(plan.memory_bytes()).expect("memory");

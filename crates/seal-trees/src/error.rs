@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use seal_host::{FileError, SpaceError};
+use seal_host::{FileError, MemoryError, SpaceError};
 use seal_types::Commitment;
 
 use crate::backend::DeviceError;
@@ -18,6 +18,9 @@ pub enum TreesError {
     /// Too little disk space for the results.
     #[error(transparent)]
     Space(#[from] SpaceError),
+    /// Memory for blocks cannot be had.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The device that computes failed.
     #[error("{device} failed; the sector is as it was, run PC2 again")]
     Device {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use seal_poseidon::Poseidon;
+use seal_sha256::Kernel;
 use seal_types::{Commitment, NODE_SIZE, Porep};
 
 use crate::backend::Backend;
@@ -145,7 +146,7 @@ pub fn pre_commit2(
         plan,
         watch,
     };
-    let digests = layers_checked.then(|| LayerDigests::new(inputs.layers.len()));
+    let digests = layers_checked.then(|| LayerDigests::new(Kernel::detect(), inputs.layers.len()));
     let (Roots { comm_c, comm_r_last, comm_d: found }, stages) = pipeline.run(digests.as_ref())?;
     if found != comm_d.0 {
         let path = inputs.tree_d.path().to_path_buf();

@@ -119,11 +119,8 @@ mod tests {
 
     fn root(nodes: &[crate::Node]) -> Commitment {
         let hash = RowHash::Sha256(Kernel::portable());
-        let mut row = nodes.to_vec();
-        while row.len() > 1 {
-            row = hash.row(&row).expect("bytes of any value");
-        }
-        Commitment(row[0])
+        let mut rows = nodes.to_vec();
+        Commitment(hash.root(nodes, &mut rows).expect("bytes of any value"))
     }
 
     /// A piece of `nodes` nodes, all of value `fill`.

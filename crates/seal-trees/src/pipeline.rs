@@ -244,13 +244,15 @@ impl Pipeline<'_> {
         stopped: &dyn Fn() -> bool,
     ) -> Result<Node, TreesError> {
         let (number, first) = (block.number, block.first_node(&self.plan));
-        let (layers, tree_d) = (&self.inputs.layers, &self.inputs.tree_d);
+        let tree_d = &self.inputs.tree_d;
+        let mut labels = Vec::with_capacity(self.inputs.layers.len());
         let mut inputs = block.inputs(&self.plan);
-        for ((index, layer), nodes) in layers.iter().enumerate().zip(&mut inputs) {
+        for (layer, nodes) in self.inputs.layers.iter().zip(&mut inputs) {
             layer.read_block(first, nodes)?;
-            if let Some(digests) = digests {
-                digests.add(index, number, nodes, stopped);
-            }
+            labels.push(&*nodes);
+        }
+        if let Some(digests) = digests {
+            digests.add(number, &labels, stopped);
         }
         let data = inputs.next().expect("the data comes after the layers");
         tree_d.read_block(first, data)?;

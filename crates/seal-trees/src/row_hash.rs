@@ -1,15 +1,10 @@
 //! The hashes that make one row of a tree from the row below.
 
-use rayon::prelude::*;
 use seal_poseidon::{Hasher, NotCanonical, Poseidon};
 use seal_sha256::Kernel;
 use seal_types::NODE_SIZE;
 
 use crate::Node;
-use crate::node_file::buffer;
-
-/// Parents that one thread hashes at a time.
-const PARENTS_PER_TASK: usize = 1024;
 
 /// A hash of a fixed number of children.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +40,11 @@ impl RowHash {
     ///
     /// # Panics
     /// When there are not exactly as many children as these parents have.
-    fn row_into(self, children: &[Node], parents: &mut [Node]) -> Result<(), NotCanonical> {
+    pub(crate) fn row_into(
+        self,
+        children: &[Node],
+        parents: &mut [Node],
+    ) -> Result<(), NotCanonical> {
         match self {
             Self::Sha256(kernel) => {
                 kernel.two_to_one_row(children, parents);
@@ -54,22 +53,6 @@ impl RowHash {
             Self::Poseidon(poseidon) => Hasher::new(poseidon, seal_poseidon::Kernel::portable())
                 .hash_rows(children, parents),
         }
-    }
-
-    /// The row above `children`, whose number is a multiple of the arity; hashed on all threads.
-    pub(crate) fn row(self, children: &[Node]) -> Result<Vec<Node>, NotCanonical> {
-        let arity = self.arity();
-        let mut parents = buffer(children.len() / arity);
-        parents
-            .par_chunks_mut(PARENTS_PER_TASK)
-            .zip(children.par_chunks(PARENTS_PER_TASK * arity))
-            .enumerate()
-            .try_for_each(|(task, (parents, children))| {
-                self.row_into(children, parents).map_err(|error| NotCanonical {
-                    index: task * PARENTS_PER_TASK * arity + error.index,
-                })
-            })?;
-        Ok(parents)
     }
 
     /// The root over `leaves`, whose number is a power of the arity, on the calling thread.
@@ -91,10 +74,10 @@ mod tests {
 
     #[test]
     fn a_row_is_the_parents_of_its_groups() {
-        let children: Vec<Node> = (0..8 * 2000).map(|i| [(i % 64) as u8; 32]).collect();
+        let children: Vec<Node> = (0..8 * 30).map(|i| [(i % 64) as u8; 32]).collect();
         for hash in [RowHash::Sha256(Kernel::detect()), RowHash::Poseidon(Poseidon::arity8())] {
-            let row = hash.row(&children).expect("canonical");
-            assert_eq!(row.len(), children.len() / hash.arity());
+            let mut row = vec![[0; 32]; children.len() / hash.arity()];
+            hash.row_into(&children, &mut row).expect("canonical");
             for (parent, children) in row.iter().zip(children.chunks(hash.arity())) {
                 assert_eq!(*parent, hash.parent(children).expect("canonical"));
             }
@@ -102,10 +85,25 @@ mod tests {
     }
 
     #[test]
+    fn a_root_is_the_last_of_its_rows() {
+        let leaves: Vec<Node> = (0..64).map(|i| [i; 32]).collect();
+        for hash in [RowHash::Sha256(Kernel::detect()), RowHash::Poseidon(Poseidon::arity8())] {
+            let mut row = leaves.clone();
+            while row.len() > 1 {
+                row = row
+                    .chunks(hash.arity())
+                    .map(|children| hash.parent(children).expect("canonical"))
+                    .collect();
+            }
+            assert_eq!(hash.root(&leaves, &mut [[0; 32]; 64]), Ok(row[0]));
+        }
+    }
+
+    #[test]
     fn a_child_that_is_no_element_is_named() {
-        let mut children = vec![[0; 32]; 8 * 3000];
-        children[19_999] = [0xff; 32];
-        let error = RowHash::Poseidon(Poseidon::arity8()).row(&children).unwrap_err();
-        assert_eq!(error.index, 19_999);
+        let mut children = vec![[0; 32]; 8 * 8];
+        children[39] = [0xff; 32];
+        let error = RowHash::Poseidon(Poseidon::arity8()).root(&children, &mut [[0; 32]; 64]);
+        assert_eq!(error, Err(NotCanonical { index: 39 }));
     }
 }

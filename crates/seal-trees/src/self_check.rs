@@ -111,10 +111,9 @@ impl<'a> SelfCheck<'a> {
         let position = leaf / below;
         let mut nodes = buffer(below as usize);
         self.outputs.replica.read(base + position * below, &mut nodes)?;
-        while nodes.len() > 1 {
-            nodes = forest.hash.row(&nodes).map_err(|_| self.wrong(file, position))?;
-        }
-        if nodes[0] == file.node(position)? { Ok(()) } else { Err(self.wrong(file, position)) }
+        let mut rows = buffer(nodes.len());
+        let root = forest.hash.root(&nodes, &mut rows).map_err(|_| self.wrong(file, position))?;
+        if root == file.node(position)? { Ok(()) } else { Err(self.wrong(file, position)) }
     }
 
     /// Checks that every node above `leaf`, from the first row of the file up to the root, is the

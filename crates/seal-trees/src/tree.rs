@@ -1,11 +1,11 @@
 //! Merkle trees over a stream of leaves, in the store format of `rust-fil-proofs`: all rows from
 //! the leaves (or from the first row that is kept) up to the root, one after the other.
 
-use seal_host::{FileError, PartFile};
+use seal_host::{DirectPart, FileError};
 
-use crate::node_file::write_nodes;
+use crate::node_file::{write_block, write_nodes};
 use crate::row_hash::RowHash;
-use crate::top::{TopError, TreeTop};
+use crate::top::TopError;
 use crate::{Node, TreesError};
 
 /// Which rows a tree has and where they lie in its file.
@@ -58,69 +58,53 @@ impl Layout {
     }
 }
 
-/// Builds a tree file block by block, each block on all threads. A block is a whole subtree, so
-/// all its rows are written at once and only its root is kept.
-pub(crate) struct TreeBuilder<'a> {
-    hash: RowHash,
-    layout: Layout,
-    file: &'a PartFile,
-    block_nodes: usize,
-    blocks: u64,
-    top: TreeTop,
+/// The file of a tree that is hashed block by block, in any order and by several threads. A block
+/// is a whole subtree, so all its rows are written at once and only its root is left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TreeFile<'a> {
+    pub(crate) hash: RowHash,
+    pub(crate) layout: Layout,
+    pub(crate) part: &'a DirectPart,
 }
 
-impl<'a> TreeBuilder<'a> {
-    /// # Panics
-    /// When `block_nodes` is not a power of the arity or exceeds the leaves.
-    pub(crate) fn new(
-        hash: RowHash,
-        layout: Layout,
-        file: &'a PartFile,
-        block_nodes: usize,
-    ) -> Self {
-        let top = TreeTop::new(hash, layout, block_nodes);
-        Self { hash, layout, file, block_nodes, blocks: 0, top }
-    }
-
-    /// Appends a block of leaves.
+impl TreeFile<'_> {
+    /// Hashes and writes block `number` of the tree, all blocks having as many leaves. `rows` is
+    /// room for as many nodes. Returns the root of the block.
     ///
     /// # Panics
-    /// When there are not exactly as many as a block has.
-    pub(crate) fn push(&mut self, leaves: &[Node]) -> Result<(), TopError> {
-        assert_eq!(leaves.len(), self.block_nodes, "leaves come in whole blocks");
-        let rows = self.block_nodes.ilog(self.hash.arity());
-        self.write(0, leaves)?;
-        let mut below: Option<Vec<Node>> = None;
-        for row in 1..=rows {
-            let parents = self.hash.row(below.as_deref().unwrap_or(leaves))?;
-            self.write(row, &parents)?;
-            below = Some(parents);
+    /// When the leaves are no whole subtree.
+    pub(crate) fn write_block(
+        &self,
+        number: u64,
+        leaves: &[Node],
+        rows: &mut [Node],
+    ) -> Result<Node, TopError> {
+        let (mut children, mut rest, mut row) = (leaves, rows, 0);
+        loop {
+            if row >= self.layout.first_row {
+                let first = self.layout.row_start(row) + number * children.len() as u64;
+                write_block(self.part, first, children)?;
+            }
+            if children.len() == 1 {
+                return Ok(children[0]);
+            }
+            let (parents, others) = rest.split_at_mut(children.len() / self.hash.arity());
+            self.hash.row_into(children, parents)?;
+            (children, rest, row) = (parents, others, row + 1);
         }
-        self.blocks += 1;
-        let root = below.as_deref().unwrap_or(leaves)[0];
-        self.top.push(root, &|first, nodes| write_nodes(self.file, first, nodes))
     }
 
-    /// The root.
-    ///
-    /// # Panics
-    /// When leaves are missing.
-    pub(crate) fn finish(mut self) -> Node {
-        self.top.take_root()
-    }
-
-    fn write(&self, row: u32, nodes: &[Node]) -> Result<(), FileError> {
-        if row < self.layout.first_row {
-            return Ok(());
-        }
-        let first = self.layout.row_start(row) + self.blocks * nodes.len() as u64;
-        write_nodes(self.file, first, nodes)
+    /// Writes nodes of the rows above the blocks.
+    pub(crate) fn write_top(&self, first: u64, nodes: &[Node]) -> Result<(), FileError> {
+        write_nodes(self.part.part(), first, nodes)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node_file::buffer;
+    use crate::top::TreeTop;
     use proptest::prelude::*;
     use seal_poseidon::Poseidon;
     use seal_sha256::Kernel;
@@ -152,15 +136,18 @@ mod tests {
         let leaves = leaves((hash.arity() as u64).pow(rows));
         let dir = tempfile::tempdir().expect("a temporary directory");
         let target = dir.path().join("tree");
-        let part = PartFile::create(&target).expect("writable");
         let layout =
             Layout::new(hash.arity(), leaves.len() as u64, first_row).expect("a full tree");
+        let part = DirectPart::create(&target, 32 * layout.file_nodes()).expect("writable");
         let block_nodes = hash.arity().pow(block_rows);
-        let mut builder = TreeBuilder::new(hash, layout, &part, block_nodes);
-        for block in leaves.chunks(block_nodes) {
-            builder.push(block).expect("writable");
+        let file = TreeFile { hash, layout, part: &part };
+        let mut top = TreeTop::new(hash, layout, block_nodes);
+        let mut rows = buffer(block_nodes);
+        for (number, block) in (0..).zip(leaves.chunks(block_nodes)) {
+            let root = file.write_block(number, block, &mut rows).expect("writable");
+            top.push(root, &|first, nodes| file.write_top(first, nodes)).expect("writable");
         }
-        let root = builder.finish();
+        let root = top.take_root();
         part.finish().expect("writable");
         let file = std::fs::read(&target).expect("readable");
         assert_eq!(file, plain_file(hash, &leaves, first_row));

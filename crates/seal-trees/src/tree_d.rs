@@ -1,19 +1,26 @@
 //! Tree D: the binary SHA-256 tree over a sector's data. Its leaf row is the data itself.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::Path;
 
-use seal_host::{FileError, PartFile};
+use crossbeam_channel::unbounded;
+use seal_host::{DirectPart, FileError, PartFile};
 use seal_sha256::Kernel;
 use seal_types::{Commitment, NODE_SIZE};
 
-use crate::node_file::{NodeFile, ReadNodes, buffer, write_nodes};
+use crate::backend::plain_memory;
+use crate::node_file::{NodeFile, ReadNodes, write_nodes};
 use crate::row_hash::RowHash;
-use crate::tree::{Layout, TreeBuilder};
-use crate::{Part, TreesError, Watch, zero_commitment};
+use crate::top::{TopError, TreeTop};
+use crate::tree::{Layout, TreeFile};
+use crate::{Node, Part, TreesError, Watch, zero_commitment};
 
-/// Leaves that are read and hashed at a time: 8 MiB.
-const BLOCK_NODES: u64 = 1 << 18;
+/// Leaves that are read and hashed at a time: 1 MiB.
+const BLOCK_NODES: u64 = 1 << 15;
+
+/// More threads than these hash faster than disks write.
+const MOST_WORKERS: usize = 8;
 
 /// How the leaf row of an all-zero tree D is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +40,8 @@ pub(crate) fn tree_d_layout(nodes: u64) -> Result<(RowHash, Layout), TreesError>
 /// Builds tree D over the `nodes` nodes of `data`, which `data_path` names in messages. Data that
 /// ends early counts as zeros.
 ///
-/// The file appears only if its root is `comm_d`.
+/// The calling thread reads, one thread for each cpu hashes and writes. The file appears only if
+/// its root is `comm_d`.
 pub fn build_tree_d(
     target: &Path,
     nodes: u64,
@@ -43,20 +51,106 @@ pub fn build_tree_d(
     watch: &Watch<'_>,
 ) -> Result<(), TreesError> {
     let (hash, layout) = tree_d_layout(nodes)?;
-    let part = PartFile::create(target)?;
-    let block_nodes = nodes.min(BLOCK_NODES) as usize;
-    let mut builder = TreeBuilder::new(hash, layout, &part, block_nodes);
-    let mut leaves = buffer(block_nodes);
-    for done in (0..nodes).step_by(block_nodes) {
-        read_or_zero(data, leaves.as_flattened_mut()).map_err(FileError::of("read", data_path))?;
-        builder.push(&leaves).map_err(|error| TreesError::of_top(error, data_path))?;
-        watch.at(Part::TreeD, done + block_nodes as u64, nodes)?;
-    }
-    let found = Commitment(builder.finish());
+    let part = DirectPart::create(target, layout.file_nodes() * NODE_SIZE as u64)?;
+    let read = |leaves: &mut [Node]| {
+        read_or_zero(data, leaves.as_flattened_mut()).map_err(FileError::of("read", data_path))
+    };
+    let fault = |error| TreesError::of_top(error, data_path);
+    let file = TreeFile { hash, layout, part: &part };
+    let found = Commitment(hash_blocks(&file, nodes, read, fault, watch)?);
     if found != comm_d {
         return Err(TreesError::Data { path: data_path.to_path_buf(), found, wanted: comm_d });
     }
     Ok(part.finish()?)
+}
+
+/// Hashes and writes the tree over the blocks that `read` reads one after the other. Returns its
+/// root.
+fn hash_blocks(
+    file: &TreeFile<'_>,
+    nodes: u64,
+    mut read: impl FnMut(&mut [Node]) -> Result<(), FileError>,
+    fault: impl Fn(TopError) -> TreesError,
+    watch: &Watch<'_>,
+) -> Result<Node, TreesError> {
+    let block_nodes = nodes.min(BLOCK_NODES) as usize;
+    let blocks = nodes / block_nodes as u64;
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = usize::try_from(blocks).unwrap_or(usize::MAX).min(cpus.min(MOST_WORKERS));
+    // A block is its leaves and room for the rows above.
+    let mut memory = plain_memory((workers + 2) * 2 * block_nodes * NODE_SIZE)?;
+    let mut free: Vec<_> =
+        memory.bytes_mut().as_chunks_mut().0.chunks_exact_mut(2 * block_nodes).collect();
+    let (give, take) = unbounded::<(u64, &mut [Node])>();
+    let (tell, done) = unbounded();
+    let mut join = Join {
+        file,
+        top: TreeTop::new(file.hash, file.layout, block_nodes),
+        early: BTreeMap::new(),
+        next: 0,
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let (take, tell) = (take.clone(), tell.clone());
+            scope.spawn(move || {
+                for (number, block) in take {
+                    let (leaves, rows) = block.split_at_mut(block_nodes);
+                    let root = file.write_block(number, leaves, rows);
+                    // Nobody listens after an error.
+                    let _ = tell.send((number, root, block));
+                }
+            });
+        }
+        // The channels end with the workers, and `give` with this closure.
+        drop((take, tell));
+        let mut joined = |number, root: Result<Node, TopError>| {
+            join.push(number, root?)?;
+            Ok(join.next)
+        };
+        let at = |blocks: u64| watch.at(Part::TreeD, blocks * block_nodes as u64, nodes);
+        let give = give;
+        for number in 0..blocks {
+            let block = match free.pop() {
+                Some(block) => block,
+                None => {
+                    // A worker that panicked is told of by the end of the scope.
+                    let Ok((number, root, block)) = done.recv() else { break };
+                    at(joined(number, root).map_err(&fault)?)?;
+                    block
+                }
+            };
+            read(&mut block[..block_nodes])?;
+            // Only workers that have panicked take nothing.
+            let _ = give.send((number, block));
+        }
+        drop(give);
+        for (number, root, _) in done {
+            at(joined(number, root).map_err(&fault)?)?;
+        }
+        Ok::<_, TreesError>(())
+    })?;
+    Ok(join.top.take_root())
+}
+
+/// The roots of blocks on their way into the rows above.
+struct Join<'a> {
+    file: &'a TreeFile<'a>,
+    top: TreeTop,
+    /// Those that came before their turn.
+    early: BTreeMap<u64, Node>,
+    /// Blocks that are in.
+    next: u64,
+}
+
+impl Join<'_> {
+    fn push(&mut self, number: u64, root: Node) -> Result<(), TopError> {
+        self.early.insert(number, root);
+        while let Some(root) = self.early.remove(&self.next) {
+            self.top.push(root, &|first, nodes| self.file.write_top(first, nodes))?;
+            self.next += 1;
+        }
+        Ok(())
+    }
 }
 
 /// Writes the tree D of `nodes` zero nodes, whose rows each repeat one value. Returns `comm_d`.
