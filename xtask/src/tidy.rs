@@ -12,7 +12,7 @@ use crate::out::{say, step};
 
 /// The layer of every crate, and the crates of its own layer that it may use all the same.
 /// Dependencies go down only. Development dependencies are free.
-const LAYERS: [(&str, u8, &[&str]); 20] = [
+const LAYERS: [(&str, u8, &[&str]); 21] = [
     ("seal-types", 0, &[]),
     ("seal-wire", 0, &["seal-types"]),
     ("seal-config", 0, &["seal-types"]),
@@ -30,6 +30,7 @@ const LAYERS: [(&str, u8, &[&str]); 20] = [
     ("pc2-exec", 4, &[]),
     ("c2-exec", 4, &[]),
     ("seal-supervisor", 4, &[]),
+    ("seal-plan", 4, &[]),
     ("test-support", 5, &[]),
     ("oracle", 5, &[]),
     ("xtask", 6, &[]),

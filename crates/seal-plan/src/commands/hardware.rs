@@ -1,0 +1,70 @@
+//! `seal-plan hardware`: the machine, as a tree, as a hardware file or as JSON.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use seal_host::Roots;
+
+use super::print;
+use crate::hardware::{self, Hardware};
+
+const AFTER_HELP: &str = "\
+Examples:
+  seal-plan hardware --disk /mnt/nvme0 --disk /mnt/nvme1
+  seal-plan hardware --toml > machine.toml     for --hardware machine.toml, also on another machine
+  seal-plan hardware --hardware machine.toml   show a file as a tree";
+
+/// Show the machine: sockets, NUMA nodes, L3 groups, cores, memory, huge pages, GPUs, disks.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct HardwareArgs {
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Print a hardware file, for --hardware.
+    #[arg(long, conflicts_with = "json")]
+    toml: bool,
+    /// Print the same as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which machine is meant.
+#[derive(Debug, Args)]
+pub(crate) struct MachineArgs {
+    /// A hardware file (`seal-plan hardware --toml`) instead of this machine.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hardware: Option<PathBuf>,
+    /// A directory on a disk for sealing; may be given several times.
+    #[arg(long = "disk", value_name = "DIR", conflicts_with = "hardware")]
+    pub(crate) disks: Vec<PathBuf>,
+}
+
+impl MachineArgs {
+    /// The machine that is meant.
+    pub(crate) fn read(&self) -> Result<Hardware> {
+        match &self.hardware {
+            Some(path) => Ok(hardware::load(path)?),
+            None => hardware::read(
+                &Roots::default(),
+                &self.disks,
+                hardware::find_gpus(&Roots::default()),
+            )
+            .context("cannot read this machine"),
+        }
+    }
+}
+
+pub(crate) fn run(args: &HardwareArgs) -> Result<ExitCode> {
+    let hardware = args.machine.read()?;
+    let text = if args.json {
+        hardware::write_json(&hardware)?
+    } else if args.toml {
+        hardware::write(&hardware)
+    } else {
+        hardware::show(&hardware)
+    };
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}

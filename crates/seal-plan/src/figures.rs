@@ -1,0 +1,84 @@
+//! What a task of each stage takes of memory and disk, by the size of its sector.
+//!
+//! The figures are those of this project's executors; where another executor's are known to be
+//! larger, `docs/planning.md` says so.
+
+use seal_types::{SectorSize, Stage};
+
+use crate::Bytes;
+
+/// Memory of a stage's executor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StageMemory {
+    /// Held once by the process, whatever it runs.
+    pub once: Bytes,
+    /// Held by each task that runs.
+    pub task: Bytes,
+}
+
+impl StageMemory {
+    /// What `tasks` at the same time take. A process that never runs any takes nothing.
+    pub fn of_tasks(self, tasks: u64) -> Bytes {
+        if tasks == 0 { Bytes::default() } else { self.once + self.task.times(tasks) }
+    }
+}
+
+/// Layers of a sector: 11 from 32 GiB on, 2 of test sizes.
+pub fn layers(size: SectorSize) -> u64 {
+    if size >= SectorSize::GIB_32 { 11 } else { 2 }
+}
+
+/// Memory of a stage.
+///
+/// - PC1: two layers, the one that is labelled and the one before.
+/// - PC2: buffers of at most 2 GiB (`pc2-exec --memory-mib`).
+/// - C2: the parameters, about as much as their file, and one partition. For 32 GiB sectors 45 GiB
+///   and 35 GiB (`c2-exec --help`), for 64 GiB the same circuit with one more level in its trees,
+///   which fits the same domain of 2^27; smaller sectors have one partition with fewer challenges.
+pub fn stage_memory(stage: Stage, size: SectorSize) -> StageMemory {
+    let sector = Bytes(size.bytes());
+    match stage {
+        Stage::Pc1 => StageMemory { once: Bytes::default(), task: sector.times(2) },
+        Stage::Pc2 => StageMemory { once: Bytes::default(), task: Bytes::gib(2) },
+        Stage::C2 if size >= SectorSize::GIB_32 => {
+            StageMemory { once: Bytes::gib(45), task: Bytes::gib(35) }
+        }
+        // 2 KiB: 2.7 million constraints, parameters of 1.1 GB.
+        Stage::C2 => StageMemory { once: Bytes::gib(2), task: Bytes::gib(2) },
+    }
+}
+
+/// The parents cache of a registered proof: 14 parents of 4 bytes for each node. It is mapped, so
+/// it lies in memory that the kernel can take back: what does not fit is read from disk again.
+pub fn parents_cache(size: SectorSize) -> Bytes {
+    Bytes(size.nodes()).times(14 * 4)
+}
+
+/// The most that a sector without data has on the disk of its cache directory at a time: layers,
+/// tree D (twice the sector), the sealed file and its replacement, tree C (8/7 of the sector) and
+/// tree R last (less than a hundredth). A worker that has one tree D for all such sectors
+/// (`static_tree_d`) needs twice the sector less.
+pub fn disk_of_sector(size: SectorSize) -> Bytes {
+    let sector = Bytes(size.bytes());
+    sector.times(layers(size) + 2 + 2) + sector.part(8, 7) + sector.part(1, 100)
+}
+
+/// How much sealing a sector adds to the network's storage.
+pub fn sealed(size: SectorSize) -> Bytes {
+    Bytes(size.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_32_gib_sector_takes_what_is_documented() {
+        let size = SectorSize::GIB_32;
+        assert_eq!(stage_memory(Stage::Pc1, size).of_tasks(28), Bytes::gib(1792));
+        assert_eq!(stage_memory(Stage::C2, size).of_tasks(1), Bytes::gib(80));
+        assert_eq!(stage_memory(Stage::C2, size).of_tasks(0), Bytes(0));
+        assert_eq!(parents_cache(size), Bytes::gib(56));
+        assert_eq!(disk_of_sector(size).to_string(), "517 GiB");
+    }
+}

@@ -1,0 +1,19 @@
+//! Designs a sealing set-up for a machine, checks any configuration strictly, and tells what it
+//! will deliver.
+//!
+//! `hardware` is the machine, `scheme` a configuration on it: the model that everything else works
+//! on. Nothing here links proof code or seals anything.
+#![forbid(unsafe_code)]
+
+mod bytes;
+mod cli;
+mod commands;
+pub mod figures;
+pub mod hardware;
+mod run;
+pub mod scheme;
+
+pub use bytes::{Bytes, NotBytes};
+pub use hardware::Hardware;
+pub use run::run;
+pub use scheme::{Executor, Scheme};

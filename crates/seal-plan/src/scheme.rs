@@ -1,0 +1,309 @@
+//! A configuration on a machine: which executor runs on which cores, GPUs, locks and memory.
+//!
+//! The model that checks, simulation and pictures share. It never fails: what does not exist is
+//! left out of it, and complaining of that is the business of checks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use seal_config::{Config, ExecutorConfig, LockConfig, StageName};
+use seal_host::{CpuSet, NodeId, Threads, UnitPlan, UnitRequest, plan_units};
+use seal_types::{SectorSize, Stage};
+
+use crate::Hardware;
+use crate::figures::{StageMemory, stage_memory};
+
+/// Sectors that may share a unit of PC1, unless `SEAL_PC1_LANES` says otherwise.
+pub const DEFAULT_LANES: u32 = 4;
+
+/// A configuration on a machine.
+#[derive(Clone, Debug)]
+pub struct Scheme {
+    /// Size of the sectors it is for.
+    pub sector_size: SectorSize,
+    /// All executors, stage by stage in the order of sealing, within a stage in that of the file.
+    pub executors: Vec<Executor>,
+    /// Tasks of a stage that may run at the same time.
+    pub limits: BTreeMap<StageName, NonZeroU32>,
+    /// The least time between the starts of two tasks of a stage.
+    pub staggered: BTreeMap<StageName, Duration>,
+    /// Declared locks.
+    pub locks: BTreeMap<String, LockConfig>,
+}
+
+/// An executor on the machine.
+#[derive(Clone, Debug)]
+pub struct Executor {
+    /// Its stage.
+    pub stage: StageName,
+    /// Its place among the executors of its stage, from 0.
+    pub index: usize,
+    /// Its table in the configuration, such as `processors.pc1[0]`.
+    pub key: String,
+    /// The line of that table.
+    pub line: usize,
+    /// The cpus it may use and that there are.
+    pub allowed: CpuSet,
+    /// Of those, the ones it keeps busy: of PC1 those of its units, of others all.
+    pub busy: CpuSet,
+    /// How PC1 divides its cpus.
+    pub units: Option<UnitPlan>,
+    /// Sectors that may share a unit of PC1.
+    pub lanes: u32,
+    /// The node whose memory it should use.
+    pub node: Option<NodeId>,
+    /// Indices of the GPUs it uses.
+    pub gpus: Vec<u32>,
+    /// What it names as GPU and the machine does not have.
+    pub missing_gpus: Vec<String>,
+    /// Locks that each of its tasks holds.
+    pub locks: BTreeSet<String>,
+    /// Tasks it takes at the same time, by its own count, its cores, its locks and the limit of
+    /// its stage; `None` if nothing limits them.
+    pub tasks: Option<u32>,
+    /// What it takes of memory; nothing is known of other software's stages.
+    pub memory: Option<StageMemory>,
+}
+
+impl Scheme {
+    /// What `config` means on `hardware` for sectors of `sector_size`.
+    pub fn of(config: &Config, hardware: &Hardware, sector_size: SectorSize) -> Self {
+        let executors = config
+            .executors
+            .iter()
+            .flat_map(|(stage, executors)| {
+                executors.iter().enumerate().map(|(index, executor)| (*stage, index, executor))
+            })
+            .map(|(stage, index, executor)| {
+                Executor::of(config, hardware, sector_size, (stage, index), executor)
+            })
+            .collect();
+        Self {
+            sector_size,
+            executors,
+            limits: config.concurrent.clone(),
+            staggered: config.staggered.clone(),
+            locks: config.locks.clone(),
+        }
+    }
+
+    /// The executors of a stage.
+    pub fn stage(&self, stage: StageName) -> impl Iterator<Item = &Executor> {
+        self.executors.iter().filter(move |executor| executor.stage == stage)
+    }
+
+    /// How many tasks of a stage run at the same time at most; `None` if nothing limits them.
+    pub fn tasks(&self, stage: StageName) -> Option<u32> {
+        let of_executors = self
+            .stage(stage)
+            .map(|executor| executor.tasks)
+            .try_fold(0_u32, |sum, tasks| Some(sum.saturating_add(tasks?)));
+        let limit = self.limits.get(&stage).map(|limit| limit.get());
+        match (of_executors, limit) {
+            (Some(tasks), Some(limit)) => Some(tasks.min(limit)),
+            (tasks, limit) => tasks.or(limit),
+        }
+    }
+
+    /// Whether a task of `a` and one of `b` can never run at the same time, because they share a
+    /// lock that one task holds at a time.
+    pub fn exclude_each_other(&self, a: &Executor, b: &Executor) -> bool {
+        let alone = |name: &String| self.locks.get(name).is_some_and(|lock| lock.count.get() == 1);
+        a.locks.intersection(&b.locks).any(alone)
+    }
+}
+
+impl Executor {
+    fn of(
+        config: &Config,
+        hardware: &Hardware,
+        sector_size: SectorSize,
+        (stage, index): (StageName, usize),
+        executor: &ExecutorConfig,
+    ) -> Self {
+        let all = hardware.topology.cpu_set();
+        let allowed = executor.cpus.as_ref().map_or(all.clone(), |cpus| cpus.and(&all));
+        let number = |name: &str| executor.envs.get(name)?.trim().parse::<u32>().ok();
+        let lanes = number("SEAL_PC1_LANES").unwrap_or(DEFAULT_LANES).clamp(1, DEFAULT_LANES);
+        let units = (stage == StageName::Pc1).then(|| {
+            let producers = number("FIL_PROOFS_MULTICORE_SDR_PRODUCERS").unwrap_or(1);
+            let smt = executor.envs.get("SEAL_PC1_SMT").is_some_and(|value| value == "1");
+            let request = UnitRequest {
+                producers: producers as usize,
+                threads: if smt { Threads::All } else { Threads::OnePerCore },
+            };
+            plan_units(&hardware.topology, &allowed, request).ok()
+        });
+        let units = units.flatten();
+        let busy = match &units {
+            Some(plan) => allowed.minus(&plan.left_over),
+            None => allowed.clone(),
+        };
+        let (gpus, missing_gpus) = gpus(hardware, stage, &executor.envs);
+        let of_locks = executor.locks.iter().filter_map(|name| config.locks.get(name));
+        let of_units = units
+            .as_ref()
+            .map(|plan| u32::try_from(plan.units.len()).unwrap_or(u32::MAX).saturating_mul(lanes));
+        let own = own_concurrent(stage, executor);
+        let tasks = of_locks
+            .map(|lock| lock.count)
+            .chain(executor.concurrent)
+            .chain(config.concurrent.get(&stage).copied())
+            .map(NonZeroU32::get)
+            .chain(of_units)
+            .chain(own)
+            .min();
+        Self {
+            stage,
+            index,
+            key: format!("processors.{stage}[{index}]"),
+            line: executor.line,
+            allowed,
+            busy,
+            units,
+            lanes,
+            node: executor.numa_preferred.map(NodeId),
+            gpus,
+            missing_gpus,
+            locks: executor.locks.clone(),
+            tasks,
+            memory: stage.served().map(|stage| stage_memory(stage, sector_size)),
+        }
+    }
+
+    /// How many units of PC1 it has.
+    pub fn unit_count(&self) -> u32 {
+        let count = self.units.as_ref().map_or(0, |plan| plan.units.len());
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}
+
+/// How many tasks one of our executors takes at the same time by itself: PC1 any number, PC2 and C2
+/// one after the other, unless their arguments say otherwise.
+fn own_concurrent(stage: StageName, executor: &ExecutorConfig) -> Option<u32> {
+    let served = stage.served()?;
+    if !executor.bin.as_ref().is_none_or(|bin| bin.ends_with(served.executor())) {
+        return None;
+    }
+    let given = executor.args.iter().enumerate().find_map(|(at, arg)| {
+        let rest = arg.strip_prefix("--concurrent")?;
+        match rest.strip_prefix('=') {
+            Some(value) => value.parse().ok(),
+            None if rest.is_empty() => executor.args.get(at + 1)?.parse().ok(),
+            None => None,
+        }
+    });
+    given.or((served != Stage::Pc1).then_some(1))
+}
+
+/// Whether the environment asks a stage for GPUs at all.
+pub fn asks_for_gpu(stage: StageName, envs: &BTreeMap<String, String>) -> bool {
+    let yes = |name: &str| envs.get(name).is_some_and(|value| value == "1" || value == "true");
+    match stage.served() {
+        Some(Stage::Pc1) => false,
+        Some(Stage::Pc2) => {
+            yes("FIL_PROOFS_USE_GPU_COLUMN_BUILDER") || yes("FIL_PROOFS_USE_GPU_TREE_BUILDER")
+        }
+        Some(Stage::C2) | None => envs.contains_key("CUDA_VISIBLE_DEVICES"),
+    }
+}
+
+/// The GPUs that an executor's environment gives it, and those it names that are not there.
+///
+/// PC2 takes the first it sees; other stages may take all.
+fn gpus(
+    hardware: &Hardware,
+    stage: StageName,
+    envs: &BTreeMap<String, String>,
+) -> (Vec<u32>, Vec<String>) {
+    if !asks_for_gpu(stage, envs) {
+        return (Vec::new(), Vec::new());
+    }
+    let mut there = Vec::new();
+    let mut missing = Vec::new();
+    match envs.get("CUDA_VISIBLE_DEVICES") {
+        None => there.extend(hardware.gpus.iter().map(|gpu| gpu.index)),
+        Some(list) => {
+            for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+                match hardware.gpu_named(name) {
+                    Some(gpu) => there.push(gpu.index),
+                    None => missing.push(name.to_owned()),
+                }
+            }
+        }
+    }
+    if stage == StageName::Pc2 {
+        there.truncate(1);
+    }
+    (there, missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::hardware;
+
+    fn root() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    }
+
+    fn epyc() -> Hardware {
+        let path = root().join("crates/seal-plan/machines/epyc7642x2.toml");
+        hardware::load(&path).expect("a machine of ours")
+    }
+
+    fn scheme(name: &str) -> Scheme {
+        let path = root().join("tests/schemes").join(name);
+        let config = seal_config::load(&path).expect("a scheme that must work");
+        Scheme::of(&config, &epyc(), SectorSize::GIB_32)
+    }
+
+    #[test]
+    fn pc1_keeps_two_cores_of_each_group_busy_and_leaves_the_third() {
+        let scheme = scheme("scheme-a.toml");
+        let pc1: Vec<_> = scheme.stage(StageName::Pc1).collect();
+        assert_eq!(pc1.len(), 2);
+        for executor in &pc1 {
+            assert_eq!((executor.unit_count(), executor.tasks), (14, Some(14)));
+        }
+        let pc2 = scheme.stage(StageName::Pc2).next().expect("one");
+        assert_eq!(pc2.gpus, [0]);
+        assert!(pc2.busy.and(&pc1[0].busy).is_empty() && pc2.busy.and(&pc1[1].busy).is_empty());
+        assert_eq!(scheme.tasks(StageName::Pc1), Some(28));
+        assert_eq!(scheme.tasks(StageName::C2), Some(1));
+    }
+
+    #[test]
+    fn a_lock_of_one_keeps_a_pair_of_stages_apart() {
+        let scheme = scheme("scheme-b.toml");
+        let [pc2, c2] =
+            [StageName::Pc2, StageName::C2].map(|s| scheme.stage(s).collect::<Vec<_>>());
+        assert!(!pc2[0].busy.and(&c2[0].busy).is_empty());
+        assert!(scheme.exclude_each_other(pc2[0], c2[0]));
+        assert!(!scheme.exclude_each_other(pc2[0], c2[1]));
+        assert_eq!((&pc2[1].gpus, &c2[1].gpus), (&vec![1], &vec![1]));
+    }
+
+    #[test]
+    fn gpus_are_those_that_are_asked_for_and_visible() {
+        let envs = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let tree = ("FIL_PROOFS_USE_GPU_TREE_BUILDER", "1");
+        for (stage, pairs, there, missing) in [
+            (StageName::Pc2, vec![], vec![], vec![]),
+            (StageName::Pc2, vec![tree], vec![0], vec![]),
+            (StageName::Pc2, vec![tree, ("CUDA_VISIBLE_DEVICES", "1")], vec![1], vec![]),
+            (StageName::Pc2, vec![tree, ("CUDA_VISIBLE_DEVICES", "2")], vec![], vec!["2"]),
+            (StageName::C2, vec![("CUDA_VISIBLE_DEVICES", "0, 1")], vec![0, 1], vec![]),
+            (StageName::C2, vec![("CUDA_VISIBLE_DEVICES", "")], vec![], vec![]),
+            (StageName::Pc1, vec![("CUDA_VISIBLE_DEVICES", "7")], vec![], vec![]),
+        ] {
+            let (got, gone) = gpus(&epyc(), stage, &envs(&pairs));
+            assert_eq!((got, gone.iter().map(String::as_str).collect()), (there, missing));
+        }
+    }
+}
