@@ -13,6 +13,9 @@
 //!   but not more than [`OVERTAKEN_MOST`] times past the same one.
 //! - Two starts of a kind keep their distance.
 //! - One who does not start although it could, for [`DUE_LONGEST`], is passed over.
+//!
+//! Beside them stands what supervisor and simulator must do alike: which executor is tried first
+//! ([`Openings`]), and when one that died is started again ([`RestartPolicy`]).
 #![forbid(unsafe_code)]
 
 mod book;
@@ -20,12 +23,14 @@ mod decide;
 mod needs;
 mod order;
 mod place;
+mod restart;
 
 pub use book::{Book, Joining, Ticket, Waiter};
 pub use decide::{DUE_LONGEST, Decision, Free, OVERTAKEN_MOST, Reason, Verdict};
 pub use needs::{Needs, NoResource, Resource};
 pub use order::Order;
-pub use place::{Place, in_order_of_load};
+pub use place::{Openings, Place, TICKETS_MOST, in_order_of_load};
+pub use restart::{AfterDeath, History, RestartPolicy};
 
 #[cfg(test)]
 mod tests;

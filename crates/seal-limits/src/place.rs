@@ -55,6 +55,48 @@ pub fn in_order_of_load(places: &[Place], counts: &BTreeMap<Resource, NonZeroU32
     open
 }
 
+/// So many requests of one supervisor have a place in the queue at most. The others get theirs as
+/// these start.
+pub const TICKETS_MOST: usize = 64;
+
+/// What can be started now on the executors of a supervisor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Openings {
+    /// The executors with room, as indices, the one to be tried first at the front.
+    pub order: Vec<usize>,
+    /// What tasks on them need, in that order, each once.
+    pub choices: Vec<Needs>,
+    /// So many of the waiting requests there is room for.
+    pub room: usize,
+}
+
+impl Openings {
+    /// The openings on `places` for `waiting` requests, with so many of each resource.
+    ///
+    /// ```
+    /// use std::collections::BTreeMap;
+    /// use seal_limits::{Needs, Openings, Place};
+    ///
+    /// let one = std::num::NonZeroU32::new(1);
+    /// let place = |running| Place { ready: true, running, concurrent: one, needs: Needs::default() };
+    /// let openings = Openings::of(&[place(1), place(0)], 5, &BTreeMap::new());
+    /// assert_eq!((openings.order, openings.room), (vec![1], 1));
+    /// ```
+    pub fn of(places: &[Place], waiting: usize, counts: &BTreeMap<Resource, NonZeroU32>) -> Self {
+        let order = in_order_of_load(places, counts);
+        let room = order.iter().map(|at| places[*at].room(counts) as usize);
+        let room = room.fold(0_usize, usize::saturating_add).min(waiting);
+        let mut choices: Vec<Needs> = Vec::new();
+        for at in &order {
+            let needs = &places[*at].needs;
+            if !choices.contains(needs) {
+                choices.push(needs.clone());
+            }
+        }
+        Self { order, choices, room }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,5 +136,23 @@ mod tests {
         assert_eq!(place(9, None).room(&counts), 0);
         assert_eq!(place(9, None).room(&BTreeMap::new()), u32::MAX);
         assert_eq!(Place { ready: false, ..place(0, None) }.room(&counts), 0);
+    }
+
+    #[test]
+    fn openings_name_each_choice_once_in_the_order_of_load() {
+        let locked = |name: &str, running| {
+            let needs = [Resource::Lock(name.to_owned())].into_iter().collect();
+            Place { needs, ..place(running, Some(4)) }
+        };
+        let places = [locked("gpu1", 2), locked("gpu2", 1), locked("gpu1", 0), locked("gpu3", 4)];
+        let openings = Openings::of(&places, 20, &BTreeMap::new());
+        assert_eq!(openings.order, [2, 1, 0]);
+        let names: Vec<_> =
+            openings.choices.iter().flat_map(Needs::iter).map(Resource::name).collect();
+        assert_eq!(names, ["gpu1", "gpu2"]);
+        assert_eq!(openings.room, 2 + 3 + 4);
+        assert_eq!(Openings::of(&places, 7, &BTreeMap::new()).room, 7);
+        let endless = [place(0, None), place(0, None)];
+        assert_eq!(Openings::of(&endless, 7, &BTreeMap::new()).room, 7);
     }
 }

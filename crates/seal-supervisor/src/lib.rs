@@ -21,7 +21,6 @@ mod place;
 mod plan;
 mod process;
 mod queue;
-mod restart;
 mod run;
 mod status;
 mod strays;
@@ -37,7 +36,7 @@ pub use facts::{
 pub use groups::{GroupPlan, NoCgroups};
 pub use limits::{Holder, LimitsError, LimitsView, ResourceView, WaiterView, view};
 pub use plan::{ExecutorPlan, Machine, Plan, PlanError, Problem};
-pub use restart::RestartPolicy;
 pub use run::run;
 pub use seal_host::{RuntimeDir, RuntimeDirError, default_runtime_dir};
+pub use seal_limits::RestartPolicy;
 pub use supervisor::{ServeError, Timing, serve};

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
-use seal_limits::Resource;
+use seal_limits::{History, Resource};
 use seal_wire::{ErrorCode, Event as Told, Line, Progress, RawResponse, salvage_id};
 
 use crate::event::Tag;
 use crate::limits::{ExecutorSlots, Held};
 use crate::process::Process;
 use crate::queue::Request;
-use crate::restart::History;
 use crate::{ExecutorPlan, Timing};
 
 /// An executor of the plan.

@@ -47,10 +47,6 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// that a supervisor has for its executors.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
-/// So many requests of one supervisor have a place in the queue at most. The others get theirs as
-/// these start.
-pub(crate) const TICKETS_MOST: usize = 64;
-
 /// The directory of the table and the slots in the runtime directory.
 const DIRECTORY: &str = "limits";
 

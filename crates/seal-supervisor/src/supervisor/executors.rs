@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use seal_host::Ending;
+use seal_limits::AfterDeath;
 use seal_wire::{ErrorCode, ExitCode, Line, TaskError, ready_line};
 
 use super::Supervisor;
@@ -11,7 +12,6 @@ use crate::event::{FromExecutor, Tag};
 use crate::limits::ExecutorSlots;
 use crate::place::{Next, Place, Running, State, shown};
 use crate::process::{Equipment, Process};
-use crate::restart::Verdict;
 
 /// How long a process that closed its output may take to end by itself, and how long output is
 /// still read after a process has ended.
@@ -248,12 +248,12 @@ impl Supervisor {
                 place.enter(State::GivenUp(format!("{key}: {story}; {given_up}")));
                 return self.fail_if_none_left();
             }
-            Verdict::StartAfter(wait) => {
+            AfterDeath::Start { wait } => {
                 let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                 tracing::warn!(executor = key, story, wait_ms, "restart");
                 (now + wait, None)
             }
-            Verdict::CrashLoop { wait, failed_starts } => {
+            AfterDeath::CrashLoop { wait, failed_starts } => {
                 let every = humantime::format_duration(wait);
                 let looping = format!("{failed_starts} starts in a row failed");
                 tracing::error!(

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use seal_limits::RestartPolicy;
 use seal_types::StageName;
 
 use super::Supervisor;
@@ -10,7 +11,6 @@ use crate::facts::{
     WaitingFacts,
 };
 use crate::place::{Part, Place, State, Task};
-use crate::restart::RestartPolicy;
 
 /// How often at most something is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);

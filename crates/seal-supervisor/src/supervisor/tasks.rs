@@ -1,29 +1,21 @@
 //! Tasks: which one starts where, and what executors answer.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant, SystemTime};
 
 use seal_config::Drain;
-use seal_limits::{Needs, Resource, in_order_of_load};
+use seal_limits::{Openings, Resource, TICKETS_MOST};
 use seal_wire::{ErrorCode, Line};
 
 use super::Supervisor;
 use crate::facts::EndedTask;
-use crate::limits::{Held, Holder, TICKETS_MOST, machine_time};
+use crate::limits::{Held, Holder, machine_time};
 use crate::place::{Answer, Next, Place, Task, code_of, understand};
 use crate::queue::Queue;
 
 /// How often it is checked, after the end of the input, whether answers still have a reader.
 const LOOK_FOR_READER: Duration = Duration::from_millis(500);
-
-/// What can be started now: the executors with room, the first one to be tried at the front, and
-/// what tasks on them need.
-struct Openings {
-    order: Vec<usize>,
-    choices: Vec<Needs>,
-    /// How many requests there is room for.
-    room: usize,
-}
 
 impl Supervisor {
     /// Hands waiting requests to executors as far as rules, limits and locks let it.
@@ -49,7 +41,7 @@ impl Supervisor {
     fn start_unlimited(&mut self, now: Instant) {
         while !self.queue.is_empty() {
             let ends = self.starts_nothing();
-            let openings = openings(&self.places, &self.queue, ends, &self.limits);
+            let openings = openings(&self.places, &self.queue, ends, self.limits.counts());
             let Some(place) = openings.order.first() else { return };
             let place = &mut self.places[*place];
             hand_over(place, &mut self.queue, Held::default(), self.retry, now);
@@ -63,7 +55,7 @@ impl Supervisor {
         let counts = limits.counts().clone();
         let until = limits.round(|round| {
             loop {
-                let openings = openings_with(places, queue, ends, &counts);
+                let openings = openings(places, queue, ends, &counts);
                 round.want(openings.room.min(TICKETS_MOST), &openings.choices);
                 let Some(grant) = round.next() else { return };
                 let Some(choice) = grant.choices.first().copied() else { return };
@@ -217,29 +209,10 @@ fn openings(
     places: &[Place],
     queue: &Queue,
     ends: bool,
-    limits: &crate::limits::SharedLimits,
-) -> Openings {
-    openings_with(places, queue, ends, limits.counts())
-}
-
-fn openings_with(
-    places: &[Place],
-    queue: &Queue,
-    ends: bool,
-    counts: &std::collections::BTreeMap<Resource, NonZeroU32>,
+    counts: &BTreeMap<Resource, NonZeroU32>,
 ) -> Openings {
     let rules: Vec<_> = places.iter().map(|place| as_rule(place, ends)).collect();
-    let order = in_order_of_load(&rules, counts);
-    let room = order.iter().map(|at| rules[*at].room(counts) as usize);
-    let room = room.fold(0_usize, usize::saturating_add).min(queue.len());
-    let mut choices = Vec::new();
-    for at in &order {
-        let needs = &places[*at].plan.needs;
-        if !choices.contains(needs) {
-            choices.push(needs.clone());
-        }
-    }
-    Openings { order, choices, room }
+    Openings::of(&rules, queue.len(), counts)
 }
 
 /// The executor as the rules see it.

@@ -19,35 +19,61 @@ pub struct RestartPolicy {
 const SOUND: Duration = Duration::from_secs(60);
 
 /// What has happened to one executor lately.
+///
+/// ```
+/// use std::time::Duration;
+/// use seal_limits::{AfterDeath, History, RestartPolicy};
+///
+/// let policy = RestartPolicy {
+///     first_wait: Duration::from_secs(1),
+///     longest_wait: Duration::from_secs(10),
+///     loop_after: 3,
+///     loop_wait: Duration::from_secs(300),
+/// };
+/// let mut history = History::default();
+/// let lived = Some(Duration::from_secs(5));
+/// for seconds in [1, 2, 4, 8, 10] {
+///     let wait = Duration::from_secs(seconds);
+///     assert_eq!(history.died(lived, &policy), AfterDeath::Start { wait });
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct History {
+pub struct History {
     failed_starts: u32,
     restarts: u32,
 }
 
 /// What is to be done about an executor that died.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Start it again after this time.
-    StartAfter(Duration),
-    /// Its starts fail again and again: start it again after this time, and tell requests that
-    /// there is no use in waiting for it.
-    CrashLoop { wait: Duration, failed_starts: u32 },
+pub enum AfterDeath {
+    /// Start it again.
+    Start {
+        /// After this time.
+        wait: Duration,
+    },
+    /// Its starts fail again and again: start it again, and tell requests that there is no use in
+    /// waiting for it.
+    CrashLoop {
+        /// After this time.
+        wait: Duration,
+        /// So many starts in a row have failed.
+        failed_starts: u32,
+    },
 }
 
 impl History {
     /// The executor answered: it works.
-    pub(crate) fn answered(&mut self) {
+    pub fn answered(&mut self) {
         *self = Self::default();
     }
 
     /// Whether its last starts failed again and again.
-    pub(crate) fn is_looping(&self, policy: &RestartPolicy) -> bool {
+    pub fn is_looping(&self, policy: &RestartPolicy) -> bool {
         self.failed_starts >= policy.loop_after
     }
 
     /// The executor died, `lived` after it became ready, or before (`None`).
-    pub(crate) fn died(&mut self, lived: Option<Duration>, policy: &RestartPolicy) -> Verdict {
+    pub fn died(&mut self, lived: Option<Duration>, policy: &RestartPolicy) -> AfterDeath {
         match lived {
             Some(lived) if lived >= SOUND => *self = Self::default(),
             Some(_) => self.failed_starts = 0,
@@ -57,9 +83,10 @@ impl History {
         self.restarts = self.restarts.saturating_add(1);
         if self.failed_starts >= policy.loop_after {
             let (wait, failed_starts) = (policy.loop_wait, self.failed_starts);
-            return Verdict::CrashLoop { wait, failed_starts };
+            return AfterDeath::CrashLoop { wait, failed_starts };
         }
-        Verdict::StartAfter(policy.first_wait.saturating_mul(factor).min(policy.longest_wait))
+        let wait = policy.first_wait.saturating_mul(factor).min(policy.longest_wait);
+        AfterDeath::Start { wait }
     }
 }
 
@@ -74,8 +101,8 @@ mod tests {
         loop_wait: Duration::from_secs(300),
     };
 
-    fn after(seconds: u64) -> Verdict {
-        Verdict::StartAfter(Duration::from_secs(seconds))
+    fn after(seconds: u64) -> AfterDeath {
+        AfterDeath::Start { wait: Duration::from_secs(seconds) }
     }
 
     #[test]
@@ -88,14 +115,15 @@ mod tests {
         assert_eq!(history.died(soon, &POLICY), after(1));
         assert_eq!(history.died(Some(SOUND), &POLICY), after(1));
         for _ in 0..100 {
-            assert!(matches!(history.died(soon, &POLICY), Verdict::StartAfter(_)));
+            assert!(matches!(history.died(soon, &POLICY), AfterDeath::Start { .. }));
         }
     }
 
     #[test]
     fn starts_that_fail_in_a_row_are_a_crash_loop_that_is_tried_slowly_and_can_end() {
         let mut history = History::default();
-        let looping = |failed_starts| Verdict::CrashLoop { wait: POLICY.loop_wait, failed_starts };
+        let looping =
+            |failed_starts| AfterDeath::CrashLoop { wait: POLICY.loop_wait, failed_starts };
         assert_eq!(history.died(None, &POLICY), after(1));
         assert_eq!(history.died(None, &POLICY), after(2));
         assert_eq!(history.died(Some(Duration::ZERO), &POLICY), after(4));
