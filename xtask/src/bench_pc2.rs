@@ -274,13 +274,17 @@ fn report(
     let hashes = hashes(&proof.porep());
     let multiplications = multiplications(&hashes);
     say("");
-    say("  kernel      arity    hashes/s  multiplications/s (one thread)");
+    say("  one thread:");
+    say("  kernel      arity    hashes/s  multiplications/s  of the multipliers' limit");
     for rate in rates {
+        let hashes = rate["hashes"].as_f64().unwrap_or(0.0);
+        let share = rate["limit"]
+            .as_f64()
+            .map_or_else(|| "-".to_owned(), |limit| format!("{:.1} %", hashes / limit * 100.0));
         say(&format!(
-            "  {:<10} {:>6} {:>11.0} {:>18.1} M",
+            "  {:<10} {:>6} {hashes:>11.0} {:>16.1} M {share:>26}",
             rate["kernel"].as_str().unwrap_or("-"),
             rate["arity"].as_u64().unwrap_or(0),
-            rate["hashes"].as_f64().unwrap_or(0.0),
             rate["multiplications"].as_f64().unwrap_or(0.0) / 1e6,
         ));
     }
@@ -298,14 +302,16 @@ fn report(
     if let Some(last) = last {
         parts(last);
     }
-    let limit = last.and_then(|last| limit_seconds(last, &hashes, rates));
-    if let (Some(limit), Some(us)) = (limit, &us) {
-        let seconds = us["seconds"].as_f64().unwrap_or(0.0);
-        say(&format!(
-            "  the hashes alone at the rates above take {limit:.2} s on all threads: ours takes \
-             {:.1} % more",
-            (seconds / limit - 1.0) * 100.0
-        ));
+    let at = |rate| last.and_then(|last| seconds_at(rate, last, &hashes, rates));
+    let (hashing, limit) = (at("hashes"), at("limit"));
+    if let Some(us) = us.as_ref().and_then(|us| us["seconds"].as_f64()) {
+        let compare = |limit: Option<f64>, what: &str| {
+            let Some(limit) = limit else { return };
+            let more = (us / limit - 1.0) * 100.0;
+            say(&format!("  {what} {limit:.2} s on all threads: ours takes {more:.1} % more"));
+        };
+        compare(hashing, "the hashes alone at the rates above take");
+        compare(limit, "the multipliers alone, never idle, take");
     }
     let seconds = |side: &Option<Value>| side.as_ref().and_then(|side| side["seconds"].as_f64());
     let ratio = seconds(&us).zip(seconds(&peer)).map(|(us, peer)| peer / us);
@@ -316,7 +322,8 @@ fn report(
         "proof": proof.to_string(), "ours": us, "peer": peer, "ratio": ratio,
         "hashes": hashes.iter().map(|(arity, count)| json!({ "arity": arity, "count": count }))
             .collect::<Vec<_>>(),
-        "multiplications": multiplications, "limit_seconds": limit, "rates_of_one_thread": rates,
+        "multiplications": multiplications, "hashing_seconds": hashing,
+        "multipliers_seconds": limit, "rates_of_one_thread": rates,
     });
     write_result(&format!("pc2-{}", args.sector_size), json!({ "result": result }))
 }
@@ -376,16 +383,17 @@ fn parts(report: &Value) {
     say(&format!("  files to disk              {:>6.2} s", number("publish_ms") / 1000.0));
 }
 
-/// How long the hashes of a sector take on all threads of the kernel in `report` at `rates`.
-fn limit_seconds(report: &Value, hashes: &[(u32, u64)], rates: &[Value]) -> Option<f64> {
+/// How long the hashes of a sector take on all threads of the kernel in `report` at the rate of
+/// this name in `rates`.
+fn seconds_at(rate: &str, report: &Value, hashes: &[(u32, u64)], rates: &[Value]) -> Option<f64> {
     let device = report["device"].as_str()?;
     let threads = report["workers"].as_f64()?;
     let one = |(arity, count): &(u32, u64)| {
-        let rate = rates.iter().find(|rate| {
+        let of_kernel = rates.iter().find(|rate| {
             rate["arity"].as_u64() == Some((*arity).into())
                 && rate["kernel"].as_str().is_some_and(|kernel| device.contains(kernel))
         })?;
-        Some(*count as f64 / rate["hashes"].as_f64()?)
+        Some(*count as f64 / of_kernel[rate].as_f64()?)
     };
     let seconds: Option<f64> = hashes.iter().map(one).sum();
     Some(seconds? / threads)
@@ -413,11 +421,18 @@ mod tests {
 
     #[test]
     fn the_limit_is_that_of_the_kernel_in_use() {
-        let rate =
-            |kernel, arity, hashes| json!({ "kernel": kernel, "arity": arity, "hashes": hashes });
-        let rates = [rate("portable", 2, 10.0), rate("ifma", 2, 100.0), rate("ifma", 8, 50.0)];
+        let rate = |kernel, arity, hashes: f64, limit: Option<f64>| json!({ "kernel": kernel, "arity": arity, "hashes": hashes, "limit": limit });
+        let rates = [
+            rate("portable", 2, 10.0, None),
+            rate("ifma", 2, 100.0, Some(200.0)),
+            rate("ifma", 8, 50.0, Some(50.0)),
+        ];
         let report = json!({ "device": "cpu (Poseidon ifma, 2 threads)", "workers": 2 });
-        assert_eq!(limit_seconds(&report, &[(2, 400), (8, 100)], &rates), Some(3.0));
-        assert_eq!(limit_seconds(&report, &[(11, 400)], &rates), None);
+        let hashes = [(2, 400), (8, 100)];
+        assert_eq!(seconds_at("hashes", &report, &hashes, &rates), Some(3.0));
+        assert_eq!(seconds_at("limit", &report, &hashes, &rates), Some(2.0));
+        assert_eq!(seconds_at("hashes", &report, &[(11, 400)], &rates), None);
+        let portable = json!({ "device": "cpu (Poseidon portable, 2 threads)", "workers": 2 });
+        assert_eq!(seconds_at("limit", &portable, &[(2, 400)], &rates), None);
     }
 }

@@ -1,7 +1,10 @@
-//! How many hashes a second this processor does, by arity and kernel.
+//! How many hashes a second this processor does, by arity and kernel, and how many its multipliers
+//! allow.
 
 use std::time::{Duration, Instant};
 
+#[cfg(target_arch = "x86_64")]
+use seal_field::Ifma;
 use seal_poseidon::{Hasher, Kernel, Poseidon};
 use serde::Serialize;
 
@@ -23,17 +26,31 @@ pub(crate) struct Rate {
     pub(crate) hashes: f64,
     /// The multiplications that stand for them, a second.
     pub(crate) multiplications: f64,
+    /// Hashes a second if the multipliers did nothing else and were never idle, where the kernel's
+    /// instructions are counted.
+    pub(crate) limit: Option<f64>,
 }
 
 /// The rates of all kernels and arities, each on one thread.
 pub(crate) fn rates() -> impl Iterator<Item = Rate> {
-    Kernel::available().flat_map(|kernel| {
+    let multiply_adds = multiply_adds();
+    Kernel::available().flat_map(move |kernel| {
         MULTIPLICATIONS.into_iter().filter_map(move |(arity, multiplications)| {
-            let hashes = hashes(Hasher::new(Poseidon::of_arity(arity)?, kernel));
+            let hasher = Hasher::new(Poseidon::of_arity(arity)?, kernel);
+            let hashes = hashes(hasher);
             let multiplications = hashes * multiplications as f64;
-            Some(Rate { kernel: kernel.name(), arity, hashes, multiplications })
+            let limit = multiply_adds.zip(hasher.multiply_adds()).map(|(rate, each)| rate / each);
+            Some(Rate { kernel: kernel.name(), arity, hashes, multiplications, limit })
         })
     })
+}
+
+/// Multiply-adds on vectors that a core does in a second.
+fn multiply_adds() -> Option<f64> {
+    #[cfg(target_arch = "x86_64")]
+    return Ifma::detect().map(|proof| seal_field::rate::measure(proof, TIME).multiply_adds);
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }
 
 /// Hashes a second.
@@ -64,5 +81,13 @@ mod tests {
         let kernels = Kernel::available().map(Kernel::name);
         let expected: Vec<_> = kernels.flat_map(|k| [2, 8, 11].map(|arity| (k, arity))).collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_multipliers_limit_is_told_for_the_kernel_that_consists_of_them() {
+        for rate in rates() {
+            assert_eq!(rate.limit.is_some(), rate.kernel == "ifma", "{rate:?}");
+            assert!(rate.limit.is_none_or(|limit| limit > 0.0), "{rate:?}");
+        }
     }
 }

@@ -84,6 +84,12 @@ fn limb(limb: __m512i) -> __m512i {
 }
 
 impl Fr8 {
+    /// Multiply-adds of [`Fr8::square`].
+    pub const SQUARE: u64 = (LIMBS * (LIMBS + 1)) as u64 + Products::REDUCTION;
+
+    /// Multiply-adds of [`Fr8::times`].
+    pub const TIMES: u64 = Products::PRODUCT + Products::REDUCTION;
+
     /// The same number, which has to be below 2^258, in all lanes.
     #[inline]
     #[target_feature(enable = "avx512f")]
@@ -142,6 +148,12 @@ impl Fr8 {
 }
 
 impl Products {
+    /// Multiply-adds of a product that is added.
+    pub const PRODUCT: u64 = (2 * LIMBS * LIMBS) as u64;
+
+    /// Multiply-adds of [`Products::reduce`]: all limbs but the last are folded.
+    pub const REDUCTION: u64 = (2 * LIMBS * (LIMBS - 1)) as u64 + SmallProducts::REDUCTION;
+
     /// The empty sum.
     #[inline]
     #[target_feature(enable = "avx512f")]
@@ -231,6 +243,12 @@ impl Products {
 }
 
 impl SmallProducts {
+    /// Multiply-adds of a product that is added.
+    pub const PRODUCT: u64 = (2 * LIMBS) as u64;
+
+    /// Multiply-adds of [`SmallProducts::reduce`].
+    pub const REDUCTION: u64 = (2 * LIMBS) as u64;
+
     /// The empty sum.
     #[inline]
     #[target_feature(enable = "avx512f")]

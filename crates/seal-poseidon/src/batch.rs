@@ -1,6 +1,8 @@
 //! Many hashes at a time: the rows of a tree and the columns of a sector.
 
 use ff::Field;
+#[cfg(target_arch = "x86_64")]
+use seal_field::fr8::LANES;
 
 #[cfg(target_arch = "x86_64")]
 use crate::ifma;
@@ -44,6 +46,17 @@ impl Hasher {
     /// The kernel that computes.
     pub fn kernel(self) -> Kernel {
         self.kernel
+    }
+
+    /// How many multiply-add instructions on vectors a hash takes, where the kernel consists of
+    /// them: what a core's rate of them, `seal_field::rate`, is to be divided by for the most
+    /// hashes it can do.
+    pub fn multiply_adds(self) -> Option<f64> {
+        match self.kernel.0 {
+            Isa::Portable => None,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Ifma(_) => Some(ifma::multiply_adds(self.poseidon) as f64 / LANES as f64),
+        }
     }
 
     /// The row of a tree above `children`: `parents[i]` is the hash of the `arity` children from

@@ -1,6 +1,7 @@
 //! Hashes in the lanes of AVX-512 vectors, by the lean form of the permutation.
 
 mod constants;
+mod count;
 mod filter;
 mod permutation;
 
@@ -14,6 +15,19 @@ use crate::batch::MAX_ARITY;
 use constants::Constants;
 use permutation::hash_lanes;
 
+static THREE: LazyLock<Constants> = LazyLock::new(|| Constants::derive::<3>(false));
+static NINE: LazyLock<Constants> = LazyLock::new(|| Constants::derive::<9>(true));
+static TWELVE: LazyLock<Constants> = LazyLock::new(|| Constants::derive::<12>(true));
+
+/// Multiply-adds on vectors that eight hashes take together.
+pub(crate) fn multiply_adds(poseidon: &Poseidon) -> u64 {
+    match poseidon.arity() {
+        2 => count::multiply_adds(&THREE),
+        8 => count::multiply_adds(&NINE),
+        _ => count::multiply_adds(&TWELVE),
+    }
+}
+
 /// Hashes preimages, whose elements `node` finds by hash and element. Tells whether all are
 /// canonical; if not, `hashes` is of no use.
 pub(crate) fn hash<'a>(
@@ -22,9 +36,6 @@ pub(crate) fn hash<'a>(
     node: impl Fn(usize, usize) -> &'a [u8; 32],
     hashes: &mut [[u8; 32]],
 ) -> bool {
-    static THREE: LazyLock<Constants> = LazyLock::new(|| Constants::derive::<3>(false));
-    static NINE: LazyLock<Constants> = LazyLock::new(|| Constants::derive::<9>(true));
-    static TWELVE: LazyLock<Constants> = LazyLock::new(|| Constants::derive::<12>(true));
     // Vectors take turns, because the S-box of a partial round waits for the one before. Of width
     // 3 there is little else to do meanwhile, so there are more of them.
     match poseidon.arity() {
