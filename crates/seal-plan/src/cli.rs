@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::hardware::HardwareArgs;
+use crate::commands::simulate::SimulateArgs;
 
 /// Designs a sealing set-up for a machine, checks configurations, and tells what they will deliver.
 #[derive(Debug, Parser)]
@@ -17,6 +18,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Hardware(HardwareArgs),
+    Simulate(SimulateArgs),
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ pub mod figures;
 pub mod hardware;
 mod run;
 pub mod scheme;
+pub mod simulate;
+pub mod times;
 
 pub use bytes::{Bytes, NotBytes};
 pub use hardware::Hardware;

@@ -25,6 +25,7 @@ pub fn run() -> ExitCode {
     };
     let done = match &cli.command {
         Command::Hardware(args) => commands::hardware::run(args),
+        Command::Simulate(args) => commands::simulate::run(args),
     };
     match done {
         Ok(code) => code,

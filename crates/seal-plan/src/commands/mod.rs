@@ -1,6 +1,7 @@
 //! The commands: from arguments to text on standard output and an exit code.
 
 pub(crate) mod hardware;
+pub(crate) mod simulate;
 
 use std::io::{self, Write};
 

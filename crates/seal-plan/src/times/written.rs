@@ -1,0 +1,181 @@
+//! Times written by hand, as TOML.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use seal_types::StageName;
+use serde::Deserialize;
+
+use super::{StageTimes, Times};
+
+/// No stage takes longer.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The file. What it leaves out stays as it was.
+#[derive(Debug, Deserialize)]
+struct Written {
+    seed_wait: Option<String>,
+    retry_wait: Option<String>,
+    #[serde(flatten)]
+    stages: BTreeMap<String, WrittenStage>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenStage {
+    time: Option<String>,
+    spread: Option<f64>,
+    fails: Option<f64>,
+    dies: Option<String>,
+    ready: Option<String>,
+    parts: Option<u32>,
+    source: Option<String>,
+}
+
+pub(super) fn take_over(times: &mut Times, path: &Path, text: &str) -> Result<(), String> {
+    let written: Written =
+        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    if let Some(wait) = &written.seed_wait {
+        times.seed_wait = duration("seed_wait", wait)?;
+    }
+    if let Some(wait) = &written.retry_wait {
+        times.retry_wait = duration("retry_wait", wait)?;
+    }
+    for (name, stage) in written.stages {
+        let known: StageName = name.parse().map_err(|error| format!("[{name}]: {error}"))?;
+        let read = read_stage(&name, stage, times.stages.get(&known), path)?;
+        times.stages.insert(known, read);
+    }
+    Ok(())
+}
+
+fn read_stage(
+    name: &str,
+    written: WrittenStage,
+    before: Option<&StageTimes>,
+    path: &Path,
+) -> Result<StageTimes, String> {
+    let named = |text: &Option<String>, key: &str| {
+        let text = text.as_deref();
+        text.map(|text| duration(&format!("{name}.{key}"), text)).transpose()
+    };
+    let mut stage = match (named(&written.time, "time")?, before) {
+        (Some(time), before) => {
+            let source = path.display().to_string();
+            let parts = before.map_or(1, |before| before.parts);
+            StageTimes { parts, ..StageTimes::fixed(time, source) }
+        }
+        (None, Some(before)) => before.clone(),
+        (None, None) => {
+            return Err(format!(
+                "{name}.time is missing, and nothing is published about it for these sectors; \
+                 write how long a task takes, such as time = \"2h 30m\""
+            ));
+        }
+    };
+    if stage.time.is_zero() {
+        return Err(format!("{name}.time is zero; leave the stage out if it takes no time"));
+    }
+    if let Some(spread) = written.spread {
+        if !(0.0..=3.0).contains(&spread) {
+            return Err(format!(
+                "{name}.spread = {spread}: the standard deviation as a part of the mean is from 0 \
+                 to 3, such as 0.05 for 5 %"
+            ));
+        }
+        stage.spread = spread;
+    }
+    if let Some(fails) = written.fails {
+        if !(0.0..1.0).contains(&fails) {
+            return Err(format!(
+                "{name}.fails = {fails}: the share of tasks that fail is from 0 to less than 1"
+            ));
+        }
+        stage.fails = fails;
+    }
+    if let Some(dies) = named(&written.dies, "dies")? {
+        if dies.is_zero() {
+            return Err(format!("{name}.dies is zero; leave it out if executors never die"));
+        }
+        stage.dies = Some(dies);
+    }
+    if let Some(ready) = named(&written.ready, "ready")? {
+        stage.ready = ready;
+    }
+    if let Some(parts) = written.parts {
+        if parts == 0 {
+            return Err(format!("{name}.parts = 0: 1 means that a task is done as a whole"));
+        }
+        stage.parts = parts;
+    }
+    if let Some(source) = written.source {
+        stage.source = source;
+    }
+    Ok(stage)
+}
+
+fn duration(key: &str, text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| {
+        format!("{key} = {text:?}: {error}; write a time such as \"2h 30m\" or \"45s\"")
+    })?;
+    if time > LONGEST {
+        return Err(format!("{key} = {text:?} is more than a year"));
+    }
+    Ok(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use seal_types::SectorSize;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Times, String> {
+        let mut times = Times::published(SectorSize::GIB_32);
+        times.take_over(Path::new("t.toml"), text).map_err(|error| error.to_string())?;
+        Ok(times)
+    }
+
+    #[test]
+    fn what_the_file_leaves_out_stays() {
+        let before = Times::published(SectorSize::GIB_32);
+        let times = read(
+            "seed_wait = '80min'\n[pc1]\ntime = '3h 30m'\ndies = '20days'\n[c2]\nfails = 0.01\n\
+             [tree_d]\ntime = '5m'\nspread = 0.5\nsource = 'a stopwatch'\n",
+        )
+        .expect("good times");
+        assert_eq!(times.seed_wait.as_secs(), 80 * 60);
+        assert_eq!(times.retry_wait, before.retry_wait);
+        let pc1 = &times.stages[&StageName::Pc1];
+        assert_eq!((pc1.time.as_secs(), pc1.spread, pc1.parts), (12_600, 0.0, 11));
+        assert_eq!(pc1.dies, Some(Duration::from_secs(20 * 24 * 3600)));
+        assert_eq!(pc1.source, "t.toml");
+        let c2 = StageTimes { fails: 0.01, ..before.stages[&StageName::C2].clone() };
+        assert_eq!(times.stages[&StageName::C2], c2);
+        assert_eq!(times.stages[&StageName::Pc2], before.stages[&StageName::Pc2]);
+        assert_eq!(times.stages[&StageName::TreeD].source, "a stopwatch");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        for (text, said) in [
+            ("[pc1]\ntime = 'long'", "pc1.time = \"long\""),
+            ("[pc1]\ntime = '0s'", "pc1.time is zero"),
+            ("[pc1]\ntime = '2years'", "more than a year"),
+            ("[pc1]\nspread = -0.1", "pc1.spread = -0.1"),
+            ("[pc1]\nspread = nan", "pc1.spread = NaN"),
+            ("[pc1]\nfails = 1.0", "pc1.fails = 1"),
+            ("[pc1]\ndies = '0s'", "pc1.dies is zero"),
+            ("[pc1]\nparts = 0", "pc1.parts = 0"),
+            ("[pc1]\ntimes = '1s'", "times"),
+            ("[pc3]\ntime = '1s'", "unknown stage \"pc3\""),
+            ("[unseal]\nspread = 0.1", "unseal.time is missing"),
+            ("seed_wait = 3", "seed_wait"),
+            ("[pc1", "TOML"),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.contains(said) && error.starts_with("t.toml: "), "{text}: {error}");
+        }
+    }
+}
