@@ -102,41 +102,53 @@ pub struct ProofTimes {
     pub b: Duration,
 }
 
-/// Proves with the randomness `r` and `s`.
+/// Whether to go on, asked between transforms and between windows of a multiplication.
+pub(crate) type GoOn<'a> = dyn FnMut() -> Result<(), Stopped> + 'a;
+
+/// The caller does not want the proof any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stopped;
+
+/// Proves with the randomness `r` and `s`. The products become coefficients in place: a second
+/// attempt needs a new assignment, and most never do.
 pub(crate) fn prove(
     key: &Key,
     queries: &Queries,
     ntt: &Ntt,
-    assignment: &Assignment,
+    assignment: Assignment,
     [r, s]: [Scalar; 2],
     times: &mut ProofTimes,
-) -> Proof<Bls12> {
-    let Assignment { values, products } = assignment;
-    // Copies, so that a second attempt starts from the same numbers.
-    let [mut a, mut b, mut c] = products.clone();
+    go_on: &mut GoOn<'_>,
+) -> Result<Proof<Bls12>, Stopped> {
+    let Assignment { values, products: [mut a, mut b, mut c] } = assignment;
     let mut start = Instant::now();
     let mut lap = || std::mem::replace(&mut start, Instant::now()).elapsed();
-    ntt.interpolate(&mut a);
-    ntt.evaluate_on_coset(&mut a);
-    ntt.interpolate(&mut b);
-    ntt.evaluate_on_coset(&mut b);
+    for product in [&mut a, &mut b] {
+        ntt.interpolate(product);
+        go_on()?;
+        ntt.evaluate_on_coset(product);
+        go_on()?;
+    }
     ntt.multiply(&mut a, &b);
     drop(b);
     ntt.interpolate_on_coset(&mut a);
+    go_on()?;
     ntt.interpolate(&mut c);
     ntt.quotient(&mut a, &c);
     drop(c);
     times.transforms = lap();
-    let h: G1Projective = multiply(&key.h, key.h.len(), |i| &a[i]);
+    let h: G1Projective = multiply(&key.h, key.h.len(), |i| &a[i], go_on)?;
     drop(a);
     times.h = lap();
-    let l: G1Projective = multiply(&key.l, queries.aux, |i| &values[queries.inputs + i]);
+    let of_l = |i: usize| &values[queries.inputs + i];
+    let l: G1Projective = multiply(&key.l, queries.aux, of_l, go_on)?;
     times.l = lap();
-    let a: G1Projective = multiply(&key.a, queries.a.len(), |i| &values[queries.a[i] as usize]);
+    let of_a = |i: usize| &values[queries.a[i] as usize];
+    let a: G1Projective = multiply(&key.a, queries.a.len(), of_a, go_on)?;
     times.a = lap();
     let of_b = |i: usize| &values[queries.b[i] as usize];
-    let b_g1: G1Projective = multiply(&key.b_g1, queries.b.len(), of_b);
-    let b_g2: G2Projective = multiply(&key.b_g2, queries.b.len(), of_b);
+    let b_g1: G1Projective = multiply(&key.b_g1, queries.b.len(), of_b, go_on)?;
+    let b_g2: G2Projective = multiply(&key.b_g2, queries.b.len(), of_b, go_on)?;
     times.b = lap();
 
     let vk = &key.vk;
@@ -144,7 +156,7 @@ pub(crate) fn prove(
     let b_g1 = b_g1 + vk.beta_g1 + vk.delta_g1 * s;
     let b_g2 = b_g2 + vk.beta_g2 + vk.delta_g2 * s;
     let c = h + l + a * s + b_g1 * r - vk.delta_g1 * (r * s);
-    Proof { a: a.to_affine(), b: b_g2.to_affine(), c: c.to_affine() }
+    Ok(Proof { a: a.to_affine(), b: b_g2.to_affine(), c: c.to_affine() })
 }
 
 #[cfg(test)]
@@ -201,21 +213,53 @@ mod tests {
                         _ => [0; 2].map(|_| Scalar::random(&mut rng)),
                     };
                     let assignment = assign(&compiled, |i| Ok(circuit.alone(i))).expect("filled");
-                    let mut times = ProofTimes::default();
-                    let ours = prove(&key, &queries, &ntt, &assignment, [r, s], &mut times);
-                    let theirs =
-                        create_proof_batch(vec![circuit.clone()], &parameters, vec![r], vec![s])
-                            .expect("small");
-                    assert_eq!(ours, theirs[0], "{challenges} challenges, {}", kernel.name());
                     let inputs: Vec<Scalar> = assignment.values[1..compiled.counts().inputs]
                         .iter()
                         .map(|words| Scalar::from_u64s_le(words).expect("canonical"))
                         .collect();
+                    let mut times = ProofTimes::default();
+                    let random = [r, s];
+                    let ours =
+                        prove(&key, &queries, &ntt, assignment, random, &mut times, &mut || Ok(()))
+                            .expect("nobody stops it");
+                    let theirs =
+                        create_proof_batch(vec![circuit.clone()], &parameters, vec![r], vec![s])
+                            .expect("small");
+                    assert_eq!(ours, theirs[0], "{challenges} challenges, {}", kernel.name());
                     let prepared = prepare_verifying_key(&parameters.vk);
                     assert!(verify_proof(&prepared, &ours, &inputs).expect("well formed"));
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_proof_can_be_stopped_in_all_its_parts() {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let parameters: Parameters<Bls12> =
+            generate_random_parameters(Small::blank(2), &mut rng).expect("small");
+        let compiled =
+            Compiled::record(2, Small::blank(1), Small::blank(2)).expect("equal challenges");
+        let (queries, key) = (Queries::of(&compiled), key(&parameters, CurveKernel::portable()));
+        let ntt = Ntt::new(CurveKernel::portable(), compiled.domain_bits()).expect("short");
+        let circuit = Small::filled(1, 2);
+        let stopped_at = |looks: usize| {
+            let mut left = looks;
+            let mut go_on = || {
+                left = left.checked_sub(1).ok_or(Stopped)?;
+                Ok(())
+            };
+            let assignment = assign(&compiled, |i| Ok(circuit.alone(i))).expect("filled");
+            let mut times = ProofTimes::default();
+            let random = [Scalar::ONE; 2];
+            let ended = prove(&key, &queries, &ntt, assignment, random, &mut times, &mut go_on);
+            ended.is_err().then_some(times)
+        };
+        let whole = (0..).find(|looks| stopped_at(*looks).is_none()).expect("it ends");
+        // Six times in the transforms, and in each of five multiplications.
+        assert!(whole > 10, "{whole} looks");
+        let late = stopped_at(whole - 1).expect("stopped");
+        assert!(late.a > Duration::ZERO && late.b == Duration::ZERO, "{late:?}");
     }
 
     #[test]

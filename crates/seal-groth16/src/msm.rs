@@ -16,6 +16,8 @@ use group::Group as _;
 use rayon::prelude::*;
 use seal_field::curve::{Curve, CurveKernel, G1, G2, PointRef, PointSums, Points};
 
+use crate::groth::{GoOn, Stopped};
+
 /// A scalar as four little-endian words, below the modulus, not in Montgomery form.
 pub(crate) type Words = [u64; 4];
 
@@ -101,7 +103,8 @@ struct Sorted {
     full: Vec<Term>,
 }
 
-/// The sum of `points[i]` times `scalar(i)` for `i` in `0..count`.
+/// The sum of `points[i]` times `scalar(i)` for `i` in `0..count`. Asks before each pass and each
+/// window whether to go on.
 ///
 /// # Panics
 ///
@@ -110,12 +113,14 @@ pub(crate) fn multiply<'a, C: Group>(
     points: &Points<C>,
     count: usize,
     scalar: impl Fn(usize) -> &'a Words + Sync,
-) -> C::Sum {
+    go_on: &mut GoOn<'_>,
+) -> Result<C::Sum, Stopped> {
     assert!(count <= points.len() && count <= PointRef::LIMIT, "a point for each scalar");
     let spares = Spares::new(points.kernel());
     let mut total = C::Sum::identity();
     let mut first = 0;
     while first < count {
+        go_on()?;
         // Chunk by chunk until a pass is full; nearly always that is everything.
         let pass = count.min(first + PASS);
         let starts: Vec<usize> = (first..pass).step_by(CHUNK).collect();
@@ -126,10 +131,10 @@ pub(crate) fn multiply<'a, C: Group>(
         total += singles(points, &sorted, &spares);
         let mut full: Vec<Vec<Term>> =
             sorted.into_iter().map(|sorted| sorted.full).filter(|full| !full.is_empty()).collect();
-        total += buckets(points, &mut full, &spares);
+        total += buckets(points, &mut full, &spares, go_on)?;
         first = pass;
     }
-    total
+    Ok(total)
 }
 
 fn sort<'a, C: Group>(
@@ -298,22 +303,28 @@ impl Rows {
 }
 
 /// The sum of terms of full size by the bucket method.
-fn buckets<C: Group>(points: &Points<C>, terms: &mut [Vec<Term>], spares: &Spares<C>) -> C::Sum {
+fn buckets<C: Group>(
+    points: &Points<C>,
+    terms: &mut [Vec<Term>],
+    spares: &Spares<C>,
+    go_on: &mut GoOn<'_>,
+) -> Result<C::Sum, Stopped> {
     let count: usize = terms.iter().map(Vec::len).sum();
     if count == 0 {
-        return C::Sum::identity();
+        return Ok(C::Sum::identity());
     }
     let windows = SignedWindows::for_terms(count);
     let half = windows.half_of_each();
     terms.par_iter_mut().flatten().for_each(|term| term.scalar = plus(&term.scalar, &half));
     let mut total = C::Sum::identity();
     for window in (0..windows.count).rev() {
+        go_on()?;
         for _ in 0..windows.bits {
             total = total.double();
         }
         total += window_sum(points, terms, windows, window, spares);
     }
-    total
+    Ok(total)
 }
 
 fn window_sum<C: Group>(
@@ -452,8 +463,8 @@ mod tests {
         let scalars: Vec<_> = scalars.iter().map(|scalar| words(*scalar)).collect();
         for kernel in CurveKernel::available() {
             let points = Points::<G1>::of_affine(kernel, &affine);
-            let sum = multiply(&points, scalars.len(), |i| &scalars[i]);
-            assert_eq!(sum, expected, "{} points by {}", bases.len(), kernel.name());
+            let sum = multiply(&points, scalars.len(), |i| &scalars[i], &mut || Ok(()));
+            assert_eq!(sum, Ok(expected), "{} points by {}", bases.len(), kernel.name());
         }
     }
 
@@ -466,8 +477,8 @@ mod tests {
         let scalars: Vec<_> = scalars.iter().map(|scalar| words(*scalar)).collect();
         for kernel in CurveKernel::available() {
             let points = Points::<G2>::of_affine(kernel, &affine);
-            let sum = multiply(&points, scalars.len(), |i| &scalars[i]);
-            assert_eq!(sum, expected, "{} points of G2 by {}", bases.len(), kernel.name());
+            let sum = multiply(&points, scalars.len(), |i| &scalars[i], &mut || Ok(()));
+            assert_eq!(sum, Ok(expected), "{} points of G2 by {}", bases.len(), kernel.name());
         }
     }
 

@@ -1,9 +1,11 @@
 //! From a C2 task to a verified proof.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,7 +30,7 @@ use storage_proofs_porep::stacked::{
 };
 
 use crate::circuit::{porep_config, public_params};
-use crate::groth::{self, ProofTimes};
+use crate::groth::{self, ProofTimes, Stopped};
 use crate::load::{Loaded, load};
 use crate::shape::{Shape, shape};
 use crate::turns::{Share, Turns};
@@ -51,7 +53,7 @@ pub enum ProveStep {
         /// Bytes in all.
         total: u64,
     },
-    /// A partition is about to be proved.
+    /// A partition is filled and proved; told again and again.
     Proving {
         /// Its number, from 0.
         partition: u32,
@@ -62,11 +64,15 @@ pub enum ProveStep {
     Verifying,
 }
 
-/// Told before each step; `Break` stops the work. A partition that is being proved is finished
-/// first, which takes a minute or more for production sizes.
+/// Told before each step, and several times a second to several times a minute, by the sector's
+/// size, while a partition is proved; `Break` stops the work there.
 pub type At<'a> = dyn FnMut(ProveStep) -> ControlFlow<()> + 'a;
 
-type VanillaProofs<Tree> = Vec<Vec<stacked::Proof<Tree, DefaultPieceHasher>>>;
+/// How often a task that waits is asked whether to go on.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+type Challenge<Tree> = stacked::Proof<Tree, DefaultPieceHasher>;
+type VanillaProofs<Tree> = Vec<Vec<Challenge<Tree>>>;
 type TreeDomain = <DefaultTreeHasher as Hasher>::Domain;
 type Slots<T> = Mutex<BTreeMap<SectorSize, Arc<Mutex<Option<Arc<T>>>>>>;
 
@@ -325,8 +331,10 @@ struct Job<'a, Tree: 'static + MerkleTreeTrait> {
 }
 
 /// A partition that waits for the prover, with the memory that is set aside for it.
-struct Filled<'a> {
+struct Filled<'a, Tree: MerkleTreeTrait> {
     assignment: Assignment,
+    /// For a second attempt.
+    challenges: Vec<Vec<Challenge<Tree>>>,
     took: Duration,
     _memory: Share<'a>,
 }
@@ -353,15 +361,23 @@ where
                         break;
                     }
                     // Nobody listens after an error; the next look at `stop` ends this.
-                    let _ = ready.send(self.assign(partition, challenges));
+                    let _ = ready.send(self.fill(partition, challenges, stop));
                 }
             });
             let mut proofs = Vec::with_capacity(partitions as usize);
             let mut prove_next = |partition| {
-                step(at, ProveStep::Proving { partition, partitions })?;
-                // The sender ends early only after `stop`.
-                let filled = next.recv().map_err(Groth16Error::upstream("fill the circuit"))??;
-                self.prove_partition(partition, &filled)
+                let mut go_on = || step(at, ProveStep::Proving { partition, partitions });
+                let filled = loop {
+                    go_on()?;
+                    match next.recv_timeout(LOOK_EVERY) {
+                        Err(RecvTimeoutError::Timeout) => {}
+                        // The sender ends early only after `stop`.
+                        other => {
+                            break other.map_err(Groth16Error::upstream("fill the circuit"))??;
+                        }
+                    }
+                };
+                self.prove_partition(partition, filled, stop, &mut go_on)
             };
             for partition in 0..partitions {
                 match prove_next(partition) {
@@ -379,11 +395,12 @@ where
     }
 
     /// The values of a partition's variables, once there is memory for them.
-    fn assign(
+    fn fill(
         &self,
         partition: u32,
-        challenges: Vec<stacked::Proof<Tree, DefaultPieceHasher>>,
-    ) -> Result<Filled<'_>, Groth16Error> {
+        challenges: Vec<Challenge<Tree>>,
+        stop: &AtomicBool,
+    ) -> Result<Filled<'_, Tree>, Groth16Error> {
         let wanted = self.shape.partition_bytes;
         let memory = &self.prover.memory;
         let share = memory.take(wanted).ok_or_else(|| Groth16Error::TooLittleMemory {
@@ -391,41 +408,64 @@ where
             wanted,
             allowed: memory.total(),
         })?;
+        let challenges = challenges.into_iter().map(|challenge| vec![challenge]).collect();
         let start = Instant::now();
-        let single: Vec<Vec<_>> = challenges.into_iter().map(|challenge| vec![challenge]).collect();
-        let assignment = assign(&self.shape.compiled, |challenge| {
+        let assignment = self.assign(partition, &challenges, stop)?;
+        Ok(Filled { assignment, challenges, took: start.elapsed(), _memory: share })
+    }
+
+    fn assign(
+        &self,
+        partition: u32,
+        challenges: &Vec<Vec<Challenge<Tree>>>,
+        stop: &AtomicBool,
+    ) -> Result<Assignment, Groth16Error> {
+        let circuit = |challenge: usize| {
+            if stop.load(Ordering::Relaxed) {
+                return Err(SynthesisError::IoError(io::ErrorKind::Interrupted.into()));
+            }
             StackedCompound::<Tree, DefaultPieceHasher>::circuit(
                 self.public,
                 (),
-                &single[challenge],
+                &challenges[challenge],
                 self.params,
                 Some(partition as usize),
             )
-            .map_err(|error| SynthesisError::IoError(std::io::Error::other(error)))
-        })
-        .map_err(Groth16Error::upstream("fill the circuit"))?;
-        Ok(Filled { assignment, took: start.elapsed(), _memory: share })
+            .map_err(|error| SynthesisError::IoError(io::Error::other(error)))
+        };
+        assign(&self.shape.compiled, circuit).map_err(Groth16Error::upstream("fill the circuit"))
     }
 
     /// A proof that verifies: what a passing fault spoiled is computed once more.
     fn prove_partition(
         &self,
         partition: u32,
-        filled: &Filled<'_>,
+        filled: Filled<'_, Tree>,
+        stop: &AtomicBool,
+        go_on: &mut dyn FnMut() -> Result<(), Groth16Error>,
     ) -> Result<Proof<Bls12>, Groth16Error> {
         let Shape { queries, ntt, .. } = self.shape;
+        let Filled { assignment, challenges, took, _memory } = filled;
         let inputs = StackedCompound::<Tree, DefaultPieceHasher>::generate_public_inputs(
             self.public,
             self.params,
             Some(partition as usize),
         )
         .map_err(Groth16Error::upstream("derive the public inputs"))?;
+        let mut next = Some(assignment);
         for attempt in 1..=2 {
-            let mut times = ProofTimes { witness: filled.took, ..ProofTimes::default() };
+            let assignment = match next.take() {
+                Some(assignment) => assignment,
+                None => self.assign(partition, &challenges, stop)?,
+            };
+            let mut times = ProofTimes { witness: took, ..ProofTimes::default() };
             let proof = {
                 let _turn = self.prover.proving.take(1);
                 let random = [Scalar::random(OsRng), Scalar::random(OsRng)];
-                groth::prove(&self.loaded.key, queries, ntt, &filled.assignment, random, &mut times)
+                let key = &self.loaded.key;
+                let mut go_on = || go_on().map_err(|_| Stopped);
+                groth::prove(key, queries, ntt, assignment, random, &mut times, &mut go_on)
+                    .map_err(|Stopped| Groth16Error::Cancelled)?
             };
             let ms = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             tracing::info!(

@@ -49,12 +49,12 @@ pub(crate) fn record<Tree: 'static + MerkleTreeTrait>(
     Compiled::record(challenges, one, two).map_err(Groth16Error::upstream("compile the circuit"))
 }
 
-/// Variables in both forms, three products and their copies in the transforms, and the sorted
-/// scalars of a multiplication.
+/// Variables, once more for those of the challenges being filled; three products, transformed in
+/// place; and the sorted scalars of a multiplication.
 fn partition_bytes(compiled: &Compiled) -> u64 {
     let counts = compiled.counts();
     let variables = 2 * 32 * (counts.inputs + counts.aux) as u64;
-    let products = 2 * 3 * 32 * (1_u64 << compiled.domain_bits());
+    let products = 3 * 32 * (1_u64 << compiled.domain_bits());
     let terms = 48 * (1_u64 << compiled.domain_bits()).min(1 << 24);
     variables + products + terms
 }

@@ -422,3 +422,85 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "without a message".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, PipeReader};
+    use std::sync::mpsc::SyncSender;
+
+    use seal_types::Stage;
+
+    use super::*;
+
+    /// Never looks whether to stop; ends when the test lets go of the other end.
+    struct Deaf {
+        begun: SyncSender<()>,
+        released: Mutex<Receiver<()>>,
+    }
+
+    impl Executor for Deaf {
+        const STAGE: Stage = Stage::C2;
+        type Task = u64;
+        type Output = u64;
+
+        fn sector(task: &u64) -> String {
+            task.to_string()
+        }
+
+        fn run(&self, task: u64, _: &TaskContext) -> Result<u64, TaskError> {
+            self.begun.send(()).expect("the test waits for it");
+            let _ = self.released.lock().expect("one task").recv();
+            Ok(task)
+        }
+    }
+
+    fn answers() -> (PipeReader, Arc<Answers>) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let file = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+        (reader, Arc::new(Answers::new(file)))
+    }
+
+    #[test]
+    fn a_task_that_does_not_stop_within_the_grace_is_answered_once_and_left() {
+        let (begun, has_begun) = mpsc::sync_channel(1);
+        let (release, released) = mpsc::channel();
+        let executor = Arc::new(Deaf { begun, released: Mutex::new(released) });
+        let (reader, answers) = answers();
+        let (events, inbox) = mpsc::channel();
+        let serve = Loop {
+            executor,
+            options: ServeOptions { concurrent: 1, grace: Duration::from_millis(50) },
+            answers,
+            events_wanted: false,
+            events: events.clone(),
+            cancel: CancelToken::default(),
+            unanswered: Unanswered::default(),
+            running: HashSet::new(),
+            queue: VecDeque::new(),
+            input_ended: false,
+            panicked: false,
+            deadline: None,
+        };
+        let unanswered = serve.unanswered.clone();
+        let code = std::thread::scope(|scope| {
+            let looped = scope.spawn(move || serve.run(&inbox));
+            for id in [7, 8] {
+                let line = format!("{{\"id\":{id},\"task\":1}}");
+                events.send(Event::Line(Line::Whole(line.into_bytes()))).expect("it listens");
+            }
+            has_begun.recv().expect("the first task begins");
+            events.send(Event::Signal(15)).expect("it listens");
+            looped.join().expect("no panic")
+        });
+        assert!(matches!(code, ExitCode::Success), "{code:?}");
+        // The task ends after the loop and finds that it has been answered.
+        drop(release);
+        assert!(!unanswered.take(7));
+        let lines: Vec<String> =
+            BufReader::new(reader).lines().map(|line| line.expect("text")).collect();
+        let [waiting, running] = &lines[..] else { panic!("two answers: {lines:?}") };
+        assert!(waiting.contains("\"id\":8") && waiting.contains("told to end"), "{waiting}");
+        assert!(running.contains("\"id\":7"), "{running}");
+        assert!(running.contains("[cancelled]") && running.contains("within 50ms"), "{running}");
+    }
+}
