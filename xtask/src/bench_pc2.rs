@@ -77,7 +77,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let peer = if args.peer { Some(build_peer()?) } else { None };
     let mut bench = Bench::prepare(proof)?;
-    let rates = rates()?;
+    let mut rates = rates(&binary("pc2-exec"))?;
+    if let Some(peer) = &peer {
+        rates.extend(self::rates(peer)?);
+    }
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for run in 1..=args.runs {
         step(&format!("run {run} of {}", args.runs));
@@ -234,11 +237,11 @@ fn pc1(proof: RegisteredProof, dir: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// The rates that pc2-exec measures of its kernels, one thread each.
-fn rates() -> Result<Vec<Value>> {
-    step("hash rates of the kernels");
-    let output = Command::new(binary("pc2-exec")).arg("rates").output()?;
-    ensure!(output.status.success(), "pc2-exec rates failed");
+/// The rates that pc2-exec or the peer measures, one thread each.
+fn rates(program: &Path) -> Result<Vec<Value>> {
+    step(&format!("{} rates", program.display()));
+    let output = Command::new(program).arg("rates").output()?;
+    ensure!(output.status.success(), "{} rates failed", program.display());
     let lines = String::from_utf8(output.stdout)?;
     lines.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
@@ -274,20 +277,7 @@ fn report(
     let hashes = hashes(&proof.porep());
     let multiplications = multiplications(&hashes);
     say("");
-    say("  one thread:");
-    say("  kernel      arity    hashes/s  multiplications/s  of the multipliers' limit");
-    for rate in rates {
-        let hashes = rate["hashes"].as_f64().unwrap_or(0.0);
-        let share = rate["limit"]
-            .as_f64()
-            .map_or_else(|| "-".to_owned(), |limit| format!("{:.1} %", hashes / limit * 100.0));
-        say(&format!(
-            "  {:<10} {:>6} {hashes:>11.0} {:>16.1} M {share:>26}",
-            rate["kernel"].as_str().unwrap_or("-"),
-            rate["arity"].as_u64().unwrap_or(0),
-            rate["multiplications"].as_f64().unwrap_or(0.0) / 1e6,
-        ));
-    }
+    rates_table(rates);
     let counts: Vec<_> =
         hashes.iter().map(|(arity, count)| format!("{count} of arity {arity}")).collect();
     say("");
@@ -326,6 +316,30 @@ fn report(
         "multipliers_seconds": limit, "rates_of_one_thread": rates,
     });
     write_result(&format!("pc2-{}", args.sector_size), json!({ "result": result }))
+}
+
+/// Rates of one thread, beside the limit of its multipliers and the published hash.
+fn rates_table(rates: &[Value]) {
+    say("  one thread:");
+    say("  kernel      arity    hashes/s  multiplications/s  of the multipliers' limit  neptune's");
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for rate in rates {
+        let hashes = rate["hashes"].as_f64();
+        let limit = hashes.zip(rate["limit"].as_f64());
+        let published = rates
+            .iter()
+            .find(|other| other["kernel"] == "neptune" && other["arity"] == rate["arity"])
+            .and_then(|other| hashes.zip(other["hashes"].as_f64()));
+        say(&format!(
+            "  {:<10} {:>6} {:>11} {:>16.1} M {:>26} {:>10}",
+            rate["kernel"].as_str().unwrap_or("-"),
+            or_dash(rate["arity"].as_u64().map(|arity| arity.to_string())),
+            or_dash(hashes.map(|hashes| format!("{hashes:.0}"))),
+            rate["multiplications"].as_f64().unwrap_or(0.0) / 1e6,
+            or_dash(limit.map(|(hashes, limit)| format!("{:.1} %", hashes / limit * 100.0))),
+            or_dash(published.map(|(ours, other)| format!("{:.2} x", ours / other))),
+        ));
+    }
 }
 
 fn row(name: &str, runs: &[Run], hashes: &[(u32, u64)]) -> Option<Value> {

@@ -1,10 +1,14 @@
 //! The published sealing crates as a benchmark peer.
 //!
 //! `peer FILE` does the PC1, PC2 or C2 task in FILE, the same that `pc1-exec run --task FILE`,
-//! `pc2-exec run --task FILE` or `c2-exec run --task FILE` does, and writes its output to standard output. Log lines of the
-//! crates go to standard error with the milliseconds since the start; the last line there is the
-//! most memory that the process had, as `/proc` tells it.
+//! `pc2-exec run --task FILE` or `c2-exec run --task FILE` does, and writes its output to standard
+//! output. Log lines of the crates go to standard error with the milliseconds since the start; the
+//! last line there is the most memory that the process had, as `/proc` tells it.
+//!
+//! `peer rates` measures what `pc2-exec rates` does, by the published crates.
 #![forbid(unsafe_code)]
+
+mod rates;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -80,7 +84,10 @@ fn main() -> Result<()> {
     start();
     log::set_logger(&Logger).map_err(|error| anyhow!("{error}"))?;
     log::set_max_level(log::LevelFilter::Info);
-    let file = std::env::args_os().nth(1).context("usage: peer FILE")?;
+    let file = std::env::args_os().nth(1).context("usage: peer FILE | rates")?;
+    if file == "rates" {
+        return rates::print();
+    }
     let task: Task = serde_json::from_str(&std::fs::read_to_string(file)?)?;
     let mut stdout = std::io::stdout().lock();
     match task {
