@@ -8,11 +8,13 @@
 mod bytes;
 mod cli;
 mod commands;
+pub mod estimate;
 pub mod figures;
 pub mod hardware;
 mod run;
 pub mod scheme;
 pub mod simulate;
+pub mod throughput;
 pub mod times;
 
 pub use bytes::{Bytes, NotBytes};

@@ -1,0 +1,114 @@
+//! How long a task of each stage takes, where nobody has measured it on the machine: figures that
+//! were measured with this project's executors or published by others, each with its source.
+//!
+//! They are starting points. Whoever has measured the machine gives the times instead.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use seal_config::StageName;
+use seal_types::{SectorSize, Stage};
+
+use crate::figures::layers;
+use crate::{Executor, Hardware};
+
+/// How long a task takes, and who says so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageTime {
+    /// From its start to its answer, with nothing else on its cores.
+    pub time: Duration,
+    /// Where the figure comes from.
+    pub source: String,
+}
+
+/// Times of stages that somebody measured, which go before the estimates. `None` is an estimate.
+pub type Given = BTreeMap<StageName, Duration>;
+
+/// One 32 GiB sector on a core with SHA-NI: the best that was published (lotus-bench, EPYC 7502).
+const PC1_SECONDS: f64 = 10_320.0;
+/// The same without SHA-NI, by cycles of a block: some 5 times.
+const PC1_WITHOUT_SHA_NI: f64 = 5.0;
+/// What sectors that share a unit take, in times of one that is alone: four interleaved chains on
+/// a SHA unit that starts a round every 2 cycles (130 cycles of a block alone, 73.8 and 65 of each
+/// of two and four).
+const LANES: [f64; 4] = [1.0, 1.13, 1.55, 2.0];
+/// Multiplications of PC2 for each node of the sector, with 11 layers and with 2.
+const PC2_PER_NODE: [f64; 2] = [3_343.0, 1_130.0];
+/// Of those, what a core does in a second, with AVX-512 IFMA and without (`bench-pc2`, Xeon at
+/// 2.6 GHz).
+const PC2_PER_SECOND: [f64; 2] = [7.4e8, 4.2e7];
+/// PC2 of 32 GiB on a GPU: published for SupraSeal on an RTX A4000.
+const PC2_GPU_SECONDS: f64 = 234.0;
+/// C2 of 32 GiB on one core, with AVX-512 IFMA: 10 partitions of 130 million constraints, where
+/// 2.7 million take 19.4 s of a core (`bench-c2`); without it as long as the published CPU prover.
+const C2_CORE_SECONDS: [f64; 2] = [9_400.0, 36_500.0];
+/// The same of smaller sectors, which have one partition.
+const C2_SMALL_CORE_SECONDS: [f64; 2] = [20.0, 76.0];
+/// C2 of 32 GiB on a GPU: published for SupraSeal on an RTX 3090.
+const C2_GPU_SECONDS: f64 = 143.0;
+
+/// How long a task of `executor` takes; `None` for stages of other software and executors without
+/// cores.
+pub fn stage_time(
+    executor: &Executor,
+    hardware: &Hardware,
+    size: SectorSize,
+    given: &Given,
+) -> Option<StageTime> {
+    if let Some(time) = given.get(&executor.stage) {
+        return Some(StageTime { time: *time, source: "given".to_owned() });
+    }
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let scale = size.bytes() as f64 / SectorSize::GIB_32.bytes() as f64;
+    let large = size >= SectorSize::GIB_32;
+    let of_cores = |core_seconds: f64| {
+        let cores = u32::try_from(cores_of(executor, hardware)).ok().filter(|cores| *cores > 0)?;
+        Some(core_seconds / f64::from(cores))
+    };
+    let ifma = usize::from(hardware.has("avx512ifma") != Some(true));
+    let kernel = ["with AVX-512 IFMA", "without AVX-512 IFMA"][ifma];
+    let (seconds, source) = match executor.stage.served()? {
+        Stage::Pc1 => {
+            let lanes = lanes_used(executor)?;
+            #[expect(clippy::cast_precision_loss, reason = "2 or 11")]
+            let layers = layers(size) as f64 / 11.0;
+            let sha = if hardware.has("sha_ni") == Some(false) { PC1_WITHOUT_SHA_NI } else { 1.0 };
+            let seconds = PC1_SECONDS * layers * scale * sha * LANES[lanes - 1];
+            let sharing =
+                if lanes > 1 { format!(", {lanes} sectors to a unit") } else { String::new() };
+            (seconds, format!("lotus-bench on an EPYC 7502{sharing}"))
+        }
+        Stage::Pc2 if !executor.gpus.is_empty() => {
+            (PC2_GPU_SECONDS * scale, "SupraSeal on an RTX A4000".to_owned())
+        }
+        Stage::Pc2 => {
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let work = size.nodes() as f64 * PC2_PER_NODE[usize::from(!large)];
+            (of_cores(work / PC2_PER_SECOND[ifma])?, format!("bench-pc2 {kernel}"))
+        }
+        Stage::C2 if !executor.gpus.is_empty() && large => {
+            (C2_GPU_SECONDS * scale, "SupraSeal on an RTX 3090".to_owned())
+        }
+        Stage::C2 => {
+            let work = if large { C2_CORE_SECONDS } else { C2_SMALL_CORE_SECONDS };
+            (of_cores(work[ifma])?, format!("bench-c2 {kernel}"))
+        }
+    };
+    Some(StageTime { time: Duration::from_secs_f64(seconds), source })
+}
+
+/// How many cores an executor keeps busy.
+pub fn cores_of(executor: &Executor, hardware: &Hardware) -> usize {
+    let core = |cpu| hardware.topology.cpu(cpu).map(|cpu| cpu.core);
+    executor.busy.iter().filter_map(core).collect::<BTreeSet<_>>().len()
+}
+
+/// How many sectors share a unit of PC1 when it runs as many as it can; `None` without units.
+pub fn lanes_used(executor: &Executor) -> Option<usize> {
+    let units = executor.unit_count();
+    if units == 0 {
+        return None;
+    }
+    let tasks = executor.tasks.unwrap_or(units).max(1);
+    Some(usize::try_from(tasks.div_ceil(units)).ok()?.clamp(1, LANES.len()))
+}
