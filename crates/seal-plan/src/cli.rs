@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::calc::CalcArgs;
+use crate::commands::check::CheckArgs;
 use crate::commands::hardware::HardwareArgs;
+use crate::commands::propose::ProposeArgs;
 use crate::commands::simulate::SimulateArgs;
 
 /// Designs a sealing set-up for a machine, checks configurations, and tells what they will deliver.
@@ -18,6 +21,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Hardware(HardwareArgs),
+    Propose(ProposeArgs),
+    Check(CheckArgs),
+    Calc(CalcArgs),
     Simulate(SimulateArgs),
 }
 

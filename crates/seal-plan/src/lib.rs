@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+pub mod check;
 mod cli;
 mod commands;
 pub mod estimate;
 pub mod figures;
 pub mod hardware;
+pub mod propose;
 mod run;
 pub mod scheme;
 pub mod simulate;

@@ -25,6 +25,9 @@ pub fn run() -> ExitCode {
     };
     let done = match &cli.command {
         Command::Hardware(args) => commands::hardware::run(args),
+        Command::Propose(args) => commands::propose::run(args),
+        Command::Check(args) => commands::check::run(args),
+        Command::Calc(args) => commands::calc::run(args),
         Command::Simulate(args) => commands::simulate::run(args),
     };
     match done {

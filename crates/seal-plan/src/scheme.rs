@@ -11,8 +11,8 @@ use seal_config::{Config, ExecutorConfig, LockConfig, StageName};
 use seal_host::{CpuSet, NodeId, Threads, UnitPlan, UnitRequest, plan_units};
 use seal_types::{SectorSize, Stage};
 
-use crate::Hardware;
 use crate::figures::{StageMemory, stage_memory};
+use crate::{Bytes, Hardware};
 
 /// Sectors that may share a unit of PC1, unless `SEAL_PC1_LANES` says otherwise.
 pub const DEFAULT_LANES: u32 = 4;
@@ -62,6 +62,11 @@ pub struct Executor {
     /// Tasks it takes at the same time, by its own count, its cores, its locks and the limit of
     /// its stage; `None` if nothing limits them.
     pub tasks: Option<u32>,
+    /// Tasks it works on at the same time whatever it is handed, if it is one of ours; `None` for
+    /// any number.
+    pub own: Option<u32>,
+    /// Whether it is one of this project's executors.
+    pub ours: bool,
     /// What it takes of memory; nothing is known of other software's stages.
     pub memory: Option<StageMemory>,
 }
@@ -104,6 +109,29 @@ impl Scheme {
             (Some(tasks), Some(limit)) => Some(tasks.min(limit)),
             (tasks, limit) => tasks.or(limit),
         }
+    }
+
+    /// What a stage holds when it runs as many tasks as it may, each executor its parameters and
+    /// all of them together their tasks. A stage without a limit counts one task.
+    pub fn memory_of(&self, stage: StageName) -> Bytes {
+        let most = self.tasks(stage).unwrap_or(1);
+        let mut left = most;
+        let mut sum = Bytes(0);
+        for executor in self.stage(stage) {
+            let Some(memory) = executor.memory else { continue };
+            let tasks = executor.tasks.unwrap_or(most).min(left);
+            left -= tasks;
+            // Parameters stay, also where the tasks that are counted run elsewhere.
+            sum += memory.once + memory.task.times(u64::from(tasks));
+        }
+        sum
+    }
+
+    /// What all stages hold when all run as many tasks as they may. Stages that exclude each other
+    /// by locks are counted both: their processes keep what they loaded.
+    pub fn memory(&self) -> Bytes {
+        let stages: BTreeSet<_> = self.executors.iter().map(|executor| executor.stage).collect();
+        stages.into_iter().map(|stage| self.memory_of(stage)).sum()
     }
 
     /// Whether a task of `a` and one of `b` can never run at the same time, because they share a
@@ -168,6 +196,8 @@ impl Executor {
             missing_gpus,
             locks: executor.locks.clone(),
             tasks,
+            own,
+            ours: is_ours(stage, executor),
             memory: stage.served().map(|stage| stage_memory(stage, sector_size)),
         }
     }
@@ -179,13 +209,17 @@ impl Executor {
     }
 }
 
+/// Whether an executor is one of this project's, by the name of its binary.
+fn is_ours(stage: StageName, executor: &ExecutorConfig) -> bool {
+    stage.served().is_some_and(|stage| {
+        executor.bin.as_ref().is_none_or(|bin| bin.ends_with(stage.executor()))
+    })
+}
+
 /// How many tasks one of our executors takes at the same time by itself: PC1 any number, PC2 and C2
 /// one after the other, unless their arguments say otherwise.
 fn own_concurrent(stage: StageName, executor: &ExecutorConfig) -> Option<u32> {
-    let served = stage.served()?;
-    if !executor.bin.as_ref().is_none_or(|bin| bin.ends_with(served.executor())) {
-        return None;
-    }
+    let served = stage.served().filter(|_| is_ours(stage, executor))?;
     let given = executor.args.iter().enumerate().find_map(|(at, arg)| {
         let rest = arg.strip_prefix("--concurrent")?;
         match rest.strip_prefix('=') {
@@ -199,7 +233,10 @@ fn own_concurrent(stage: StageName, executor: &ExecutorConfig) -> Option<u32> {
 
 /// Whether the environment asks a stage for GPUs at all.
 pub fn asks_for_gpu(stage: StageName, envs: &BTreeMap<String, String>) -> bool {
-    let yes = |name: &str| envs.get(name).is_some_and(|value| value == "1" || value == "true");
+    let yes = |name: &str| {
+        let value = envs.get(name).map(|value| value.to_ascii_lowercase());
+        matches!(value.as_deref(), Some("1" | "true" | "on" | "yes"))
+    };
     match stage.served() {
         Some(Stage::Pc1) => false,
         Some(Stage::Pc2) => {

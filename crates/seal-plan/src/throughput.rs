@@ -23,6 +23,8 @@ pub struct Throughput {
     pub sectors_per_day: f64,
     /// What allows no more.
     pub limit: Limit,
+    /// All that could limit it, with the sectors a day that each allows.
+    pub bounds: Vec<(Limit, f64)>,
     /// Each stage alone, in the order of sealing.
     pub stages: Vec<StageRate>,
     /// How long a sector is worked on if it never waits, in seconds.
@@ -115,13 +117,15 @@ pub fn throughput(scheme: &Scheme, hardware: &Hardware, given: &Given) -> Throug
         let count = scheme.locks.get(lock).map_or(1, |lock| lock.count.get());
         bounds.push((f64::from(count) / seconds, Limit::Lock(lock.to_owned())));
     }
-    let least = bounds.into_iter().min_by(|(a, _), (b, _)| a.total_cmp(b));
-    let (rate, limit) = least.unwrap_or((0.0, Limit::Unknown));
-    let sectors_per_day = if rate.is_finite() { rate * DAY } else { 0.0 };
+    bounds.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    let least = bounds.first().filter(|(rate, _)| rate.is_finite());
+    let (rate, limit) = least.cloned().unwrap_or((0.0, Limit::Unknown));
+    let sectors_per_day = rate * DAY;
+    let bounds = bounds.into_iter().map(|(rate, limit)| (limit, rate * DAY)).collect();
     for stage in &mut stages {
         stage.busy = sectors_per_day / stage.sectors_per_day;
     }
-    Throughput { sectors_per_day, limit, stages, seconds_of_sector }
+    Throughput { sectors_per_day, limit, bounds, stages, seconds_of_sector }
 }
 
 /// The executors of a stage with their shares, and the longest time among them; `None` where no

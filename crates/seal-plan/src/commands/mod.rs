@@ -1,9 +1,23 @@
 //! The commands: from arguments to text on standard output and an exit code.
 
+pub(crate) mod calc;
+pub(crate) mod check;
 pub(crate) mod hardware;
+pub(crate) mod propose;
 pub(crate) mod simulate;
+pub(crate) mod table;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
+
+use seal_types::SectorSize;
+
+use crate::estimate::Given;
+
+use crate::propose::{Upgrade, Wish, propose, upgraded};
+use crate::throughput::Throughput;
+use crate::times::Times;
+use crate::{Bytes, Hardware, row};
 
 /// Writes `text` to standard output.
 fn print(text: &str) -> anyhow::Result<()> {
@@ -11,4 +25,76 @@ fn print(text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
+}
+
+/// Times that were measured, which go before the estimates.
+fn read_times(paths: &[PathBuf], sector_size: SectorSize) -> anyhow::Result<Given> {
+    let mut times = Times { stages: Default::default(), ..Times::published(sector_size) };
+    for path in paths {
+        times.read(path)?;
+    }
+    Ok(times.stages.into_iter().map(|(stage, times)| (stage, times.time)).collect())
+}
+
+/// A duration for people: hours and minutes, or minutes and seconds.
+fn time(seconds: f64) -> String {
+    let minutes = seconds / 60.0;
+    match seconds {
+        _ if !seconds.is_finite() => "for ever".to_owned(),
+        _ if seconds < 60.0 => format!("{seconds:.1} s"),
+        _ if seconds < 3600.0 => format!("{:.0} min {:02.0} s", minutes.floor(), seconds % 60.0),
+        _ => format!("{:.0} h {:02.0} min", (minutes / 60.0).floor(), (minutes % 60.0).floor()),
+    }
+}
+
+/// The stages with their times, and how busy each is.
+fn rates(throughput: &Throughput) -> String {
+    let mut rows =
+        vec![row!["stage", "at once", "a task takes", "sectors a day", "busy", "time by"]];
+    for stage in &throughput.stages {
+        let tasks = match stage.tasks {
+            u32::MAX => "any number".to_owned(),
+            tasks => tasks.to_string(),
+        };
+        rows.push(row![
+            stage.stage,
+            tasks,
+            time(stage.time.time.as_secs_f64()),
+            format!("{:.1}", stage.sectors_per_day),
+            format!("{:.0} %", 100.0 * stage.busy),
+            stage.time.source
+        ]);
+    }
+    table::table(&rows)
+}
+
+/// What more of something would bring: the best proposal for the machine with it, beside `now`.
+fn lifts(hardware: &Hardware, wish: &Wish, now: f64) -> String {
+    // A number that was asked for would hide what more memory is good for.
+    let wish = Wish { pc1: None, sharing: None, ..wish.clone() };
+    let tib = |sectors: f64| sectors * Bytes(wish.sector_size.bytes()).in_gib() / 1024.0;
+    let mut rows = vec![row!["with", "sectors a day", "TiB a day", "more", "limited by"]];
+    let mut add = |what: String, hardware: &Hardware| match propose(hardware, &wish) {
+        Ok(proposal) => {
+            let rate = proposal.throughput.sectors_per_day;
+            let more = 100.0 * (rate / now - 1.0);
+            rows.push(row![
+                what,
+                format!("{rate:.1}"),
+                format!("{:.2}", tib(rate)),
+                format!("{more:+.0} %"),
+                proposal.throughput.limit
+            ]);
+        }
+        Err(impossible) => rows.push(row![what, "-", "-", "-", impossible]),
+    };
+    add("this machine, best proposal".to_owned(), hardware);
+    let mut upgrades = vec![Upgrade::Gpu, Upgrade::Memory(Bytes::gib(512)), Upgrade::Cores(8)];
+    if !hardware.disks.is_empty() {
+        upgrades.push(Upgrade::Disk(Bytes::gib(2048)));
+    }
+    for upgrade in upgrades {
+        add(format!("{upgrade} more"), &upgraded(hardware, upgrade));
+    }
+    table::table(&rows)
 }

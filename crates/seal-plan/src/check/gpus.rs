@@ -1,0 +1,117 @@
+//! GPUs that are not there, that two executors use at once, or that nobody uses.
+
+use seal_config::StageName;
+
+use super::{Checking, Severity};
+use crate::Executor;
+use crate::scheme::asks_for_gpu;
+
+impl Checking<'_> {
+    pub(super) fn gpus(&mut self) {
+        for executor in self.scheme.executors.clone() {
+            self.gpu_there(&executor);
+            self.gpu_asked_for(&executor);
+        }
+        self.gpus_shared();
+    }
+
+    fn envs(&self, executor: &Executor) -> std::collections::BTreeMap<String, String> {
+        let tables = self.config.executors.get(&executor.stage);
+        let table = tables.and_then(|tables| tables.get(executor.index));
+        table.map(|table| table.envs.clone()).unwrap_or_default()
+    }
+
+    fn gpu_there(&mut self, executor: &Executor) {
+        let hardware = self.against.hardware;
+        let there = match hardware.gpus.as_slice() {
+            [] => "the machine has no GPU".to_owned(),
+            gpus => {
+                let names: Vec<_> = gpus.iter().map(|gpu| gpu.index.to_string()).collect();
+                format!("the machine has GPUs {}", names.join(", "))
+            }
+        };
+        let key = format!("{}.envs.CUDA_VISIBLE_DEVICES", executor.key);
+        if !executor.missing_gpus.is_empty() {
+            self.find(
+                ("gpu-missing", Severity::Error),
+                &key,
+                format!("there is no GPU {}: {there}", executor.missing_gpus.join(", ")),
+                "name a GPU that is there, by its index or its UUID",
+            );
+            return;
+        }
+        let envs = self.envs(executor);
+        let nothing_visible = envs.get("CUDA_VISIBLE_DEVICES").is_some_and(|v| v.trim().is_empty());
+        let asks = executor.stage == StageName::Pc2 && asks_for_gpu(executor.stage, &envs);
+        if asks && executor.gpus.is_empty() {
+            let reason = if nothing_visible {
+                "asks for a GPU and lets the executor see none".to_owned()
+            } else {
+                format!("asks for a GPU, and {there}")
+            };
+            let optional = envs.get("SEAL_GPU").is_some_and(|value| value == "optional");
+            let (severity, then) = if optional {
+                (Severity::Warning, "it would work on the CPU")
+            } else {
+                (Severity::Error, "the executor's start would fail")
+            };
+            self.find(
+                ("gpu-missing", severity),
+                &format!("{}.envs", executor.key),
+                format!("{reason}: {then}"),
+                "leave out FIL_PROOFS_USE_GPU_COLUMN_BUILDER and FIL_PROOFS_USE_GPU_TREE_BUILDER, \
+                 or name a GPU",
+            );
+        }
+    }
+
+    /// A GPU that is given and not asked for: the work is done on the CPU, and nobody is told.
+    fn gpu_asked_for(&mut self, executor: &Executor) {
+        let envs = self.envs(executor);
+        let given = envs.get("CUDA_VISIBLE_DEVICES").is_some_and(|list| !list.trim().is_empty());
+        if executor.stage == StageName::Pc2 && given && !asks_for_gpu(executor.stage, &envs) {
+            self.find(
+                ("gpu-idle", Severity::Warning),
+                &format!("{}.envs.CUDA_VISIBLE_DEVICES", executor.key),
+                "gives pc2 a GPU, but nothing asks it to use one: it would work on the CPU"
+                    .to_owned(),
+                "add FIL_PROOFS_USE_GPU_COLUMN_BUILDER = \"1\" and \
+                 FIL_PROOFS_USE_GPU_TREE_BUILDER = \"1\", or leave the GPU out",
+            );
+        }
+    }
+
+    fn gpus_shared(&mut self) {
+        let executors = self.scheme.executors.clone();
+        for (at, later) in executors.iter().enumerate() {
+            for earlier in &executors[..at] {
+                let both: Vec<_> = later
+                    .gpus
+                    .iter()
+                    .filter(|gpu| earlier.gpus.contains(gpu))
+                    .map(u32::to_string)
+                    .collect();
+                if both.is_empty() || self.scheme.exclude_each_other(earlier, later) {
+                    continue;
+                }
+                let common: Vec<_> = earlier.locks.intersection(&later.locks).cloned().collect();
+                let why = match common.first() {
+                    Some(lock) => format!("their lock {lock:?} lets more than one task have it"),
+                    None => "no lock keeps them apart".to_owned(),
+                };
+                self.find(
+                    ("gpu-shared", Severity::Error),
+                    &format!("{}.envs.CUDA_VISIBLE_DEVICES", later.key),
+                    format!(
+                        "GPU {} is also used by {}, and {why}: together they can run out of its \
+                         memory, and both tasks fail",
+                        both.join(", "),
+                        earlier.key
+                    ),
+                    "declare a lock of 1 for each GPU under [processors.ext_locks], and name it \
+                     in the locks of all executors that use that GPU",
+                );
+            }
+        }
+    }
+}

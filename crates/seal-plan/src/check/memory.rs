@@ -1,0 +1,122 @@
+//! Memory: what all executors hold when each runs as many tasks as it may.
+//!
+//! Counted are labels, buffers, parameters and partitions. The parents cache is not: it lies in
+//! pages that the kernel takes back when it needs them, and is read from disk again.
+
+use std::collections::BTreeMap;
+
+use seal_config::StageName;
+use seal_host::NodeId;
+
+use super::{Checking, Severity};
+use crate::{Bytes, Executor};
+
+impl Checking<'_> {
+    pub(super) fn memory(&mut self) {
+        let labels = self.labels_by_node();
+        let mut short = false;
+        for (id, need) in &labels {
+            let Some(node) = self.against.hardware.node(*id) else { continue };
+            if *need <= node.usable || self.against.hardware.nodes.len() == 1 {
+                continue;
+            }
+            short = true;
+            let (usable, fit) = (node.usable, node.usable.holds(self.label_memory()));
+            let key = self.pc1_of_node(*id);
+            self.find(
+                ("node-memory-short", Severity::Error),
+                &key,
+                format!(
+                    "the sectors labelled on NUMA node {id} take {need}, and it has {usable}: \
+                     tasks beyond that are refused"
+                ),
+                format!("label at most {fit} sectors there at a time"),
+            );
+        }
+        if !short {
+            self.all_memory();
+        }
+    }
+
+    fn all_memory(&mut self) {
+        let usable = self.against.hardware.usable();
+        let need = self.scheme.memory();
+        if need <= usable {
+            return;
+        }
+        let parts: Vec<_> = [StageName::Pc1, StageName::Pc2, StageName::C2]
+            .into_iter()
+            .map(|stage| (stage, self.scheme.memory_of(stage)))
+            .filter(|(_, bytes)| *bytes > Bytes(0))
+            .map(|(stage, bytes)| format!("{stage} {bytes}"))
+            .collect();
+        let others = need.less(self.scheme.memory_of(StageName::Pc1));
+        let fit = usable.less(others).holds(self.label_memory());
+        let key = if self.config.concurrent.contains_key(&StageName::Pc1) {
+            "processors.limitation.concurrent.pc1"
+        } else if self.config.executors.contains_key(&StageName::Pc1) {
+            "processors.pc1"
+        } else {
+            "processors"
+        };
+        self.find(
+            ("memory-short", Severity::Error),
+            key,
+            format!(
+                "all that may run at once takes {need} ({}), and the machine has {usable}: tasks \
+                 would be refused, or killed by the kernel",
+                parts.join(", ")
+            ),
+            if fit > 0 && self.scheme.memory_of(StageName::Pc1) > Bytes(0) {
+                format!("run at most {fit} pc1 at a time, or fewer of the other stages")
+            } else {
+                "run fewer tasks at a time, or add memory".to_owned()
+            },
+        );
+    }
+
+    /// Two layers of a sector.
+    fn label_memory(&self) -> Bytes {
+        let memory = crate::figures::stage_memory(seal_types::Stage::Pc1, self.against.sector_size);
+        memory.task
+    }
+
+    /// What labels take on each node: they lie where the unit is that makes them, and sectors go
+    /// to the emptiest unit.
+    fn labels_by_node(&self) -> BTreeMap<NodeId, Bytes> {
+        let mut by_node: BTreeMap<NodeId, Bytes> = BTreeMap::new();
+        let anywhere = |executor: &Executor| {
+            let table = self.config.executors.get(&executor.stage);
+            let table = table.and_then(|tables| tables.get(executor.index));
+            table.is_some_and(|t| t.envs.get("SEAL_NUMA").is_some_and(|v| v == "preferred"))
+        };
+        let stage_most = self.scheme.tasks(StageName::Pc1).unwrap_or(u32::MAX);
+        for executor in self.scheme.stage(StageName::Pc1) {
+            let Some(plan) = &executor.units else { continue };
+            if plan.units.is_empty() || anywhere(executor) {
+                continue;
+            }
+            let tasks = u64::from(executor.tasks.unwrap_or(0).min(stage_most));
+            let units = plan.units.len() as u64;
+            let mut on_node: BTreeMap<NodeId, u64> = BTreeMap::new();
+            for unit in &plan.units {
+                *on_node.entry(unit.node).or_default() += 1;
+            }
+            for (node, count) in on_node {
+                *by_node.entry(node).or_default() +=
+                    self.label_memory().times(tasks * count / units);
+            }
+        }
+        by_node
+    }
+
+    /// The key of the tasks that are labelled on a node.
+    fn pc1_of_node(&self, node: NodeId) -> String {
+        let on_node = |executor: &&Executor| {
+            let plan = executor.units.as_ref();
+            plan.is_some_and(|plan| plan.units.iter().any(|unit| unit.node == node))
+        };
+        let executor = self.scheme.stage(StageName::Pc1).find(on_node);
+        executor.map_or("processors.pc1".to_owned(), |e| format!("{}.concurrent", e.key))
+    }
+}

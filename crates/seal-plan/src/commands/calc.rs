@@ -1,0 +1,63 @@
+//! `seal-plan calc`: the quick answer: what a machine delivers, what limits it, what more of
+//! something would bring.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use super::hardware::MachineArgs;
+use super::propose::WishArgs;
+use super::{lifts, print, rates};
+use crate::propose::propose;
+use crate::throughput::throughput;
+use crate::{Bytes, Scheme};
+
+const AFTER_HELP: &str = "\
+Without --config it is the best proposal for the machine that is judged. The figures are what the
+set-up approaches when it never waits for work; `seal-plan simulate` shows queues and failures.
+
+  seal-plan calc --hardware machine.toml
+  seal-plan calc --config processors.toml --times measured.toml";
+
+/// Tell what a set-up delivers, what limits it, and what more memory, cores or GPUs would bring.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct CalcArgs {
+    /// The configuration to judge. Default: the proposal for the machine.
+    #[arg(long, env = "SEAL_CONFIG", value_name = "FILE", hide_env = true)]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
+    #[command(flatten)]
+    wish: WishArgs,
+}
+
+pub(crate) fn run(args: &CalcArgs) -> Result<ExitCode> {
+    let hardware = args.machine.read()?;
+    let wish = args.wish.read()?;
+    let delivered = match &args.config {
+        Some(path) => {
+            let config = seal_config::load(path)?;
+            let scheme = Scheme::of(&config, &hardware, wish.sector_size);
+            throughput(&scheme, &hardware, &wish.given)
+        }
+        None => propose(&hardware, &wish).context("there is no proposal")?.throughput,
+    };
+    let each = Bytes(wish.sector_size.bytes());
+    let per_day = delivered.sectors_per_day;
+    let text = format!(
+        "{}\n{:.1} sectors a day, {:.2} TiB a day; a sector takes {} if it never waits.\n\
+         What limits: {}.\n\n{}\n{}",
+        hardware.name,
+        per_day,
+        per_day * each.in_gib() / 1024.0,
+        super::time(delivered.seconds_of_sector),
+        delivered.limit,
+        rates(&delivered),
+        lifts(&hardware, &wish, per_day)
+    );
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,163 @@
+//! `seal-plan propose`: a configuration for the machine on standard output, and on standard error
+//! what it uses, what it delivers and what would bring more.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use seal_types::{SectorSize, Stage};
+
+use super::hardware::MachineArgs;
+use super::table::table;
+use super::{lifts, print, rates, read_times};
+use crate::figures::{disk_of_sector, stage_memory};
+use crate::propose::{Goal, GpuSharing, Proposal, Wish, propose};
+use crate::row;
+use crate::{Bytes, Hardware, Scheme};
+
+const AFTER_HELP: &str = "\
+Standard output has the configuration and nothing else, so that it can be kept:
+
+  seal-plan propose --disk /mnt/nvme0 > /etc/seal-exec/processors.toml
+  seal-plan check --config /etc/seal-exec/processors.toml
+
+The tool counts memory first, then cores, GPUs and disks, and takes the division that delivers
+most by the times of the stages; docs/planning.md tells how. Times that were measured on the
+machine (--times) make a better proposal than the published ones.";
+
+/// Propose a configuration for the machine, with the reason for each choice.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct ProposeArgs {
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+    #[command(flatten)]
+    pub(crate) wish: WishArgs,
+}
+
+/// What is wished for.
+#[derive(Debug, Args)]
+pub(crate) struct WishArgs {
+    /// Size of the sectors.
+    #[arg(long, value_name = "SIZE", default_value = "32GiB")]
+    pub(crate) sector_size: SectorSize,
+    /// What it is to be good at.
+    #[arg(long, value_enum, default_value_t)]
+    goal: Goal,
+    /// Whether each GPU belongs to one stage, or has a pc2 and a c2 that take turns. Default: what
+    /// delivers more.
+    #[arg(long, value_enum)]
+    gpu_sharing: Option<GpuSharing>,
+    /// Cores kept free on each socket. Default: 2, or one of eight on small processors.
+    #[arg(long, value_name = "N")]
+    reserve_cores: Option<u32>,
+    /// Sectors in pc1 at the same time. Default: as many as are of use.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pc1: Option<u32>,
+    /// Threads that gather parents for each thread that labels; 0 gives every core a sector.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=16))]
+    producers: u32,
+    /// Stages that are done on this machine.
+    #[arg(long, value_name = "STAGE,...", value_delimiter = ',', default_value = "pc1,pc2,c2")]
+    stages: Vec<Stage>,
+    /// Use memory files of huge pages in this directory (`pc1-exec hugepages` makes them).
+    #[arg(long, value_name = "DIR")]
+    huge_pages: Option<PathBuf>,
+    /// Directory of the executors, if they are not beside the supervisor.
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Times of the stages: by hand (TOML), of a bench, or of supervisors' history (JSON). May be
+    /// given several times. Stages that it does not tell of are estimated.
+    #[arg(long, value_name = "FILE")]
+    times: Vec<PathBuf>,
+}
+
+impl WishArgs {
+    pub(crate) fn read(&self) -> Result<Wish> {
+        Ok(Wish {
+            sector_size: self.sector_size,
+            goal: self.goal,
+            sharing: self.gpu_sharing,
+            reserve: self.reserve_cores,
+            pc1: self.pc1,
+            producers: self.producers,
+            stages: self.stages.iter().copied().collect(),
+            huge_pages: self.huge_pages.clone(),
+            bin_dir: self.bin_dir.clone(),
+            given: read_times(&self.times, self.sector_size)?,
+        })
+    }
+}
+
+pub(crate) fn run(args: &ProposeArgs) -> Result<ExitCode> {
+    let hardware = args.machine.read()?;
+    let wish = args.wish.read()?;
+    let proposal = propose(&hardware, &wish)?;
+    print(&proposal.text)?;
+    let scheme = Scheme::of(&proposal.config, &hardware, wish.sector_size);
+    let told = format!(
+        "\n{}\n{}\n{}\n{}",
+        resources(&hardware, &wish, &proposal, &scheme),
+        limit(&wish, &proposal),
+        rates(&proposal.throughput),
+        lifts(&hardware, &wish, proposal.throughput.sectors_per_day)
+    );
+    io::stderr().write_all(told.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What there is and what of it the proposal uses.
+fn resources(hardware: &Hardware, wish: &Wish, proposal: &Proposal, scheme: &Scheme) -> String {
+    let mut rows = vec![row!["resource", "there is", "used", "sectors in pc1 it would carry"]];
+    let bounds = &proposal.bounds;
+    let with_pc1 = wish.stages.contains(&Stage::Pc1);
+    let carries = |count: u64| if with_pc1 { count.to_string() } else { String::new() };
+    rows.push(row!["memory", hardware.usable(), scheme.memory(), carries(bounds.memory)]);
+    let busy: usize = {
+        let cores: std::collections::BTreeSet<u32> = scheme
+            .executors
+            .iter()
+            .flat_map(|executor| executor.busy.iter().collect::<Vec<_>>())
+            .filter_map(|cpu| hardware.topology.cpu(cpu).map(|cpu| cpu.core))
+            .collect();
+        cores.len()
+    };
+    rows.push(row!["cores", hardware.cores(), busy, carries(bounds.cores)]);
+    let gpus: std::collections::BTreeSet<u32> =
+        scheme.executors.iter().flat_map(|executor| executor.gpus.clone()).collect();
+    rows.push(row!["GPUs", hardware.gpus.len(), gpus.len(), ""]);
+    if let Some(disk) = bounds.disk {
+        let free: Bytes = hardware.disks.iter().map(|disk| disk.free).sum();
+        let sectors: u64 = Stage::ALL
+            .into_iter()
+            .filter_map(|stage| scheme.tasks(stage.into()))
+            .map(u64::from)
+            .sum();
+        let used = disk_of_sector(wish.sector_size).times(sectors);
+        rows.push(row!["disk", free, used, carries(disk)]);
+    }
+    table(&rows)
+}
+
+/// What keeps it from delivering more.
+fn limit(wish: &Wish, proposal: &Proposal) -> String {
+    let bounds = &proposal.bounds;
+    let tasks: u64 = proposal.layout.pc1.iter().map(|part| u64::from(part.tasks)).sum();
+    let each = stage_memory(Stage::Pc1, wish.sector_size).task;
+    let pc1_limits =
+        proposal.throughput.limit == crate::throughput::Limit::Stage(Stage::Pc1.into());
+    let reason = if wish.pc1.is_some() {
+        "the number of sectors in pc1 that was asked for".to_owned()
+    } else if !pc1_limits {
+        proposal.throughput.limit.to_string()
+    } else if bounds.disk.is_some_and(|disk| disk <= tasks) {
+        format!("disk space: a sector takes {}", disk_of_sector(wish.sector_size))
+    } else if bounds.memory <= tasks {
+        format!("memory: a sector in pc1 holds {each}")
+    } else {
+        "cores: more units of pc1 would leave too few for the others".to_owned()
+    };
+    format!("What limits this machine: {reason}.\n")
+}
