@@ -16,6 +16,9 @@ use serde_json::{Value, json};
 /// Nothing here takes that long; what does is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the log has for each request that was accepted.
+pub(crate) const ACCEPTED: &str = "\"message\":\"request\"";
+
 /// A directory for one test: configurations, a runtime directory, files for handshakes.
 pub(crate) struct Scene {
     dir: tempfile::TempDir,
@@ -101,6 +104,22 @@ impl Scene {
         command.args(["processor", stage, "--config"]).arg(config);
         command.env("SEAL_RUNTIME_DIR", self.path("run")).env("RUST_LOG", "debug");
         command.env_remove("SEAL_CONFIG").env_remove("SEAL_READY_WITHIN");
+        command
+    }
+
+    /// [`Scene::command`] in this scene's directory, after a shell has done `setup`.
+    pub(crate) fn command_after(&self, setup: &str, stage: &str, config: &Path) -> Command {
+        let plain = self.command(stage, config);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("{setup} && exec \"$0\" \"$@\"")]);
+        command.arg(plain.get_program()).args(plain.get_args());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.current_dir(self.dir.path());
         command
     }
 

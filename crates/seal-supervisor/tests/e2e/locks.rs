@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, eventually, executor, is_alive};
+use crate::harness::{ACCEPTED, Scene, eventually, executor, is_alive};
 
 const GPU: &str = "[processors.ext_locks]\ngpu1 = 1\n";
 
@@ -30,7 +30,7 @@ fn two_supervisors_never_hold_a_lock_at_once_and_take_turns() {
         pc2.send(id, logged(&scene, "pc2"));
         c2.send(id, logged(&scene, "c2"));
     }
-    c2.await_log("request", usize::try_from(TASKS).expect("small"));
+    c2.await_log(ACCEPTED, usize::try_from(TASKS).expect("small"));
     scene.touch("go");
     pc2.output(0);
     for id in 1..=TASKS {
@@ -62,7 +62,7 @@ fn a_waiter_goes_on_when_the_holding_supervisor_is_killed() {
     holder.send(2, hold);
     scene.await_file("pid");
     waiter.send(1, json!([{"answer": 1}]));
-    waiter.await_log("request", 1);
+    waiter.await_log(ACCEPTED, 1);
     waiter.assert_no_line();
     holder.signal(Signal::SIGKILL);
     assert_eq!(waiter.output(1), 1);
@@ -80,7 +80,7 @@ fn a_waiter_goes_on_when_the_holding_executor_is_killed() {
     holder.send(1, json!([{"touch": scene.path("held")}, wait, {"signal": "SIGKILL"}]));
     scene.await_file("held");
     waiter.send(1, json!([{"answer": 1}]));
-    waiter.await_log("request", 1);
+    waiter.await_log(ACCEPTED, 1);
     waiter.assert_no_line();
     scene.touch("go");
     assert_eq!(waiter.output(1), 1);
@@ -100,7 +100,7 @@ fn supervisors_of_one_stage_share_its_limit() {
     one.send(1, json!([{"touch": scene.path("held")}, {"await": scene.path("go")}, {"answer": 1}]));
     scene.await_file("held");
     other.send(1, json!([{"touch": scene.path("second")}, {"answer": 1}]));
-    other.await_log("request", 1);
+    other.await_log(ACCEPTED, 1);
     // The other one has looked at least once when its log says so; the task cannot have started.
     assert!(!scene.path("second").exists());
     scene.touch("go");
@@ -179,7 +179,7 @@ fn a_lock_is_not_held_while_a_request_waits_for_an_executor() {
     c2.send(1, json!([{"touch": scene.path("held")}, {"await": scene.path("go")}, {"answer": 1}]));
     scene.await_file("held");
     pc2.send(1, json!([{"answer": 1}]));
-    pc2.await_log("request", 1);
+    pc2.await_log(ACCEPTED, 1);
     assert_eq!(scene.locked(), [("lock-b.slots".to_owned(), 0)], "it waits for b, and a is free");
     scene.touch("go");
     c2.output(1);

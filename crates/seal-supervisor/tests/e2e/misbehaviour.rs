@@ -2,10 +2,12 @@
 //! once, and the next one is done.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use test_support::skip::skipped;
 
 use crate::harness::{Scene, Supervisor, eventually, executor, is_alive};
 
@@ -238,11 +240,90 @@ fn exits_0_in_the_middle() {
 #[test]
 fn dumps_core() {
     let scene = Scene::new();
-    let mut supervisor = scene.start("pc2", &one(&[]));
+    let config = scene.config("pc2.toml", &one(&[]));
+    // A pattern that is a path or a pipe may write anywhere: then no dump is wanted.
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("readable");
+    let here = !pattern.contains(['/', '|']);
+    let size = if here { "$(ulimit -H -c)" } else { "0" };
+    let setup = format!("ulimit -S -c {size}");
+    let mut supervisor = Supervisor::spawn(&mut scene.command_after(&setup, "pc2", &config));
+    supervisor.ready("pc2");
     let error = error(&mut supervisor, 1, json!([{"signal": "SIGABRT"}]));
     assert!(error.starts_with("[executor-died]"), "{error}");
-    // Whether a dump is written is up to the machine.
-    assert!(error.contains("was ended by signal 6 (SIGABRT)"), "{error}");
+    let how = "was ended by signal 6 (SIGABRT)";
+    assert!(error.contains(how), "{error}");
+    let files = fs::read_dir(scene.path("")).expect("readable").flatten();
+    let dumped = files.filter(|file| file.file_name().to_string_lossy().starts_with("core"));
+    assert_eq!(error.contains(&format!("{how} and dumped core")), dumped.count() == 1, "{error}");
+    if !here || !error.contains("dumped core") {
+        let pattern = pattern.trim();
+        skipped("dumps_core: a dump", &format!("this machine writes none here ({pattern})"));
+    }
+    supervisor.finish();
+}
+
+/// A cgroup with little memory, which ends with this.
+struct LittleMemory(PathBuf);
+
+impl LittleMemory {
+    const BYTES: &str = "134217728";
+
+    fn make() -> Result<Self, String> {
+        let mounts = fs::read_to_string("/proc/mounts").map_err(|error| error.to_string())?;
+        let mut mounted = mounts.lines().filter_map(|line| {
+            let fields: Vec<_> = line.split(' ').collect();
+            let &[_, path, kind, options, ..] = &fields[..] else { return None };
+            let path = Path::new(path);
+            let listed = |file| fs::read_to_string(path.join(file)).unwrap_or_default();
+            let v1 = kind == "cgroup" && options.split(',').any(|option| option == "memory");
+            let v2 = kind == "cgroup2" && listed("cgroup.subtree_control").contains("memory");
+            (v1 || v2).then(|| (path.to_owned(), v2))
+        });
+        let (parent, v2) = mounted.next_back().ok_or("no cgroup with memory is mounted")?;
+        let group = Self(parent.join(format!("seal-exec-test-{}", std::process::id())));
+        fs::create_dir(&group.0).map_err(|error| format!("{}: {error}", group.0.display()))?;
+        let limits: [(&str, &str); 2] = match v2 {
+            true => [("memory.max", Self::BYTES), ("memory.swap.max", "0")],
+            false => [
+                ("memory.limit_in_bytes", Self::BYTES),
+                ("memory.memsw.limit_in_bytes", Self::BYTES),
+            ],
+        };
+        for (file, value) in limits {
+            let path = group.0.join(file);
+            // Where swap is not accounted for, there is no file for it.
+            if path.exists() {
+                fs::write(&path, value).map_err(|error| format!("{}: {error}", path.display()))?;
+            }
+        }
+        Ok(group)
+    }
+}
+
+impl Drop for LittleMemory {
+    fn drop(&mut self) {
+        // What was killed may be in it for a moment.
+        eventually("the group is empty", || fs::remove_dir(&self.0).ok());
+    }
+}
+
+#[test]
+fn is_killed_because_memory_ran_out() {
+    let group = match LittleMemory::make() {
+        Ok(group) => group,
+        Err(why) => return skipped("is_killed_because_memory_ran_out", &why),
+    };
+    let scene = Scene::new();
+    let config = scene.config("pc2.toml", &format!("[supervisor]\ncgroup = 'never'\n{}", one(&[])));
+    let setup = format!("echo $$ > {}/cgroup.procs", group.0.display());
+    let mut supervisor = Supervisor::spawn(&mut scene.command_after(&setup, "pc2", &config));
+    supervisor.ready("pc2");
+    let steps = json!([{"allocate": 256 << 20}, {"answer": "never"}]);
+    let error = error(&mut supervisor, 1, steps);
+    assert!(error.starts_with("[executor-died]") && error.contains("SIGKILL"), "{error}");
+    assert!(error.contains("killed by the kernel because its cgroup was out of memory"), "{error}");
+    // It was not the supervisor's memory, and the next executor has room.
+    assert_eq!(supervisor.ask(2, json!([{"allocate": 16 << 20}, {"answer": 2}])), 2);
     supervisor.finish();
 }
 

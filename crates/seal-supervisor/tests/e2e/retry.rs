@@ -4,7 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::harness::{Scene, eventually, executor};
+use crate::harness::{ACCEPTED, Scene, eventually, executor};
 
 /// Kills the executor that was started as number `start`, counted from 0.
 fn kill_start(scene: &Scene, start: usize) {
@@ -98,7 +98,7 @@ fn a_task_that_is_sent_again_goes_before_those_that_came_later() {
     await_runs(&scene, 1);
     supervisor.send(2, json!([log(2), {"answer": 2}]));
     supervisor.send(3, json!([log(3), {"answer": 3}]));
-    supervisor.await_log("request", 3);
+    supervisor.await_log(ACCEPTED, 3);
     scene.touch("go");
     // Killed at once or after its answer: whatever was answered is not run again.
     kill_start(&scene, 0);

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::harness::{Scene, Supervisor, eventually, executor, is_alive};
+use crate::harness::{ACCEPTED, Scene, Supervisor, eventually, executor, is_alive};
 
 fn pid_of_executor(supervisor: &mut Supervisor) -> i64 {
     supervisor.ask(1000, json!(["describe"]))["pid"].as_i64().expect("a pid")
@@ -118,7 +118,7 @@ fn told_to_end_it_cancels_what_is_left_and_leaves_nothing_behind() {
         supervisor.send(1, json!([{"touch": scene.path("1")}, {"await": scene.path("never")}]));
         supervisor.send(2, json!([{"answer": 2}]));
         scene.await_file("1");
-        supervisor.await_log("request", 3);
+        supervisor.await_log(ACCEPTED, 3);
         supervisor.signal(signal);
         let mut errors = [supervisor.answer(), supervisor.answer()];
         errors.sort_by_key(|(id, _)| *id);
@@ -143,7 +143,7 @@ fn with_drain_task_what_runs_is_finished_and_nothing_else() {
         .send(1, json!([{"touch": scene.path("1")}, {"await": scene.path("go")}, {"answer": 1}]));
     supervisor.send(2, json!([{"answer": 2}]));
     scene.await_file("1");
-    supervisor.await_log("request", 3);
+    supervisor.await_log(ACCEPTED, 3);
     supervisor.signal(Signal::SIGTERM);
     assert!(supervisor.error(2).starts_with("[cancelled] the supervisor was told to end"));
     supervisor.try_send(&json!({"id": 3, "task": [{"answer": 3}]}));

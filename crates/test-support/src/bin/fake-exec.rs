@@ -90,6 +90,8 @@ enum Step {
     Babble(usize),
     /// Take so long.
     WorkMs(u64),
+    /// Use so many bytes of memory, from now on.
+    Allocate(usize),
     /// Append a line to a file.
     Log(PathBuf, String),
     /// Make this file.
@@ -245,6 +247,11 @@ fn serve(line: &[u8]) -> anyhow::Result<()> {
                 write_out(&line)?;
             }
             Step::WorkMs(ms) => thread::sleep(Duration::from_millis(ms)),
+            Step::Allocate(bytes) => {
+                // Written to, or there would be no memory behind it.
+                let memory: &'static mut [u8] = vec![1; bytes].leak();
+                std::hint::black_box(memory);
+            }
             Step::Log(path, text) => append(&path, &text)?,
             Step::Touch(path) => fs::write(path, "")?,
             Step::Await(path) => await_file(&path)?,
