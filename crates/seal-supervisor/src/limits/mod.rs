@@ -43,6 +43,11 @@ pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// millisecond, unless that one is stopped in its middle.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// The same at the start, where nothing else waits: a machine may be so busy that whoever has the
+/// table does not run for a while, which must not fail the start. Less than the `stable_wait` of a
+/// worker that sets none (5 s).
+const PATIENCE_AT_START: Duration = Duration::from_secs(3);
+
 /// How long nothing is tried after something went wrong, so that it does not take all the time
 /// that a supervisor has for its executors.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
@@ -185,7 +190,7 @@ impl SharedLimits {
             trouble: None,
             rest_until: None,
         };
-        limits.enter()?;
+        limits.enter(PATIENCE_AT_START)?;
         if let Some(events) = events
             && let Err(error) = wake::watch(&limits.dir, limits.bell.clone(), events)
         {
@@ -195,9 +200,9 @@ impl SharedLimits {
     }
 
     /// Takes a place among the members, and agrees with them.
-    fn enter(&mut self) -> Result<(), LimitsError> {
+    fn enter(&mut self, patience: Duration) -> Result<(), LimitsError> {
         let mutex = Rc::clone(&self.mutex);
-        let _guard = mutex.lock(PATIENCE)?;
+        let _guard = mutex.lock(patience)?;
         let mut table = Table::read(&self.dir, &self.boot)?;
         let alive = self.membership.held_by_others(MEMBERS)?;
         table.drop_members(|member| !alive.contains(&member));
@@ -354,7 +359,7 @@ impl SharedLimits {
         self.mutex = Rc::new(Mutex::open(&self.dir.join("table.mutex"))?);
         self.membership = Slots::open(&self.dir.join("members.slots"))?;
         self.tickets.clear();
-        self.enter()
+        self.enter(PATIENCE)
     }
 }
 

@@ -231,3 +231,25 @@ fn a_stopped_supervisor_holds_up_nobody_for_long() {
     table.write(&dir_of_table).expect("writable");
     assert_eq!(other.ask(1).len(), 1);
 }
+
+#[test]
+fn a_start_waits_for_a_table_that_is_held_longer_than_a_round_would() {
+    let dir = scene();
+    let (mut running, path) = (join(&dir, "pc2", &[("gpu", 1)]), dir.path().to_path_buf());
+    let mutex = Mutex::open(&path.join("limits/table.mutex")).expect("can be opened");
+    let guard = mutex.lock(PATIENCE).expect("free");
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| {
+            let joined = SharedLimits::join(&path, terms("c2", &[], Duration::ZERO), None);
+            joined.map(drop).map_err(|error| error.to_string())
+        });
+        // What runs goes on with its other work and tries again later.
+        running.limits.round(|_| panic!("the table is not its own"));
+        assert!(
+            running.limits.trouble.as_ref().is_some_and(|text| text.contains("is it stopped?"))
+        );
+        std::thread::sleep(2 * PATIENCE);
+        drop(guard);
+        assert_eq!(start.join().expect("no panic"), Ok(()));
+    });
+}
