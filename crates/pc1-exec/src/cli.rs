@@ -1,16 +1,17 @@
 //! The command line of `pc1-exec`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use seal_host::{CpuClaims, RuntimeDir, default_runtime_dir};
 use seal_runtime::{
     Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
     run_one, serve, serves_stage,
 };
 use seal_sha256::{ChaCha8, Kernel};
 use seal_types::Stage;
-use seal_wire::ExitCode;
+use seal_wire::{ErrorCode, ExitCode, TaskError};
 
 use crate::hugepages::{self, HugePagesArgs, prepare as prepare_huge_pages};
 use crate::labeller;
@@ -19,6 +20,7 @@ use crate::{Labeller, LabellerSettings, Pc1, Pc1Settings, Resume};
 
 const RESUME: &str = "SEAL_PC1_RESUME";
 const WORK_DIR: &str = "SEAL_WORK_DIR";
+const RUNTIME_DIR: &str = "SEAL_RUNTIME_DIR";
 
 /// What this executor acts on.
 const HONOURED: Honoured = Honoured(&[
@@ -54,6 +56,9 @@ Environment:
   SEAL_PC1_RESUME          0: label all layers anew instead of going on after the finished ones
   SEAL_WORK_DIR            directory for layers until all are finished, on the file system of
                            cache_path; default: cache_path itself
+  SEAL_RUNTIME_DIR         directory in which processes without cpusets of their own claim the cpus
+                           they label on, so that no two use the same; default: /run/seal-exec for
+                           root, else $XDG_RUNTIME_DIR/seal-exec, else /tmp/seal-exec-UID
   SEAL_NUMA                preferred: take memory of other nodes where the own one has too little
   HUGEPAGE_FILES_PATH      directory of memory files made by `pc1-exec hugepages`, in numa_N for
                            NUMA node N
@@ -155,7 +160,11 @@ pub fn main() -> ExitCode {
     {
         return ExitCode::Usage;
     }
-    let (labeller, resume) = match labeller(&environment) {
+    let shared = match runtime_dir(&environment) {
+        Ok(opened) => opened,
+        Err(code) => return code,
+    };
+    let (labeller, resume) = match labeller(&environment, &shared) {
         Ok(started) => started,
         Err(code) => return code,
     };
@@ -170,8 +179,25 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The directory that all processes of the machine share, in which units are claimed.
+fn runtime_dir(environment: &Environment) -> Result<RuntimeDir, ExitCode> {
+    let session = environment.get("XDG_RUNTIME_DIR");
+    let path = match environment.get(RUNTIME_DIR).filter(|path| !path.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => default_runtime_dir(session.as_deref().map(Path::new)),
+    };
+    RuntimeDir::open(&path).map_err(|error| {
+        let error = TaskError::from_error(ErrorCode::Unavailable, &error).message;
+        tracing::error!("units cannot be claimed: {error}; {RUNTIME_DIR} names another directory");
+        ExitCode::Start
+    })
+}
+
 /// Starts the threads that label, each on its core, as the environment asks.
-fn labeller(environment: &Environment) -> Result<(Arc<Labeller>, Resume), ExitCode> {
+fn labeller(
+    environment: &Environment,
+    shared: &RuntimeDir,
+) -> Result<(Arc<Labeller>, Resume), ExitCode> {
     let settings = LabellerSettings::of(environment).and_then(|settings| {
         let resume = match environment.get(RESUME).as_deref() {
             None | Some("1") => Resume::Yes,
@@ -180,10 +206,11 @@ fn labeller(environment: &Environment) -> Result<(Arc<Labeller>, Resume), ExitCo
         };
         Ok((settings, resume))
     });
-    let (settings, resume) = settings.map_err(|error| {
+    let (mut settings, resume) = settings.map_err(|error| {
         tracing::error!("{error}");
         ExitCode::Config
     })?;
+    settings.claims = Some(CpuClaims::in_dir(shared));
     let labeller = Labeller::start(&settings).map_err(|error| {
         tracing::error!("{}", seal_wire::TaskError::from(error).message);
         ExitCode::Start

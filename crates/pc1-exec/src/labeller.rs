@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use seal_host::{
-    Admission, Binding, CpuSet, MemoryFiles, MemoryPolicy, NodeId, Region, Roots, Threads,
-    Topology, UnitRequest, allowed_cpus, bind_current_thread, plan_units,
+    Admission, Binding, CpuClaims, CpuSet, MemoryFiles, MemoryPolicy, NodeId, Region, Roots,
+    Threads, Topology, UnitPlan, UnitRequest, allowed_cpus, bind_current_thread, plan_units,
+    preferred_node,
 };
 use seal_runtime::Environment;
-use seal_sdr::{Engine, MAX_LANES, Seat, UnitCores};
+use seal_sdr::{Engine, MAX_LANES, NoSeat, Seat, UnitCores};
 
 use crate::Pc1Error;
 use crate::hugepages::{PATH as FILES, PATTERN};
@@ -34,6 +35,8 @@ pub struct LabellerSettings {
     pub threads: Threads,
     /// Prepared files of huge pages.
     pub files: Option<MemoryFiles>,
+    /// Where units are claimed among the processes of this machine; none claims nothing.
+    pub claims: Option<CpuClaims>,
 }
 
 impl Default for LabellerSettings {
@@ -44,6 +47,7 @@ impl Default for LabellerSettings {
             binding: Binding::Strict,
             threads: Threads::OnePerCore,
             files: None,
+            claims: None,
         }
     }
 }
@@ -67,7 +71,7 @@ impl LabellerSettings {
         let threads =
             if environment.is_set_to_yes(SMT) { Threads::All } else { Threads::OnePerCore };
         let producers = environment.parse(PRODUCERS)?.unwrap_or(defaults.producers);
-        Ok(Self { producers, lanes, binding, threads, files })
+        Ok(Self { producers, lanes, binding, threads, files, claims: None })
     }
 }
 
@@ -89,7 +93,8 @@ struct Placed {
 }
 
 impl Labeller {
-    /// Starts units on the cpus that this process may use.
+    /// Starts units on the cpus that this process may use; those on the node whose memory it
+    /// prefers come first.
     ///
     /// # Errors
     /// When a thread cannot be bound to its core.
@@ -98,7 +103,13 @@ impl Labeller {
         let topology = Topology::read(&roots.sys)?;
         let allowed = allowed_cpus().map_err(Pc1Error::Cpus)?;
         let request = UnitRequest { producers: settings.producers, threads: settings.threads };
-        let plan = plan_units(&topology, &allowed, request)?;
+        let mut plan = plan_units(&topology, &allowed, request)?;
+        if let Some(node) = preferred_node() {
+            plan.units.sort_by_key(|unit| unit.node != node);
+            if let Some(text) = elsewhere(&plan, node) {
+                tracing::warn!("{text}");
+            }
+        }
         if let Some(reduced) = &plan.reduced {
             tracing::warn!("{reduced}");
         }
@@ -121,6 +132,10 @@ impl Labeller {
             bind_current_thread(cpu).map_err(|error| error.to_string())
         };
         let engine = Engine::start(&cores, settings.lanes, Arc::new(bind))?;
+        let engine = match &settings.claims {
+            Some(claims) => engine.claiming(claims.clone()),
+            None => engine,
+        };
         // On a machine with one node there is nothing to bind.
         let several = topology.nodes_of(&topology.cpu_set()).len() > 1;
         let units = plan
@@ -144,10 +159,7 @@ impl Labeller {
 
     /// A seat for a sector; says so if it has to wait.
     pub(crate) fn take_seat(&self, cancelled: &dyn Fn() -> bool) -> Result<Seat, Pc1Error> {
-        let units = self.units.len();
-        let waits = |seats: usize| {
-            tracing::info!("the sector waits: {units} units have {seats} seats, and all are taken");
-        };
+        let waits = |why: NoSeat| tracing::info!("the sector waits: {}", waits(why));
         Ok(self.engine.take_seat(&waits, cancelled)?)
     }
 
@@ -177,9 +189,71 @@ impl Labeller {
     }
 }
 
+/// What is to be said when units are not on the `node` whose memory is preferred: layers go where
+/// their unit is.
+fn elsewhere(plan: &UnitPlan, node: NodeId) -> Option<String> {
+    let units = plan.units.len();
+    let others: Vec<_> = plan.units.iter().filter(|unit| unit.node != node).collect();
+    let cpus: CpuSet = others.iter().flat_map(|u| u.cpus().iter().collect::<Vec<_>>()).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "memory of NUMA node {node} is preferred, but {} of {units} units are on other nodes \
+             (cpus {cpus}), and layers lie on the node of their unit; give this process cpus of \
+             node {node}, or prefer the node of its cpus",
+            others.len()
+        )
+    })
+}
+
+/// Why a sector waits.
+fn waits(why: NoSeat) -> String {
+    let NoSeat { seats, units, claimed_by_others } = why;
+    if claimed_by_others == 0 {
+        return format!("{units} units have {seats} seats, and all are taken");
+    }
+    let own = match units - claimed_by_others {
+        0 => String::new(),
+        own => format!(", and the seats of the other {own} are taken"),
+    };
+    format!(
+        "{claimed_by_others} of {units} units are claimed by other processes that label on the \
+         same cpus{own}; it goes on when one is given up (cpusets of their own keep processes apart)"
+    )
+}
+
 #[cfg(test)]
 mod tests {
+    use seal_host::{CoreUnit, L3Id};
+
     use super::*;
+
+    #[test]
+    fn one_who_waits_is_told_whether_others_are_in_its_way() {
+        let why = |claimed_by_others| waits(NoSeat { seats: 8, units: 2, claimed_by_others });
+        assert_eq!(why(0), "2 units have 8 seats, and all are taken");
+        assert!(why(1).starts_with("1 of 2 units are claimed by other processes"));
+        assert!(why(1).contains("the seats of the other 1 are taken"), "{}", why(1));
+        assert!(!why(2).contains("the other"), "{}", why(2));
+    }
+
+    #[test]
+    fn units_away_from_the_preferred_node_are_named() {
+        let unit = |cpu, node| CoreUnit {
+            consumer: cpu,
+            producers: vec![cpu + 1],
+            l3: L3Id(cpu),
+            node: NodeId(node),
+        };
+        let plan = UnitPlan {
+            units: vec![unit(0, 0), unit(4, 1), unit(8, 1)],
+            left_over: CpuSet::default(),
+            reduced: None,
+        };
+        let text = elsewhere(&plan, NodeId(0)).expect("two are elsewhere");
+        assert!(text.contains("2 of 3 units") && text.contains("(cpus 4-5,8-9)"), "{text}");
+        let plan = UnitPlan { units: vec![unit(0, 0)], ..plan };
+        assert_eq!(elsewhere(&plan, NodeId(0)), None);
+    }
 
     #[test]
     fn settings_that_cannot_be_are_named() {

@@ -20,7 +20,7 @@ mod self_check;
 mod stamp;
 mod store;
 
-pub use engine::{Bind, Engine, LayerHandle, LayerJob, MAX_LANES, Seat, UnitCores};
+pub use engine::{Bind, Engine, LayerHandle, LayerJob, MAX_LANES, NoSeat, Seat, UnitCores};
 pub use error::SdrError;
 pub use graph::{EXPANDER_DEGREE, Graph, PARENTS};
 pub use labels::{Labelling, Parents, label_layer};

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, BufReader, Write};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,6 +59,8 @@ pub(crate) struct Equipment {
     pub(crate) inherit: Vec<OwnedFd>,
     /// The mark by which what it starts is known.
     pub(crate) mark: Option<String>,
+    /// The runtime directory, in which executors agree with each other too.
+    pub(crate) runtime_dir: PathBuf,
 }
 
 impl Process {
@@ -77,6 +80,7 @@ impl Process {
         if !plan.inherit_envs {
             command.env_clear();
         }
+        command.env("SEAL_RUNTIME_DIR", equipment.runtime_dir);
         command.envs(&plan.envs);
         for name in PLACEMENT_NAMES {
             command.env_remove(name);

@@ -29,10 +29,12 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// The executor of `stage`, which keeps parents caches, and its log, in `dir`.
+    /// The executor of `stage`, which keeps parents caches, its log and what executors share in
+    /// `dir`.
     pub fn executor(stage: Stage, dir: &Path) -> Result<Self> {
         let launch = Self::binary(stage.executor(), dir)?;
-        Ok(launch.env("FIL_PROOFS_PARENT_CACHE", dir.join("parents")))
+        let launch = launch.env("FIL_PROOFS_PARENT_CACHE", dir.join("parents"));
+        Ok(launch.env("SEAL_RUNTIME_DIR", dir.join("run")))
     }
 
     /// The supervisor of `stage`, with `config` as its configuration and with `dir` for this

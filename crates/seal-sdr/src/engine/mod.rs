@@ -16,9 +16,11 @@ mod seats;
 mod unit;
 
 pub use job::{LayerHandle, LayerJob};
-pub use seats::Seat;
+pub use seats::{NoSeat, Seat};
 
 use std::sync::Arc;
+
+use seal_host::{CpuClaims, CpuSet};
 
 use crate::SdrError;
 use seats::Seats;
@@ -36,6 +38,14 @@ pub struct UnitCores {
     pub producers: Vec<usize>,
 }
 
+impl UnitCores {
+    /// All its cores.
+    fn cpus(&self) -> CpuSet {
+        let cores = self.producers.iter().chain([&self.consumer]);
+        cores.filter_map(|core| u32::try_from(*core).ok()).collect()
+    }
+}
+
 /// Binds the calling thread to a core, or tells why it cannot.
 pub type Bind = dyn Fn(usize) -> Result<(), String> + Send + Sync;
 
@@ -48,22 +58,34 @@ pub struct Engine {
 
 impl Engine {
     /// Starts the threads of `units`, each bound by `bind`. At most `lanes` sectors share a unit.
+    /// Of units that are equally empty the first is taken.
     ///
     /// # Errors
     /// When a thread cannot be started or bound; nothing keeps running then.
     pub fn start(units: &[UnitCores], lanes: usize, bind: Arc<Bind>) -> Result<Self, SdrError> {
         let lanes = lanes.clamp(1, MAX_LANES);
-        let seats = Arc::new(Seats::new(units.len(), lanes));
+        let cpus = units.iter().map(UnitCores::cpus).collect();
+        let seats = Arc::new(Seats::new(cpus, lanes));
         let units: Result<_, _> =
             units.iter().map(|cores| Unit::start(cores, Arc::clone(&bind))).collect();
         Ok(Self { units: units?, seats })
     }
 
-    /// A seat for a sector at the emptiest unit. Waits while all are taken: `waits` is told once
-    /// how many there are, and `cancelled` ends the wait.
+    /// The same units, each of which works only while no other process has claimed any of its
+    /// cores. Nobody may have a seat yet.
+    pub fn claiming(mut self, claims: CpuClaims) -> Self {
+        self.seats = Arc::new(self.seats.claiming(claims));
+        self
+    }
+
+    /// A seat for a sector at the emptiest unit. Waits while none is to be had: `waits` is told
+    /// why, and `cancelled` ends the wait.
+    ///
+    /// # Errors
+    /// When it was cancelled, or cpus cannot be claimed.
     pub fn take_seat(
         &self,
-        waits: &dyn Fn(usize),
+        waits: &dyn Fn(NoSeat),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Seat, SdrError> {
         self.seats.take(waits, cancelled)

@@ -79,7 +79,8 @@ impl Supervisor {
             }
         };
         let mark = self.mark.as_ref().map(|mark| mark.of_executor(index, tag.start));
-        let equipment = Equipment { inherit, mark };
+        let runtime_dir = self.runtime_dir.path().to_path_buf();
+        let equipment = Equipment { inherit, mark, runtime_dir };
         match Process::start(&place.plan, self.stage, tag, &self.sender, equipment) {
             Ok(process) => self.started(index, process, slots, now),
             Err(error) => {

@@ -128,7 +128,7 @@ pub fn serve(
         totals: Totals::default(),
         publish_at: Some(now),
         published: None,
-        _runtime_dir: runtime_dir,
+        runtime_dir,
     };
     let code = supervisor.run(&events);
     supervisor.publish(Instant::now());
@@ -191,7 +191,7 @@ struct Supervisor {
     publish_at: Option<Instant>,
     published: Option<Instant>,
     /// Keeps the directory in use.
-    _runtime_dir: RuntimeDir,
+    runtime_dir: RuntimeDir,
 }
 
 #[derive(Clone, Debug)]

@@ -272,7 +272,8 @@ fn an_executor_has_the_environment_it_is_given_and_its_own_locks_alone() {
     let mut env = supervisor.ask(1, json!(["describe"]))["env"].clone();
     let mark = env.as_object_mut().expect("names").remove("SEAL_SUPERVISED");
     assert!(mark.is_some(), "what it starts can be found");
-    assert_eq!(env, json!({ "A": "x", "SEAL_EXEC_EVENTS": "1" }));
+    let run = scene.text("run");
+    assert_eq!(env, json!({ "A": "x", "SEAL_EXEC_EVENTS": "1", "SEAL_RUNTIME_DIR": run }));
     supervisor.finish();
 }
 
