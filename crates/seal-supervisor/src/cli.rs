@@ -32,8 +32,9 @@ Environment:
   SEAL_READY_WITHIN   the same as --ready-within
   RUST_LOG            what is logged to standard error: error, warn, info (default), debug, trace
   VC_CG_NAME, VC_CG_CPUSET, VENUS_WORKER_NUMA_PREFERRED
-                      set by venus-worker; not passed on, because executors are placed by the
-                      supervisor's own configuration
+                      set by venus-worker: where the supervisor itself is put (the name has no
+                      effect); not passed on, because it places its executors by its own
+                      configuration
 
 Exit codes: 0 done, 2 wrong command line, 3 wrong configuration, 4 the start failed,
 5 the parent went away while tasks were running.";

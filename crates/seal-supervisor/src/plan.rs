@@ -343,7 +343,8 @@ impl Plan {
         let doubt = |executor: &ExecutorPlan| {
             let (node, cpus) =
                 (executor.placement.preferred_node?, executor.placement.cpus.as_ref()?);
-            let elsewhere = cpus.minus(machine.node_cpus.get(&node)?);
+            // Those that are missing are told as such.
+            let elsewhere = cpus.and(&machine.online).minus(machine.node_cpus.get(&node)?);
             (!elsewhere.is_empty()).then(|| {
                 format!(
                     "{} (line {}): numa_preferred = {node}, but cpus {elsewhere} of its cpuset \
@@ -547,7 +548,7 @@ mod tests {
     fn cpus_of_another_node_than_the_preferred_one_are_doubted() {
         let machine = machine("0-7", &["0-3", "4-7"]);
         let text = "[[processors.pc1]]\nnuma_preferred = 0\ncgroup.cpuset = '2-5'\n\
-                    [[processors.pc1]]\nnuma_preferred = 1\ncgroup.cpuset = '4-7'";
+                    [[processors.pc1]]\nnuma_preferred = 1\ncgroup.cpuset = '4-9'";
         let config = seal_config::parse(Path::new("w.toml"), text).expect("well formed");
         let plan = Plan::new(&config, StageName::Pc1, Path::new("/bin/x"), None).expect("good");
         assert_eq!(

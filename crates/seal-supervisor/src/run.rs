@@ -41,7 +41,7 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
         }
     };
-    log_to_stderr();
+    log_to_stderr(matches!(cli.command, Command::Processor(_)));
     let _span;
     let done = match &cli.command {
         Command::Processor(args) => {
@@ -211,13 +211,17 @@ fn because<E: Error + 'static>(code: ExitCode) -> impl FnOnce(E) -> Failure {
     move |error| Failure { code, text: TaskError::from_error(ErrorCode::Internal, &error).message }
 }
 
-/// Logs go to standard error: text for people, JSON for programs.
-fn log_to_stderr() {
+/// Logs go to standard error: text on a terminal, JSON elsewhere where a supervisor runs, and short
+/// text for commands that people type, whatever they pipe it into.
+fn log_to_stderr(serves: bool) {
     let (filter, unread) = log_filter(env::var("RUST_LOG").ok().as_deref());
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-    if io::stderr().is_terminal() {
-        registry.with(layer.with_target(false)).init();
+    let terminal = io::stderr().is_terminal();
+    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(!terminal);
+    if !serves {
+        registry.with(layer.with_target(false).without_time().with_ansi(terminal)).init();
+    } else if terminal {
+        registry.with(layer).init();
     } else {
         registry.with(layer.json().flatten_event(true).with_span_list(false)).init();
     }

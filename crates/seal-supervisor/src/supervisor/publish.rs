@@ -1,5 +1,7 @@
 //! What is going on, for whoever looks.
 
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant, SystemTime};
 
 use seal_limits::RestartPolicy;
@@ -45,15 +47,10 @@ impl Supervisor {
     }
 
     fn queue_facts(&self, now: Instant) -> Vec<WaitingFacts> {
-        let ready = self.places.iter().any(Place::takes_tasks);
-        let idle = if ready {
-            "all executors have as many tasks as they take"
-        } else {
-            "no executor is ready"
-        };
+        let idle = self.idle_reason();
         // The first ones have places in the queue that all supervisors share.
         let reasons = self.limits.reasons().iter().map(String::as_str);
-        let reasons = reasons.chain(std::iter::repeat(idle));
+        let reasons = reasons.chain(std::iter::repeat(idle.as_str()));
         let facts = |(request, reason): (&crate::queue::Request, &str)| WaitingFacts {
             req: request.id,
             sector: request.sector.as_deref().map(str::to_owned),
@@ -61,6 +58,29 @@ impl Supervisor {
             reason: reason.to_owned(),
         };
         self.queue.iter().take(QUEUE_SHOWN).zip(reasons).map(facts).collect()
+    }
+
+    /// Why a request has no place yet in the queue that all supervisors share.
+    fn idle_reason(&self) -> String {
+        let ready: Vec<_> = self.places.iter().filter(|place| place.takes_tasks()).collect();
+        if ready.is_empty() {
+            return "no executor is ready".to_owned();
+        }
+        let counts = self.limits.counts();
+        let mut own = BTreeSet::new();
+        for place in ready {
+            let tasks = place.running().map_or(0, |running| running.tasks.len());
+            let reaches = |count: NonZeroU32| tasks >= count.get() as usize;
+            if !place.plan.concurrent.is_some_and(reaches) {
+                let needs = place.plan.needs.iter();
+                own.extend(needs.filter(|need| counts.get(need).copied().is_some_and(reaches)));
+            }
+        }
+        if own.is_empty() {
+            return "all executors have as many tasks as they take".to_owned();
+        }
+        let own: Vec<_> = own.into_iter().map(ToString::to_string).collect();
+        format!("{} is held by tasks of this supervisor's own executors", own.join(" and "))
     }
 }
 

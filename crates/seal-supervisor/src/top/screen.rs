@@ -152,8 +152,9 @@ fn resource_lines(machine: &MachineStatus) -> Vec<Line<'static>> {
             .holders
             .iter()
             .map(|holder| {
-                let sector = holder.sector.as_deref().unwrap_or("?");
-                format!("{} {sector} for {}", holder.stage, duration(holder.held))
+                let sector = holder.sector.clone();
+                let what = sector.unwrap_or_else(|| format!("req {}", holder.req));
+                format!("{} {what} for {}", holder.stage, duration(holder.held))
             })
             .collect();
         let text = format!(
@@ -167,8 +168,14 @@ fn resource_lines(machine: &MachineStatus) -> Vec<Line<'static>> {
         lines.push(Line::raw(clean(&text)));
     }
     for waiter in waiting(machine) {
-        let text =
-            format!("{} waits for {}: {}", waiter.stage, duration(waiter.waited), waiter.reason);
+        let sector = waiter.sector.as_ref().map(|sector| format!(" {sector}"));
+        let text = format!(
+            "{}{} waits for {}: {}",
+            waiter.stage,
+            sector.unwrap_or_default(),
+            duration(waiter.waited),
+            waiter.reason
+        );
         lines.push(Line::styled(clean(&text), Style::new().fg(Color::Yellow)));
     }
     lines

@@ -110,6 +110,23 @@ fn the_status_tells_executors_tasks_locks_waiting_and_the_last_tasks() {
 }
 
 #[test]
+fn what_waits_for_a_lock_of_its_own_stage_is_told_so() {
+    let scene = Scene::new();
+    let lock = "[processors.ext_locks]\ngpu = 1\n";
+    let config = format!("{lock}{}", executor("pc2", &[], "locks = ['gpu']"));
+    let mut supervisor = scene.start("pc2", &config);
+    supervisor.send(1, json!([{"await": scene.path("go")}, {"answer": 1}]));
+    supervisor.send(2, json!([{"answer": 2}]));
+    let status =
+        status_when(&scene, "one waits", |status| status["supervisors"][0]["queue"][0]["req"] == 2);
+    let reason = &status["supervisors"][0]["queue"][0]["reason"];
+    assert_eq!(reason, "lock gpu is held by tasks of this supervisor's own executors");
+    scene.touch("go");
+    assert_eq!((supervisor.output(1), supervisor.output(2)), (json!(1), json!(2)));
+    supervisor.finish();
+}
+
+#[test]
 fn a_status_of_a_killed_supervisor_is_not_shown_and_goes_with_the_next_start() {
     let scene = Scene::new();
     let mut killed = scene.start("c2", &executor("c2", &[], ""));
@@ -185,7 +202,8 @@ fn the_configuration_is_checked_shown_and_explained() {
             .env_remove("SEAL_CONFIG")
             .output()
             .expect("it runs");
-        (output.status.code(), String::from_utf8(output.stdout).expect("UTF-8"))
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("UTF-8"))
     };
     let (code, example) = run(&["--example"]);
     assert_eq!(code, Some(0));
@@ -201,6 +219,10 @@ fn the_configuration_is_checked_shown_and_explained() {
     let (code, told) = run(&["--config", good.to_str().expect("UTF-8"), "--check"]);
     assert_eq!((code, told.as_str()), (Some(0), "c2: 1 executor(s), good\n"));
     let bad = scene.config("bad.toml", "[processors]\nlimit.pc1 = 0\n");
-    assert_eq!(run(&["--config", bad.to_str().expect("UTF-8"), "--check"]).0, Some(3));
+    let (code, told) = run(&["--config", bad.to_str().expect("UTF-8"), "--check"]);
+    assert_eq!(code, Some(3));
+    // For people, also when it is not a terminal.
+    let place = format!("ERROR {}:2: processors.limit.pc1 = 0: ", bad.display());
+    assert!(told.trim_start().starts_with(&place), "{told}");
     assert_eq!(run(&["--check"]).0, Some(2), "a file is needed");
 }
