@@ -12,6 +12,7 @@ mod commands;
 pub mod estimate;
 pub mod figures;
 pub mod hardware;
+pub mod picture;
 pub mod propose;
 mod run;
 pub mod scheme;

@@ -10,8 +10,10 @@ use seal_types::SectorSize;
 use serde::Serialize;
 
 use super::hardware::MachineArgs;
-use super::{print, read_times};
+use super::{print, read_times, write_svg};
+use crate::Scheme;
 use crate::check::{Against, Finding, Local, Severity, check, exit_code, unreadable};
+use crate::picture::draw_machine;
 
 const AFTER_HELP: &str = "\
 Each finding has a severity, a kind in brackets, its place, the reason and a remedy. An error fails
@@ -46,6 +48,9 @@ pub(crate) struct CheckArgs {
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
+    /// Draw the machine with what runs where into this file, if the configuration can be read.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 /// The whole answer.
@@ -76,6 +81,10 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
                 sectors: args.sectors,
                 given: &given,
             };
+            if let Some(path) = &args.svg {
+                let scheme = Scheme::of(&config, &hardware, args.sector_size);
+                write_svg(path, &draw_machine(&hardware, &scheme, &file))?;
+            }
             check(&config, against)
         }
     };

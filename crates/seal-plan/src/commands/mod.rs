@@ -8,12 +8,13 @@ pub(crate) mod simulate;
 pub(crate) mod table;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use seal_host::{FileError, PartFile};
 use seal_types::SectorSize;
 
 use crate::estimate::Given;
-
+use crate::picture::Canvas;
 use crate::propose::{Upgrade, Wish, propose, upgraded};
 use crate::throughput::Throughput;
 use crate::times::Times;
@@ -25,6 +26,13 @@ fn print(text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
+}
+
+/// Writes a picture. The file is there whole or not at all.
+fn write_svg(path: &Path, canvas: &Canvas) -> Result<(), FileError> {
+    let mut file = PartFile::create(path)?;
+    file.write_all(canvas.svg().as_bytes())?;
+    file.finish()
 }
 
 /// Times that were measured, which go before the estimates.

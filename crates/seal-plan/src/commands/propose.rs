@@ -11,8 +11,9 @@ use seal_types::{SectorSize, Stage};
 
 use super::hardware::MachineArgs;
 use super::table::table;
-use super::{lifts, print, rates, read_times};
+use super::{lifts, print, rates, read_times, write_svg};
 use crate::figures::{disk_of_sector, stage_memory};
+use crate::picture::draw_machine;
 use crate::propose::{Goal, GpuSharing, Proposal, Wish, propose};
 use crate::row;
 use crate::{Bytes, Hardware, Scheme};
@@ -35,6 +36,9 @@ pub(crate) struct ProposeArgs {
     pub(crate) machine: MachineArgs,
     #[command(flatten)]
     pub(crate) wish: WishArgs,
+    /// Draw the machine with what is to run where into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 /// What is wished for.
@@ -97,6 +101,10 @@ pub(crate) fn run(args: &ProposeArgs) -> Result<ExitCode> {
     let proposal = propose(&hardware, &wish)?;
     print(&proposal.text)?;
     let scheme = Scheme::of(&proposal.config, &hardware, wish.sector_size);
+    if let Some(path) = &args.svg {
+        let title = format!("Proposal for {} sectors", wish.sector_size);
+        write_svg(path, &draw_machine(&hardware, &scheme, &title))?;
+    }
     let told = format!(
         "\n{}\n{}\n{}\n{}",
         resources(&hardware, &wish, &proposal, &scheme),

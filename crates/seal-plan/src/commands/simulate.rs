@@ -10,8 +10,9 @@ use seal_config::{LockOrder, StageName};
 use seal_types::SectorSize;
 
 use super::hardware::MachineArgs;
-use super::print;
+use super::{print, write_svg};
 use crate::Scheme;
+use crate::picture::draw_courses;
 use crate::simulate::{Locks, Options, Report, Supply, Until, WarmUp, show, simulate};
 use crate::times::Times;
 
@@ -27,7 +28,7 @@ Examples:
                                          two schemes, with a comparison at the end
   seal-plan simulate --config b.toml --locks configured --locks greedy
                                          the same scheme with and without fair locks
-  seal-plan simulate --config b.toml --times times.toml --days 90
+  seal-plan simulate --config b.toml --times times.toml --days 90 --svg occupancy.svg
 
 A sector passes the stages that the configuration has executors for: PC1, PC2, the wait for the
 chain's randomness (75 minutes), C2. Who may start, and where, is decided by the very rules that
@@ -101,6 +102,9 @@ pub(crate) struct SimulateArgs {
     /// Print one JSON array with a report for each configuration and order, times in seconds.
     #[arg(long)]
     json: bool,
+    /// Draw occupancy over time into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 /// Who gets locks.
@@ -189,6 +193,9 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<ExitCode> {
                 .with_context(|| format!("cannot simulate {}", path.display()))?;
             reports.push(report);
         }
+    }
+    if let Some(path) = &args.svg {
+        write_svg(path, &draw_courses(&reports))?;
     }
     let text =
         if args.json { serde_json::to_string_pretty(&reports)? + "\n" } else { show(&reports) };

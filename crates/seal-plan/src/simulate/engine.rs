@@ -7,24 +7,19 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use seal_limits::{
-    AfterDeath, Book, Decision, Free, History, Joining, Needs, Openings, Place, Reason, Resource,
-    TICKETS_MOST, Ticket,
-};
+use seal_limits::{AfterDeath, Book, Free, History, Needs, Openings, Place, Ticket};
 
+use super::dispatch::next_look;
 use super::model::{Dice, Model, Stage};
 use super::tally::Tally;
 use super::{Locks, Options, Supply, Until};
-
-/// A stage that waits for a greedy lock looks so often whether it is free.
-const GREEDY_LOOKS: Duration = Duration::from_secs(1);
 
 /// No simulation goes on for longer: what was waited for will not come.
 const LONGEST: Duration = Duration::from_secs(20 * 366 * 24 * 3600);
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+pub(super) enum Event {
     /// A sector begins its way.
     Sector,
     /// A sector comes to a stage. What is done of it by an earlier request is not kept.
@@ -48,76 +43,76 @@ pub(super) struct Request {
     /// When it came, for the first time.
     pub(super) since: Duration,
     /// How many executors have had it.
-    tries: u32,
+    pub(super) tries: u32,
     /// Which part of it is done and kept.
-    done: f64,
+    pub(super) done: f64,
 }
 
 /// A request that an executor has.
 #[derive(Clone, Debug)]
-struct Task {
-    arrived: u64,
-    request: Request,
-    needs: Needs,
+pub(super) struct Task {
+    pub(super) arrived: u64,
+    pub(super) request: Request,
+    pub(super) needs: Needs,
     /// Since when it is worked on, and how long a whole one would take; `None` while it waits in
     /// the executor.
-    works: Option<(Duration, Duration)>,
+    pub(super) works: Option<(Duration, Duration)>,
 }
 
 /// An executor as it is now.
 #[derive(Debug)]
-struct Executor {
+pub(super) struct Executor {
     /// Which start of it this is; what happens to an earlier one is of no interest.
-    start: u32,
-    ready_since: Duration,
-    history: History,
-    tasks: BTreeMap<u64, Task>,
+    pub(super) start: u32,
+    pub(super) ready_since: Duration,
+    pub(super) history: History,
+    pub(super) tasks: BTreeMap<u64, Task>,
     /// Tasks that wait in it.
-    inside: VecDeque<u64>,
-    working: u32,
+    pub(super) inside: VecDeque<u64>,
+    pub(super) working: u32,
 }
 
 /// A stage as it is now.
 #[derive(Debug)]
-struct Desk {
+pub(super) struct Desk {
     /// Its executors as the rules see them.
-    places: Vec<Place>,
+    pub(super) places: Vec<Place>,
     /// Requests that no executor has, by their arrival.
-    queue: BTreeMap<u64, Request>,
-    tickets: Vec<Ticket>,
-    openings: Openings,
+    pub(super) queue: BTreeMap<u64, Request>,
+    pub(super) tickets: Vec<Ticket>,
+    pub(super) openings: Openings,
     /// Whether places or queue have changed since the openings were found.
-    stale: bool,
+    pub(super) stale: bool,
     /// Whether they have changed since its tickets were put in order.
-    unsettled: bool,
+    pub(super) unsettled: bool,
     /// Whether limits, locks or distances concern it at all.
-    limited: bool,
+    pub(super) limited: bool,
     /// The last start of one of its tasks.
-    started: Option<Duration>,
+    pub(super) started: Option<Duration>,
     /// When it looks by itself.
-    look_at: Option<Duration>,
+    pub(super) look_at: Option<Duration>,
 }
 
 /// A simulation on its way.
 pub(super) struct Engine<'a> {
-    model: &'a Model,
-    options: &'a Options,
-    supply: Supply,
-    now: Duration,
-    events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
+    pub(super) model: &'a Model,
+    pub(super) options: &'a Options,
+    pub(super) supply: Supply,
+    pub(super) now: Duration,
+    pub(super) events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     /// Numbers for events, requests and tasks.
-    next: u64,
-    book: Book<u8>,
-    free: Free,
-    executors: Vec<Executor>,
-    desks: Vec<Desk>,
-    dice: Vec<Dice>,
+    pub(super) next: u64,
+    pub(super) book: Book<u8>,
+    pub(super) free: Free,
+    pub(super) executors: Vec<Executor>,
+    pub(super) desks: Vec<Desk>,
+    pub(super) dice: Vec<Dice>,
     /// For the times between sectors.
-    arrivals: Dice,
-    sectors: u64,
-    begun: BTreeMap<u64, Duration>,
+    pub(super) arrivals: Dice,
+    pub(super) sectors: u64,
+    pub(super) begun: BTreeMap<u64, Duration>,
     /// Something has changed that lets somebody start, perhaps.
-    changed: bool,
+    pub(super) changed: bool,
     pub(super) tally: Tally,
 }
 
@@ -316,7 +311,7 @@ impl<'a> Engine<'a> {
         &mut desk.places[given.local]
     }
 
-    fn queue_changed(&mut self, stage: usize) {
+    pub(super) fn queue_changed(&mut self, stage: usize) {
         let desk = &mut self.desks[stage];
         (desk.stale, desk.unsettled) = (true, true);
         let count = self.desks[stage].queue.len();
@@ -411,7 +406,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn look_later(&mut self, stage: usize, at: Duration) {
+    pub(super) fn look_later(&mut self, stage: usize, at: Duration) {
         let desk = &mut self.desks[stage];
         if desk.look_at.is_none_or(|other| other > at) {
             desk.look_at = Some(at);
@@ -419,190 +414,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Starts all that may start, as supervisors do that keep one book together.
-    fn start_tasks(&mut self) {
-        if matches!(self.options.locks, Locks::Greedy) {
-            return;
-        }
-        loop {
-            for stage in 0..self.desks.len() {
-                if !std::mem::take(&mut self.desks[stage].unsettled) {
-                    continue;
-                }
-                if self.desks[stage].limited {
-                    self.want(stage);
-                } else {
-                    self.start_unlimited(stage);
-                }
-            }
-            if self.desks.iter().all(|desk| desk.tickets.is_empty()) || !self.start_next() {
-                return;
-            }
-        }
-    }
-
-    fn start_unlimited(&mut self, stage: usize) {
-        loop {
-            self.find_openings(stage);
-            let desk = &self.desks[stage];
-            let Some(local) = desk.openings.order.first().copied() else { return };
-            if desk.queue.is_empty() {
-                return;
-            }
-            self.hand_over(stage, local);
-        }
-    }
-
-    fn find_openings(&mut self, stage: usize) {
-        let desk = &mut self.desks[stage];
-        if std::mem::take(&mut desk.stale) {
-            desk.openings = Openings::of(&desk.places, desk.queue.len(), &self.model.counts);
-        }
-    }
-
-    /// Keeps as many tickets in the book as there is room for requests.
-    fn want(&mut self, stage: usize) {
-        self.find_openings(stage);
-        let desk = &mut self.desks[stage];
-        let choices = &desk.openings.choices;
-        let count = if choices.is_empty() { 0 } else { desk.openings.room.min(TICKETS_MOST) };
-        while desk.tickets.len() > count {
-            if let Some(ticket) = desk.tickets.pop() {
-                self.book.leave(ticket);
-            }
-        }
-        for ticket in &desk.tickets {
-            self.book.renew(*ticket, choices);
-        }
-        while desk.tickets.len() < count {
-            let joining = Joining {
-                kind: u8::try_from(stage).unwrap_or(u8::MAX),
-                choices: choices.clone(),
-                spacing: self.model.stages[stage].spacing,
-            };
-            desk.tickets.push(self.book.join(joining));
-        }
-    }
-
-    /// Starts the next request that the book lets start; whether there was one.
-    fn start_next(&mut self) -> bool {
-        for verdict in self.book.decide(&self.free, self.now) {
-            let kind = self.book.waiter(verdict.ticket).map(|waiter| usize::from(waiter.kind));
-            let Some(stage) = kind else { continue };
-            match &verdict.decision {
-                Decision::Start { choices } => {
-                    let Some(choice) = choices.first().copied() else { continue };
-                    let desk = &mut self.desks[stage];
-                    let needs = &desk.openings.choices[choice];
-                    let fits = |at: &&usize| desk.places[**at].needs == *needs;
-                    let Some(local) = desk.openings.order.iter().find(fits).copied() else {
-                        continue;
-                    };
-                    self.book.start(&verdict, choice, self.now);
-                    desk.tickets.retain(|ticket| *ticket != verdict.ticket);
-                    self.hand_over(stage, local);
-                    return true;
-                }
-                Decision::Wait(Reason::Spacing { until }) => self.look_later(stage, *until),
-                Decision::Wait(_) => {}
-            }
-        }
-        false
-    }
-
-    /// Starts all that a stage can start which cares for nobody else.
-    fn grab(&mut self, stage: usize) {
-        while !self.desks[stage].queue.is_empty() {
-            if let Some(until) = self.kept_apart_until(stage) {
-                return self.look_later(stage, until);
-            }
-            self.find_openings(stage);
-            let desk = &self.desks[stage];
-            let is_free = |need: &Resource| self.free.get(need) != Some(&0);
-            let can = |local: &&usize| desk.places[**local].needs.iter().all(is_free);
-            let Some(local) = desk.openings.order.iter().find(can).copied() else { return };
-            self.hand_over(stage, local);
-        }
-    }
-
-    /// Until when no task of the stage may start, because the last start is too short a time ago.
-    fn kept_apart_until(&self, stage: usize) -> Option<Duration> {
-        let until = self.desks[stage].started?.saturating_add(self.model.stages[stage].spacing);
-        (until > self.now).then_some(until)
-    }
-
-    /// Gives the first waiting request to an executor.
-    fn hand_over(&mut self, stage: usize, local: usize) {
-        let machine = self.model.stages[stage].executors[local];
-        let desk = &mut self.desks[stage];
-        let Some((arrived, mut request)) = desk.queue.pop_first() else { return };
-        request.tries += 1;
-        desk.started = Some(self.now);
-        desk.places[local].running += 1;
-        let needs = &self.model.machines[machine].needs;
-        for need in needs.iter() {
-            if let Some(free) = self.free.get_mut(need) {
-                *free = free.checked_sub(1).expect("only what is free is taken");
-                let held = self.model.counts[need].get() - *free;
-                self.tally.held_is(need, held, self.now);
-            }
-        }
-        self.queue_changed(stage);
-        self.pass_by(stage, needs);
-        self.next += 1;
-        let executor = &mut self.executors[machine];
-        let task = Task { arrived, request, needs: needs.clone(), works: None };
-        executor.tasks.insert(self.next, task);
-        executor.inside.push_back(self.next);
-        self.begin_inside(machine);
-        self.load_changed(machine);
-    }
-
-    /// Notes whom this start has passed by: stages that wait for a lock that it took.
-    fn pass_by(&mut self, stage: usize, taken: &Needs) {
-        self.tally.served(stage);
-        for other in (0..self.desks.len()).filter(|other| *other != stage) {
-            let limit = self.model.stages[other].limit.as_ref();
-            if self.desks[other].queue.is_empty()
-                || limit.is_some_and(|limit| self.free.get(limit) == Some(&0))
-                || self.kept_apart_until(other).is_some()
-            {
-                continue;
-            }
-            self.find_openings(other);
-            let mut wants = self.desks[other].openings.choices.iter().flat_map(Needs::iter);
-            if wants.any(|want| matches!(want, Resource::Lock(_)) && taken.contains(want)) {
-                self.tally.passed_by(other);
-            }
-        }
-    }
-
-    /// Lets tasks that wait in an executor begin, as far as it has seats.
-    fn begin_inside(&mut self, machine: usize) {
-        let given = &self.model.machines[machine];
-        let executor = &mut self.executors[machine];
-        while executor.working < given.seats
-            && let Some(id) = executor.inside.pop_front()
-            && let Some(task) = executor.tasks.get_mut(&id)
-        {
-            executor.working += 1;
-            let dice = &mut self.dice[given.stage];
-            let whole = dice.time().mul_f64(given.slowed(executor.working));
-            let left = whole.mul_f64(1.0 - task.request.done);
-            task.works = Some((self.now, whole));
-            let waited = self.now.saturating_sub(task.request.since);
-            self.tally.task_begins(given.stage, task.request.sector, waited);
-            let start = executor.start;
-            let (after, event) = match dice.death().filter(|death| *death < left) {
-                Some(death) => (death, Event::Death { machine, start, task: id }),
-                None => (left, Event::Done { machine, start, task: id }),
-            };
-            self.next += 1;
-            self.events.push(Reverse((self.now.saturating_add(after), self.next, event)));
-        }
-    }
-
-    fn load_changed(&mut self, machine: usize) {
+    pub(super) fn load_changed(&mut self, machine: usize) {
         self.tally.load_is(self.model, machine, self.executors[machine].working, self.now);
     }
 }
@@ -616,12 +428,4 @@ impl Task {
         // A part that is done to the last digit is done.
         (((self.request.done + worked) * parts + 1e-9).floor() / parts).min(1.0)
     }
-}
-
-/// When a stage that cares for nobody else looks again. Each has its own moment.
-fn next_look(stage: usize, now: Duration) -> Duration {
-    let phase = GREEDY_LOOKS / 7 * u32::try_from(stage + 1).unwrap_or(1);
-    let since = now.saturating_sub(phase).as_nanos() / GREEDY_LOOKS.as_nanos();
-    let looks = u32::try_from(since + 1).unwrap_or(u32::MAX);
-    phase + GREEDY_LOOKS * looks
 }

@@ -4,6 +4,7 @@
 //! Who may start, on which executor, and when one that died is started again is decided by
 //! `seal-limits`, as on a real machine. Knows nothing of real clocks and processes.
 
+mod dispatch;
 mod engine;
 mod level;
 mod model;

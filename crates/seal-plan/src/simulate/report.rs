@@ -14,7 +14,7 @@ use crate::{Bytes, Hardware, Scheme};
 const DAY: f64 = 86_400.0;
 
 /// What a simulation has shown.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Report {
     /// The configuration.
     pub scheme: String,
@@ -65,7 +65,7 @@ pub struct Report {
 }
 
 /// A stage.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct StageReport {
     /// Its name.
     pub stage: String,
@@ -108,7 +108,7 @@ pub struct StageReport {
 }
 
 /// A limit or lock.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LockReport {
     /// Its name, with `lock` or `limit` before it.
     pub name: String,
@@ -121,7 +121,7 @@ pub struct LockReport {
 }
 
 /// Cores that the same executors use.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CoreGroupReport {
     /// The cpus.
     pub cpus: String,
@@ -134,7 +134,7 @@ pub struct CoreGroupReport {
 }
 
 /// A GPU.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct GpuReport {
     /// Its index.
     pub index: u32,
@@ -147,7 +147,7 @@ pub struct GpuReport {
 }
 
 /// Memory.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MemoryReport {
     /// In use on average, in bytes.
     pub mean: f64,
@@ -158,7 +158,7 @@ pub struct MemoryReport {
 }
 
 /// A quantity over time, from the beginning of the simulation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Course {
     /// What it is.
     pub name: String,
