@@ -31,7 +31,7 @@ const PC1_WITHOUT_SHA_NI: f64 = 5.0;
 /// What sectors that share a unit take, in times of one that is alone: four interleaved chains on
 /// a SHA unit that starts a round every 2 cycles (130 cycles of a block alone, 73.8 and 65 of each
 /// of two and four).
-const LANES: [f64; 4] = [1.0, 1.13, 1.55, 2.0];
+pub(crate) const LANES: [f64; 4] = [1.0, 1.13, 1.55, 2.0];
 /// Multiplications of PC2 for each node of the sector, with 11 layers and with 2.
 const PC2_PER_NODE: [f64; 2] = [3_343.0, 1_130.0];
 /// Of those, what a core does in a second, with AVX-512 IFMA and without (`bench-pc2`, Xeon at

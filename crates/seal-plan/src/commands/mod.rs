@@ -37,11 +37,11 @@ fn write_svg(path: &Path, canvas: &Canvas) -> Result<(), FileError> {
 
 /// Times that were measured, which go before the estimates.
 fn read_times(paths: &[PathBuf], sector_size: SectorSize) -> anyhow::Result<Given> {
-    let mut times = Times { stages: Default::default(), ..Times::published(sector_size) };
+    let mut times = Times::new(sector_size);
     for path in paths {
         times.read(path)?;
     }
-    Ok(times.stages.into_iter().map(|(stage, times)| (stage, times.time)).collect())
+    Ok(times.given())
 }
 
 /// A duration for people: hours and minutes, or minutes and seconds.

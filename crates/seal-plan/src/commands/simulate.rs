@@ -40,7 +40,7 @@ Times (--times, may be given several times; what a file does not tell stays as i
       seed_wait = \"75min\"     # between PC2 and C2
       retry_wait = \"1min\"     # before a worker sends a task again that failed
       [pc1]
-      time = \"2h 52min\"       # of a task, on average
+      time = \"2h 52min\"       # of a task, on average, when the executor is full
       spread = 0.03           # standard deviation as a part of the mean
       fails = 0.001           # share of tasks that end with an error
       dies = \"60days\"         # running of tasks for each death of an executor
@@ -49,8 +49,8 @@ Times (--times, may be given several times; what a file does not tell stays as i
     A stage without executors, such as [add_pieces], takes its time in the worker.
   - a result of `cargo xtask bench-pc1` and its like
   - a status with a history: `seal-supervisor status --json`
-Without --times, published figures of other machines are taken for 32 GiB and 64 GiB sectors. They
-show which way a scheme leans; for numbers to rely on, measure.
+What no file tells is estimated for the machine, as in `seal-plan calc`. Estimates show which way a
+scheme leans; for numbers to rely on, measure.
 
 Exit codes: 0 done, 3 it cannot be simulated, 64 wrong command line.";
 
@@ -179,7 +179,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<ExitCode> {
         "--every 0s: sectors must have a time between them"
     );
     let hardware = args.machine.read()?;
-    let mut times = Times::published(args.sector_size);
+    let mut times = Times::new(args.sector_size);
     for path in &args.times {
         times.read(path)?;
     }

@@ -403,6 +403,21 @@ mod tests {
         }
     }
 
+    /// The picture in the documentation. It is written anew when it is not what is drawn.
+    #[test]
+    fn the_picture_in_the_documentation_is_the_one_that_is_drawn() {
+        let machine = hardware::load(&root().join("crates/seal-plan/machines/epyc7642x2.toml"));
+        let config = seal_config::load(&root().join(SCHEME)).expect("a scheme");
+        let machine = machine.expect("a machine of ours");
+        let scheme = Scheme::of(&config, &machine, SectorSize::GIB_32);
+        let drawn = draw_machine(&machine, &scheme, "Scheme B").svg();
+        let path = root().join("docs/pictures/scheme-b.svg");
+        if std::fs::read_to_string(&path).unwrap_or_default() != drawn {
+            std::fs::write(&path, drawn).expect("writable");
+            panic!("{} was stale and is written anew; look at it and commit it", path.display());
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]

@@ -180,7 +180,7 @@ impl Engine<'_> {
         {
             executor.working += 1;
             let dice = &mut self.dice[given.stage];
-            let whole = dice.time().mul_f64(given.slowed(executor.working));
+            let whole = dice.time(given.time(executor.working));
             let left = whole.mul_f64(1.0 - task.request.done);
             task.works = Some((self.now, whole));
             let waited = self.now.saturating_sub(task.request.since);

@@ -157,10 +157,6 @@ impl<'a> Engine<'a> {
         });
         let streams = (1_u64..).zip(&model.stages);
         let dice = streams.map(|(stream, stage)| Dice::new(options.seed, stream, &stage.times));
-        let every = match supply {
-            Supply::Every { mean, .. } => mean,
-            Supply::InFlight(_) => Duration::ZERO,
-        };
         let free = model.counts.iter().map(|(it, count)| (it.clone(), count.get())).collect();
         Self {
             model,
@@ -174,7 +170,7 @@ impl<'a> Engine<'a> {
             executors: executors.collect(),
             desks: desks.collect(),
             dice: dice.collect(),
-            arrivals: Dice::arrivals(options.seed, every),
+            arrivals: Dice::of_arrivals(options.seed),
             sectors: 0,
             begun: BTreeMap::new(),
             changed: true,
@@ -244,8 +240,8 @@ impl<'a> Engine<'a> {
                 self.begun.insert(sector, self.now);
                 self.tally.sector_begins(self.now);
                 self.request(sector, 0);
-                if let Supply::Every { random, .. } = self.supply {
-                    let after = self.arrivals.until_next(random);
+                if let Supply::Every { mean, random } = self.supply {
+                    let after = self.arrivals.until_next(mean, random);
                     self.at(self.now.saturating_add(after), Event::Sector);
                 }
             }
@@ -277,7 +273,7 @@ impl<'a> Engine<'a> {
     /// A sector comes to a stage.
     fn request(&mut self, sector: u64, stage: usize) {
         if self.model.stages[stage].executors.is_empty() {
-            let time = self.dice[stage].time();
+            let time = self.dice[stage].time(self.model.stages[stage].mean);
             let after = self.now.saturating_add(time);
             return self.at(after, Event::Passed { sector, stage });
         }

@@ -15,9 +15,10 @@ mod text;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use seal_config::{Config, LockOrder};
+use seal_config::{Config, LockOrder, StageName};
+use seal_types::SectorSize;
 
-use crate::times::{Times, TimesError};
+use crate::times::Times;
 use crate::{Hardware, Scheme};
 
 use engine::Engine;
@@ -98,9 +99,20 @@ pub enum SimulateError {
         /// The configuration.
         path: PathBuf,
     },
-    /// A stage's time is not known.
-    #[error(transparent)]
-    Times(#[from] TimesError),
+    /// Nothing is known about how long the tasks of an executor take.
+    #[error(
+        "nothing is known about the time that {key} takes for {size} sectors: it is other \
+         software, or has no core of this machine; give times with --times FILE, such as \
+         [{stage}] time = \"30min\""
+    )]
+    NoTime {
+        /// The executor.
+        key: String,
+        /// Its stage.
+        stage: StageName,
+        /// The size of the sectors.
+        size: SectorSize,
+    },
 }
 
 impl Until {

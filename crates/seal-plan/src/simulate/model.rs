@@ -13,13 +13,10 @@ use seal_host::CpuSet;
 use seal_limits::{Needs, Order, Resource, RestartPolicy};
 
 use super::SimulateError;
+use crate::estimate::{LANES, stage_time};
 use crate::figures::StageMemory;
 use crate::times::{StageTimes, Times};
 use crate::{Hardware, Scheme};
-
-/// By how much a sector takes longer when so many sectors share a core unit of PC1 (lanes), from
-/// the cycles of a hash with one, two and four of them interleaved: 131, 73.8 and 65 for each.
-const LANES_TAKE: [f64; 4] = [1.0, 1.13, 1.55, 1.97];
 
 /// A stage on the way of a sector.
 #[derive(Debug)]
@@ -32,6 +29,10 @@ pub(super) struct Stage {
     pub(super) retry: u32,
     pub(super) restart: RestartPolicy,
     pub(super) times: StageTimes,
+    /// The mean time of its tasks.
+    pub(super) mean: Duration,
+    /// Where its times come from.
+    pub(super) source: String,
     /// Between its end and the next stage's request.
     pub(super) pause: Duration,
     /// Its place among those of the stage that may run, if they are limited.
@@ -49,6 +50,8 @@ pub(super) struct Machine {
     pub(super) needs: Needs,
     /// Tasks it works on at the same time; more wait in it.
     pub(super) seats: u32,
+    /// How long its tasks run on average when it is full.
+    time: Duration,
     /// Units of PC1; 0 of others.
     pub(super) units: u32,
     pub(super) auto_restart: bool,
@@ -90,10 +93,10 @@ impl Model {
         let mut stages = Vec::new();
         for name in StageName::ALL {
             let is_run = scheme.stage(*name).next().is_some();
-            // A stage that no supervisor runs takes its time all the same, if it is known.
-            let known = times.of(*name);
-            let on_the_way = is_run && !is_beside(*name);
-            if !on_the_way && (known.is_err() || is_served(*name) || is_beside(*name)) {
+            let stage_times = times.of(*name);
+            // A stage that no supervisor runs takes its time all the same, if somebody told it.
+            let by_worker = stage_times.time.is_some() && name.served().is_none();
+            if is_beside(*name) || !(is_run || by_worker) {
                 continue;
             }
             let settings = config.supervisor.stage(*name);
@@ -109,7 +112,9 @@ impl Model {
                     loop_after: settings.crash_loop_after,
                     loop_wait: settings.crash_loop_wait,
                 },
-                times: known?.clone(),
+                mean: stage_times.time.unwrap_or_default(),
+                source: stage_times.source.clone(),
+                times: stage_times,
                 pause: if is_last_before_seed { times.seed_wait } else { Duration::ZERO },
                 limit: scheme.limits.get(name).map(|_| Resource::Limit(name.to_string())),
             });
@@ -120,6 +125,7 @@ impl Model {
         }
         let mut machines = Vec::new();
         let mut own = Vec::new();
+        let given_times = times.given();
         for (at, executor) in scheme.executors.iter().enumerate() {
             let Some(stage) = stages.iter().position(|stage| stage.name == executor.stage) else {
                 continue;
@@ -127,6 +133,12 @@ impl Model {
             let given = config.executors.get(&executor.stage);
             let Some(given) = given.and_then(|list| list.get(executor.index)) else { continue };
             let locks = executor.locks.iter().map(|name| Resource::Lock(name.clone()));
+            let estimate = stage_time(executor, hardware, times.sector_size, &given_times);
+            let estimate = estimate.filter(|it| !it.time.is_zero()).ok_or_else(|| {
+                let (stage, size) = (executor.stage, times.sector_size);
+                SimulateError::NoTime { key: executor.key.clone(), stage, size }
+            })?;
+            stages[stage].add_time(estimate.time, &estimate.source);
             let limit = stages[stage].limit.clone();
             let local = stages[stage].executors.len();
             stages[stage].executors.push(machines.len());
@@ -138,6 +150,7 @@ impl Model {
                 concurrent: given.concurrent,
                 needs: locks.chain(limit).collect(),
                 seats: executor.tasks.unwrap_or(u32::MAX),
+                time: estimate.time,
                 units: executor.unit_count(),
                 auto_restart: given.auto_restart,
                 gpus: executor.gpus.clone(),
@@ -192,7 +205,7 @@ impl Model {
         let mut rate = f64::INFINITY;
         let mut pauses = 0.0;
         for stage in &self.stages {
-            let seconds = stage.times.time.as_secs_f64();
+            let seconds = stage.mean.as_secs_f64();
             if stage.executors.is_empty() {
                 pauses += seconds;
                 continue;
@@ -230,11 +243,6 @@ fn is_beside(stage: StageName) -> bool {
     matches!(stage, S::SnapEncode | S::SnapProve | S::Unseal | S::WindowPost | S::SealingDaemons)
 }
 
-/// Stages that only executors do.
-fn is_served(stage: StageName) -> bool {
-    stage.served().is_some()
-}
-
 fn core_groups(scheme: &Scheme, hardware: &Hardware, own: &[usize]) -> Vec<CoreGroup> {
     let mut groups: BTreeMap<Vec<usize>, Vec<u32>> = BTreeMap::new();
     for cpu in hardware.topology.cpus() {
@@ -249,6 +257,23 @@ fn core_groups(scheme: &Scheme, hardware: &Hardware, own: &[usize]) -> Vec<CoreG
     // Cores of nobody come last.
     groups.sort_by_key(|group| (group.users.is_empty(), group.users.clone()));
     groups
+}
+
+impl Stage {
+    /// One more executor takes so long.
+    fn add_time(&mut self, time: Duration, source: &str) {
+        // What was told holds for all executors.
+        if self.times.time.is_some() {
+            return;
+        }
+        let before = u32::try_from(self.executors.len()).unwrap_or(u32::MAX);
+        self.mean = (self.mean * before + time) / before.saturating_add(1);
+        if self.source.is_empty() {
+            source.clone_into(&mut self.source);
+        } else if !self.source.contains(source) {
+            self.source = format!("{}; {source}", self.source);
+        }
+    }
 }
 
 impl Machine {
@@ -266,13 +291,14 @@ impl Machine {
         }
     }
 
-    /// By how much a task takes longer that starts as the last of so many.
-    pub(super) fn slowed(&self, working: u32) -> f64 {
+    /// How long a task runs on average that starts as the last of so many.
+    pub(super) fn time(&self, working: u32) -> Duration {
         if self.units == 0 {
-            return 1.0;
+            return self.time;
         }
-        let lanes = working.div_ceil(self.units).max(1) as usize;
-        LANES_TAKE[(lanes - 1).min(LANES_TAKE.len() - 1)]
+        let lanes =
+            |tasks: u32| LANES[(tasks.div_ceil(self.units).max(1) as usize).min(LANES.len()) - 1];
+        self.time.mul_f64(lanes(working) / lanes(self.seats))
     }
 }
 
@@ -280,8 +306,7 @@ impl Machine {
 #[derive(Debug)]
 pub(super) struct Dice {
     generator: ChaCha8Rng,
-    time: Option<LogNormal<f64>>,
-    mean: f64,
+    spread: Option<LogNormal<f64>>,
     fails: f64,
     death: Option<Exp<f64>>,
 }
@@ -292,31 +317,30 @@ impl Dice {
     pub(super) fn new(seed: u64, stream: u64, times: &StageTimes) -> Self {
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
         generator.set_stream(stream);
-        let mean = times.time.as_secs_f64();
-        let time = (times.spread > 0.0).then(|| LogNormal::from_mean_cv(mean, times.spread).ok());
+        let spread = (times.spread > 0.0).then(|| LogNormal::from_mean_cv(1.0, times.spread).ok());
         let death = times.dies.and_then(|mean| Exp::new(1.0 / mean.as_secs_f64()).ok());
-        Self { generator, time: time.flatten(), mean, fails: times.fails, death }
+        Self { generator, spread: spread.flatten(), fails: times.fails, death }
     }
 
     /// For the times between sectors.
-    pub(super) fn arrivals(seed: u64, mean: Duration) -> Self {
-        Self::new(seed, 0, &StageTimes::fixed(mean, ""))
+    pub(super) fn of_arrivals(seed: u64) -> Self {
+        Self::new(seed, 0, &StageTimes::unknown(StageName::AddPieces))
     }
 
     /// The time to the next sector: always the mean, or random as of independent users.
-    pub(super) fn until_next(&mut self, random: bool) -> Duration {
+    pub(super) fn until_next(&mut self, mean: Duration, random: bool) -> Duration {
         if !random {
-            return Duration::from_secs_f64(self.mean);
+            return mean;
         }
         let part: f64 = Exp1.sample(&mut self.generator);
-        Duration::try_from_secs_f64(part * self.mean).unwrap_or(Duration::MAX)
+        Duration::try_from_secs_f64(part * mean.as_secs_f64()).unwrap_or(Duration::MAX)
     }
 
     /// How long a whole task runs.
-    pub(super) fn time(&mut self) -> Duration {
-        match &self.time {
-            Some(time) => Duration::from_secs_f64(time.sample(&mut self.generator)),
-            None => Duration::from_secs_f64(self.mean),
+    pub(super) fn time(&mut self, mean: Duration) -> Duration {
+        match &self.spread {
+            Some(spread) => mean.mul_f64(spread.sample(&mut self.generator)),
+            None => mean,
         }
     }
 

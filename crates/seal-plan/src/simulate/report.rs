@@ -264,7 +264,7 @@ fn stages(model: &Model, tally: &mut Tally, begun: Duration, end: Duration) -> V
         .map(|((given, deaths), stage)| StageReport {
             stage: given.name.to_string(),
             executors: given.executors.len(),
-            source: given.times.source.clone(),
+            source: given.source.clone(),
             done: stage.runs.count,
             run_mean_s: stage.runs.mean().as_secs_f64(),
             running_mean: stage.running.mean(begun, end),

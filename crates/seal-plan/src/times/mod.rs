@@ -1,9 +1,9 @@
 //! How long the stages take, how much that varies, and what goes wrong: what a calculation and a
 //! simulation go by.
 //!
-//! Times come from published figures until a user has better ones: a file written by hand, results
-//! of `cargo xtask bench-pc1` and its like, or the history of supervisors. Each file replaces what
-//! it tells of and leaves the rest.
+//! How long a task takes is estimated (`estimate`) until a user knows better: from a file written by
+//! hand, results of `cargo xtask bench-pc1` and its like, or the history of supervisors. Each file
+//! replaces what it tells of and leaves the rest.
 
 mod measured;
 mod written;
@@ -22,6 +22,9 @@ const LONGEST: u64 = 64 << 20;
 /// From the message that PC2 ends with to the randomness that C1 needs: 150 epochs of 30 seconds.
 const SEED_WAIT: Duration = Duration::from_secs(150 * 30);
 
+/// Layers of the sectors that are sealed in earnest.
+const LAYERS: u32 = 11;
+
 /// How long a worker waits before it sends a task again that was answered with an error.
 const RETRY_WAIT: Duration = Duration::from_secs(60);
 
@@ -30,7 +33,7 @@ const RETRY_WAIT: Duration = Duration::from_secs(60);
 pub struct Times {
     /// The sectors they are for.
     pub sector_size: SectorSize,
-    /// By stage. A stage that is missing takes no part.
+    /// By stage. Of a stage that is missing nothing was told.
     pub stages: BTreeMap<StageName, StageTimes>,
     /// Between the end of PC2 and the request of C2: the wait for the chain's randomness.
     pub seed_wait: Duration,
@@ -41,8 +44,9 @@ pub struct Times {
 /// The times of one stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageTimes {
-    /// How long a task runs on average.
-    pub time: Duration,
+    /// How long a task runs on average when its executor has as many as it takes; `None` where
+    /// nobody told.
+    pub time: Option<Duration>,
     /// How much that varies: the standard deviation as a part of the mean. 0 is not at all.
     pub spread: f64,
     /// The share of tasks that end with an error, from 0 to less than 1.
@@ -54,7 +58,7 @@ pub struct StageTimes {
     /// In how many equal parts a task is done, after each of which the same request can go on when
     /// its executor died. 1 is that nothing is kept.
     pub parts: u32,
-    /// Where the time comes from.
+    /// Where the time comes from, if there is one.
     pub source: String,
 }
 
@@ -78,67 +82,50 @@ pub enum TimesError {
         /// What is wrong with it, and what would be right.
         reason: String,
     },
-    /// There are no published figures for sectors of this size.
-    #[error(
-        "nothing is published about the time that {stage} takes for {size} sectors; give the times \
-         with --times FILE, such as a result of `cargo xtask bench-{stage}`"
-    )]
-    Unknown {
-        /// The stage.
-        stage: StageName,
-        /// The size of the sectors.
-        size: SectorSize,
-    },
 }
 
 impl StageTimes {
     /// A stage whose tasks always take `time` and never fail.
     pub fn fixed(time: Duration, source: impl Into<String>) -> Self {
         Self {
-            time,
+            time: Some(time),
             spread: 0.0,
+            parts: 1,
+            source: source.into(),
+            ..Self::unknown(StageName::Pc2)
+        }
+    }
+
+    /// What holds for a stage of which nobody told anything: its times vary a little, nothing goes
+    /// wrong, and PC1 keeps its layers.
+    pub fn unknown(stage: StageName) -> Self {
+        Self {
+            time: None,
+            spread: 0.03,
             fails: 0.0,
             dies: None,
             ready: Duration::from_secs(10),
-            parts: 1,
-            source: source.into(),
+            parts: if stage == StageName::Pc1 { LAYERS } else { 1 },
+            source: String::new(),
         }
     }
 }
 
 impl Times {
-    /// Published figures of other machines, for sizes for which there are some (32 GiB and 64 GiB),
-    /// else no stage at all. They are a start; one's own measurements are better.
+    /// Nothing told of any stage yet.
     ///
     /// ```
+    /// use std::path::Path;
     /// use seal_plan::times::Times;
     /// use seal_types::{SectorSize, StageName};
     ///
-    /// let times = Times::published(SectorSize::GIB_32);
-    /// assert_eq!(times.stages[&StageName::Pc1].time.as_secs(), 2 * 3600 + 52 * 60);
+    /// let mut times = Times::new(SectorSize::GIB_32);
+    /// times.take_over(Path::new("t.toml"), "[pc1]\ntime = '2h 52min'").expect("good times");
+    /// assert_eq!(times.of(StageName::Pc1).time.map(|time| time.as_secs()), Some(10_320));
     /// ```
-    pub fn published(sector_size: SectorSize) -> Self {
-        // Everything that a sector of 64 GiB takes is twice that of one of 32 GiB.
-        let factor = match sector_size {
-            SectorSize::GIB_32 => Some(1),
-            SectorSize::GIB_64 => Some(2),
-            _ => None,
-        };
-        let mut stages = BTreeMap::new();
-        if let Some(factor) = factor {
-            let twice = if factor == 2 { "twice that of a 32 GiB sector: " } else { "" };
-            let figures = [
-                (StageName::Pc1, 10_320, 11, "EPYC 7502, two cores a sector (published)"),
-                (StageName::Pc2, 1424, 1, "RTX 3090, neptune (published)"),
-                (StageName::C2, 525, 1, "RTX 3090, bellperson (published)"),
-            ];
-            for (stage, seconds, parts, source) in figures {
-                let time = Duration::from_secs(seconds) * factor;
-                let fixed = StageTimes::fixed(time, format!("{twice}{source}"));
-                stages.insert(stage, StageTimes { spread: 0.03, parts, ..fixed });
-            }
-        }
-        Self { sector_size, stages, seed_wait: SEED_WAIT, retry_wait: RETRY_WAIT }
+    pub fn new(sector_size: SectorSize) -> Self {
+        let (seed_wait, retry_wait) = (SEED_WAIT, RETRY_WAIT);
+        Self { sector_size, stages: BTreeMap::new(), seed_wait, retry_wait }
     }
 
     /// Takes over what the file `path` tells: times written by hand (TOML), a result of a
@@ -167,8 +154,13 @@ impl Times {
     }
 
     /// The times of `stage`.
-    pub fn of(&self, stage: StageName) -> Result<&StageTimes, TimesError> {
-        let unknown = || TimesError::Unknown { stage, size: self.sector_size };
-        self.stages.get(&stage).ok_or_else(unknown)
+    pub fn of(&self, stage: StageName) -> StageTimes {
+        self.stages.get(&stage).cloned().unwrap_or_else(|| StageTimes::unknown(stage))
+    }
+
+    /// The times of tasks that were told, for estimates to go by.
+    pub fn given(&self) -> BTreeMap<StageName, Duration> {
+        let told = self.stages.iter();
+        told.filter_map(|(stage, times)| Some((*stage, times.time?))).collect()
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn take_over(times: &mut Times, path: &Path, text: &str) -> Result<()
     }
     for (name, stage) in written.stages {
         let known: StageName = name.parse().map_err(|error| format!("[{name}]: {error}"))?;
-        let read = read_stage(&name, stage, times.stages.get(&known), path)?;
+        let read = read_stage(&name, stage, times.of(known), path)?;
         times.stages.insert(known, read);
     }
     Ok(())
@@ -53,29 +53,19 @@ pub(super) fn take_over(times: &mut Times, path: &Path, text: &str) -> Result<()
 fn read_stage(
     name: &str,
     written: WrittenStage,
-    before: Option<&StageTimes>,
+    mut stage: StageTimes,
     path: &Path,
 ) -> Result<StageTimes, String> {
     let named = |text: &Option<String>, key: &str| {
         let text = text.as_deref();
         text.map(|text| duration(&format!("{name}.{key}"), text)).transpose()
     };
-    let mut stage = match (named(&written.time, "time")?, before) {
-        (Some(time), before) => {
-            let source = path.display().to_string();
-            let parts = before.map_or(1, |before| before.parts);
-            StageTimes { parts, ..StageTimes::fixed(time, source) }
+    if let Some(time) = named(&written.time, "time")? {
+        if time.is_zero() {
+            return Err(format!("{name}.time is zero; leave the stage out if it takes no time"));
         }
-        (None, Some(before)) => before.clone(),
-        (None, None) => {
-            return Err(format!(
-                "{name}.time is missing, and nothing is published about it for these sectors; \
-                 write how long a task takes, such as time = \"2h 30m\""
-            ));
-        }
-    };
-    if stage.time.is_zero() {
-        return Err(format!("{name}.time is zero; leave the stage out if it takes no time"));
+        stage.time = Some(time);
+        stage.source = path.display().to_string();
     }
     if let Some(spread) = written.spread {
         if !(0.0..=3.0).contains(&spread) {
@@ -132,14 +122,14 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Times, String> {
-        let mut times = Times::published(SectorSize::GIB_32);
+        let mut times = Times::new(SectorSize::GIB_32);
         times.take_over(Path::new("t.toml"), text).map_err(|error| error.to_string())?;
         Ok(times)
     }
 
     #[test]
     fn what_the_file_leaves_out_stays() {
-        let before = Times::published(SectorSize::GIB_32);
+        let before = Times::new(SectorSize::GIB_32);
         let times = read(
             "seed_wait = '80min'\n[pc1]\ntime = '3h 30m'\ndies = '20days'\n[c2]\nfails = 0.01\n\
              [tree_d]\ntime = '5m'\nspread = 0.5\nsource = 'a stopwatch'\n",
@@ -147,14 +137,17 @@ mod tests {
         .expect("good times");
         assert_eq!(times.seed_wait.as_secs(), 80 * 60);
         assert_eq!(times.retry_wait, before.retry_wait);
-        let pc1 = &times.stages[&StageName::Pc1];
-        assert_eq!((pc1.time.as_secs(), pc1.spread, pc1.parts), (12_600, 0.0, 11));
+        let pc1 = times.of(StageName::Pc1);
+        assert_eq!(pc1.time, Some(Duration::from_secs(12_600)));
+        assert_eq!((pc1.spread, pc1.parts), (0.03, 11));
         assert_eq!(pc1.dies, Some(Duration::from_secs(20 * 24 * 3600)));
         assert_eq!(pc1.source, "t.toml");
-        let c2 = StageTimes { fails: 0.01, ..before.stages[&StageName::C2].clone() };
-        assert_eq!(times.stages[&StageName::C2], c2);
-        assert_eq!(times.stages[&StageName::Pc2], before.stages[&StageName::Pc2]);
-        assert_eq!(times.stages[&StageName::TreeD].source, "a stopwatch");
+        let c2 = StageTimes { fails: 0.01, ..StageTimes::unknown(StageName::C2) };
+        assert_eq!(times.of(StageName::C2), c2);
+        assert_eq!(times.of(StageName::Pc2), before.of(StageName::Pc2));
+        assert_eq!(times.of(StageName::TreeD).source, "a stopwatch");
+        let given: Vec<_> = times.given().into_keys().collect();
+        assert_eq!(given, [StageName::TreeD, StageName::Pc1]);
     }
 
     #[test]
@@ -170,7 +163,6 @@ mod tests {
             ("[pc1]\nparts = 0", "pc1.parts = 0"),
             ("[pc1]\ntimes = '1s'", "times"),
             ("[pc3]\ntime = '1s'", "unknown stage \"pc3\""),
-            ("[unseal]\nspread = 0.1", "unseal.time is missing"),
             ("seed_wait = 3", "seed_wait"),
             ("[pc1", "TOML"),
         ] {
