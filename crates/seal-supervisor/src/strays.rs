@@ -42,14 +42,17 @@ impl Mark {
     /// Kills what the executor left behind. Returns the process ids.
     pub(crate) fn kill_left_by(&self, place: usize, start: u64) -> Vec<u32> {
         let mark = self.of_executor(place, start);
-        kill_marked(Path::new("/proc"), |value| value == mark)
+        // What is older than this supervisor was not started under it. An environment is only read
+        // where it has to be: that waits while its process changes its memory, as one does that
+        // takes or gives back the memory of a sector.
+        kill_marked(Path::new("/proc"), ticks(&self.started), |value| value == mark)
     }
 
     /// Kills what executors of supervisors that are gone left behind, of those that shared this
     /// runtime directory. Returns the process ids.
     pub(crate) fn kill_left_by_the_dead(&self) -> Vec<u32> {
         let proc_root = Path::new("/proc");
-        kill_marked(proc_root, |value| {
+        kill_marked(proc_root, 0, |value| {
             let mut fields = value.split(':');
             let (Some(scope), Some(pid), Some(started)) =
                 (fields.next(), fields.next(), fields.next())
@@ -62,14 +65,18 @@ impl Mark {
     }
 }
 
-/// Kills the processes whose mark is one of those meant.
-fn kill_marked(proc_root: &Path, is_meant: impl Fn(&str) -> bool) -> Vec<u32> {
+/// Kills the processes whose mark is one of those meant, of those that were started at `since` or
+/// later.
+fn kill_marked(proc_root: &Path, since: u64, is_meant: impl Fn(&str) -> bool) -> Vec<u32> {
     let mut killed = Vec::new();
     let Ok(entries) = fs::read_dir(proc_root) else { return killed };
     for entry in entries.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
+        if since > 0 && start_of(proc_root, pid).is_none_or(|start| ticks(&start) < since) {
+            continue;
+        }
         // Other users' processes cannot be read, and are not ours.
         let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
         let value = environment
@@ -102,6 +109,11 @@ fn start_of(proc_root: &Path, pid: u32) -> Option<String> {
     (!matches!(state, "Z" | "X")).then(|| fields.nth(18).map(str::to_owned))?
 }
 
+/// The time of [`start_of`] as a number; 0, the oldest there is, if it is none.
+fn ticks(start: &str) -> u64 {
+    start.parse().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command, Stdio};
@@ -120,6 +132,11 @@ mod tests {
         let mark = Mark::own(dir.path()).expect("this process runs");
         let mut left = marked(&mark.of_executor(1, 2));
         let mut other = marked(&mark.of_executor(1, 3));
+        let younger = Mark { started: u64::MAX.to_string(), ..mark.clone() };
+        let mut older = marked(&younger.of_executor(1, 2));
+        assert!(younger.kill_left_by(1, 2).is_empty(), "it is older than its supervisor");
+        older.kill().expect("our child");
+        older.wait().expect("our child");
         assert_eq!(mark.kill_left_by(1, 2), [left.id()]);
         left.wait().expect("our child");
         assert!(mark.kill_left_by_the_dead().is_empty(), "this supervisor lives");
