@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use seal_sdr::{Graph, ParentsCache, Watch, label_layer};
-use seal_sha256::{Kernel, LabelPrefix, Prepared};
+use seal_sha256::{Kernel, LabelPrefix, Prepared, Run};
 use seal_types::{RegisteredProof, ReplicaId};
 use test_support::plain;
 
@@ -31,6 +31,25 @@ fn one_label(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The same nodes over and over, each over the label before.
+struct Serial<'a, const LANES: usize> {
+    slots: &'a mut [Prepared; LANES],
+    left: u64,
+}
+
+impl<const LANES: usize> Run<LANES> for Serial<'_, LANES> {
+    fn next(&mut self) -> Option<[&Prepared; LANES]> {
+        self.left = self.left.checked_sub(1)?;
+        Some(self.slots.each_ref())
+    }
+
+    fn done(&mut self, labels: [[u8; 32]; LANES]) {
+        for (slot, label) in self.slots.iter_mut().zip(labels) {
+            slot.parents[0] = label;
+        }
+    }
+}
+
 /// The bound of a sector's latency: label after label, each over the one before, everything else
 /// prepared. Time is for one label of each lane.
 fn chain<const LANES: usize>(criterion: &mut Criterion) {
@@ -49,12 +68,8 @@ fn chain<const LANES: usize>(criterion: &mut Criterion) {
             .collect();
         let mut run = |start: u8| {
             slots.iter_mut().for_each(|slot| slot.parents[0] = [start; 32]);
-            for _ in 0..NODES {
-                let labels = kernel.chain::<14, LANES>(std::array::from_fn(|lane| &slots[lane]));
-                for (slot, label) in slots.iter_mut().zip(labels) {
-                    slot.parents[0] = label;
-                }
-            }
+            let [slots] = slots.as_chunks_mut::<LANES>().0 else { unreachable!("LANES slots") };
+            kernel.chain::<14, LANES>(&mut Serial { slots, left: NODES });
             slots[LANES - 1].parents[0]
         };
         let label = run(7);

@@ -8,7 +8,7 @@
 //! Several independent chains are interleaved in one thread: one alone waits for the latency of
 //! each round most of the time.
 
-use crate::kernel::{Kernel, State, digest_of};
+use crate::kernel::{Kernel, State};
 use crate::label::{ALL_PARENTS, BASE_PARENTS, LabelPrefix};
 
 /// Blocks of a label's message after the header.
@@ -101,30 +101,21 @@ impl Prepared {
 /// At most the three blocks over the base parents, of which the predecessor is always in one.
 const AHEAD: usize = BASE_PARENTS / 2;
 
+/// A run of labels in `LANES` lanes: where the chain takes what is prepared, and where the labels
+/// go.
+pub trait Run<const LANES: usize> {
+    /// The next node of each lane, all parents in place; `None` ends the run.
+    fn next(&mut self) -> Option<[&Prepared; LANES]>;
+    /// Takes the labels of these nodes. The next ones may need them.
+    fn done(&mut self, labels: [[u8; 32]; LANES]);
+}
+
 impl Kernel {
-    /// The labels of `LANES` prepared messages of `PARENTS` parents, 6 in layer 1 and 14 in the
-    /// others. All parents are in place.
+    /// Labels the nodes of `run`, one of each lane at a time: messages of `PARENTS` parents, 6 in
+    /// layer 1 and 14 in the others.
     #[inline]
-    pub fn chain<const PARENTS: usize, const LANES: usize>(
-        self,
-        prepared: [&Prepared; LANES],
-    ) -> [[u8; 32]; LANES] {
-        let mut states = prepared.map(|prepared| prepared.state);
-        let ahead = prepared.map(|prepared| usize::from(prepared.ahead));
-        // Lanes that are behind catch up alone, so that all go on block by block together.
-        let first = ahead.into_iter().max().unwrap_or(0);
-        for lane in 0..LANES {
-            for block in ahead[lane]..first {
-                let (left, right) = prepared[lane].halves::<PARENTS>(block);
-                self.compress_halves(&mut states[lane], left, right);
-            }
-        }
-        self.chain_from::<PARENTS, LANES>(first, &mut states, prepared);
-        states.map(|state| {
-            let mut label = digest_of(&state);
-            label[31] &= 0x3f;
-            label
-        })
+    pub fn chain<const PARENTS: usize, const LANES: usize>(self, run: &mut impl Run<LANES>) {
+        self.run_chain::<PARENTS, LANES>(run);
     }
 }
 
@@ -161,8 +152,30 @@ mod tests {
             slot.patch(&parents[lane]);
             slots.push(slot);
         }
-        let labels = kernel.chain::<PARENTS, LANES>(std::array::from_fn(|lane| &slots[lane]));
-        assert_eq!(labels[..], expected, "{} {PARENTS} {LANES} {late:?}", kernel.name());
+        let mut run = Repeated::<LANES> { slots, left: 3, labels: Vec::new() };
+        kernel.chain::<PARENTS, LANES>(&mut run);
+        for labels in run.labels {
+            assert_eq!(labels[..], expected, "{} {PARENTS} {LANES} {late:?}", kernel.name());
+        }
+        assert_eq!(run.left, 0, "the run was taken to its end");
+    }
+
+    /// The same nodes several times, so that nothing is left over from the one before.
+    struct Repeated<const LANES: usize> {
+        slots: Vec<Prepared>,
+        left: u32,
+        labels: Vec<[[u8; 32]; LANES]>,
+    }
+
+    impl<const LANES: usize> Run<LANES> for Repeated<LANES> {
+        fn next(&mut self) -> Option<[&Prepared; LANES]> {
+            self.left = self.left.checked_sub(1)?;
+            Some(std::array::from_fn(|lane| &self.slots[lane]))
+        }
+
+        fn done(&mut self, labels: [[u8; 32]; LANES]) {
+            self.labels.push(labels);
+        }
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Choice of the kernel at run time.
 
-use crate::chain::Prepared;
+use crate::chain::Run;
 use crate::portable;
 #[cfg(target_arch = "x86_64")]
 use crate::shani;
@@ -135,18 +135,16 @@ impl Kernel {
         }
     }
 
-    /// Adds the blocks of each lane from `first` on to its state.
+    /// See [`Kernel::chain`].
     #[inline]
-    pub(crate) fn chain_from<const PARENTS: usize, const LANES: usize>(
+    pub(crate) fn run_chain<const PARENTS: usize, const LANES: usize>(
         self,
-        first: usize,
-        states: &mut [State; LANES],
-        prepared: [&Prepared; LANES],
+        run: &mut impl Run<LANES>,
     ) {
         match self.0 {
-            Isa::Portable => portable::chain_from::<PARENTS, LANES>(first, states, prepared),
+            Isa::Portable => portable::run_chain::<PARENTS, LANES>(run),
             #[cfg(target_arch = "x86_64")]
-            Isa::ShaNi(proof) => proof.chain_from::<PARENTS, LANES>(first, states, prepared),
+            Isa::ShaNi(proof) => proof.run_chain::<PARENTS, LANES>(run),
         }
     }
 

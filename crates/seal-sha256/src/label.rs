@@ -87,7 +87,7 @@ impl LabelPrefix {
 }
 
 /// The digest without its two highest bits, so that it is an element of the scalar field.
-fn cut(state: &State) -> [u8; 32] {
+pub(crate) fn cut(state: &State) -> [u8; 32] {
     let mut label = digest_of(state);
     label[31] &= 0x3f;
     label

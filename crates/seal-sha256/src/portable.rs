@@ -1,7 +1,8 @@
 //! The compression function in plain Rust, close to the text of FIPS 180-4.
 
-use crate::chain::{CHAIN, Prepared};
+use crate::chain::{CHAIN, Run};
 use crate::kernel::{CUT, PADDING_OF_64};
+use crate::label::cut;
 use crate::{INITIAL_STATE, State, digest_of};
 
 /// The round constants: fractional parts of the cube roots of the first 64 primes.
@@ -85,16 +86,17 @@ pub(crate) fn compress_halves(state: &mut State, left: &[u8; 32], right: &[u8; 3
     compress_one(state, &block);
 }
 
-pub(crate) fn chain_from<const PARENTS: usize, const LANES: usize>(
-    first: usize,
-    states: &mut [State; LANES],
-    prepared: [&Prepared; LANES],
-) {
-    for (state, prepared) in states.iter_mut().zip(prepared) {
-        for block in first..CHAIN {
-            let (left, right) = prepared.halves::<PARENTS>(block);
-            compress_halves(state, left, right);
-        }
+pub(crate) fn run_chain<const PARENTS: usize, const LANES: usize>(run: &mut impl Run<LANES>) {
+    while let Some(prepared) = run.next() {
+        let labels = prepared.map(|prepared| {
+            let mut state = prepared.state;
+            for block in usize::from(prepared.ahead)..CHAIN {
+                let (left, right) = prepared.halves::<PARENTS>(block);
+                compress_halves(&mut state, left, right);
+            }
+            cut(&state)
+        });
+        run.done(labels);
     }
 }
 

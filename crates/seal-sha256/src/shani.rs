@@ -5,12 +5,12 @@
 //! instruction semantics: Intel SDM, volume 2, "SHA256RNDS2".
 
 use std::arch::x86_64::{
-    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_blend_epi16, _mm_loadu_si128, _mm_set_epi8,
-    _mm_set1_epi32, _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32,
-    _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_storeu_si128,
+    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_and_si128, _mm_blend_epi16, _mm_loadu_si128,
+    _mm_set_epi8, _mm_set_epi32, _mm_set1_epi32, _mm_sha256msg1_epu32, _mm_sha256msg2_epu32,
+    _mm_sha256rnds2_epu32, _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_storeu_si128,
 };
 
-use crate::chain::{CHAIN, Prepared};
+use crate::chain::{CHAIN, Prepared, Run};
 use crate::kernel::{CUT, PADDING_OF_64};
 use crate::label::ALL_PARENTS;
 use crate::portable::{self, K};
@@ -43,15 +43,13 @@ impl Proof {
     }
 
     #[inline]
-    pub(crate) fn chain_from<const PARENTS: usize, const LANES: usize>(
+    pub(crate) fn run_chain<const PARENTS: usize, const LANES: usize>(
         self,
-        first: usize,
-        states: &mut [State; LANES],
-        prepared: [&Prepared; LANES],
+        run: &mut impl Run<LANES>,
     ) {
-        // SAFETY: `chain_from` needs sha, ssse3 and sse4.1; `self` exists only if `detect` saw all
+        // SAFETY: `run_chain` needs sha, ssse3 and sse4.1; `self` exists only if `detect` saw all
         // three.
-        unsafe { chain_from::<PARENTS, LANES>(first, states, prepared) }
+        unsafe { run_chain::<PARENTS, LANES>(run) }
     }
 
     #[inline]
@@ -81,6 +79,13 @@ fn load(bytes: &[u8; 16]) -> __m128i {
 fn load_words(words: &[u32; 4]) -> __m128i {
     // SAFETY: the reference is to 16 readable bytes, and the load needs no alignment.
     unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn store(bytes: &mut [u8; 16], value: __m128i) {
+    // SAFETY: the reference is to 16 writable bytes, and the store needs no alignment.
+    unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), value) }
 }
 
 #[inline]
@@ -118,34 +123,78 @@ fn pack(state: &State) -> Packed {
     Packed { abef: _mm_alignr_epi8::<8>(badc, hgfe), cdgh: _mm_blend_epi16::<0xf0>(hgfe, badc) }
 }
 
+/// The words in their order, the first one lowest.
+#[inline]
+#[target_feature(enable = "ssse3,sse4.1")]
+fn words(packed: Packed) -> [__m128i; 2] {
+    let feba = _mm_shuffle_epi32::<0x1b>(packed.abef);
+    let dchg = _mm_shuffle_epi32::<0xb1>(packed.cdgh);
+    [_mm_blend_epi16::<0xf0>(feba, dchg), _mm_alignr_epi8::<8>(dchg, feba)]
+}
+
 #[inline]
 #[target_feature(enable = "ssse3,sse4.1")]
 fn unpack(packed: Packed, state: &mut State) {
     let ([low, high], []) = state.as_chunks_mut::<4>() else { unreachable!("eight words") };
-    let feba = _mm_shuffle_epi32::<0x1b>(packed.abef);
-    let dchg = _mm_shuffle_epi32::<0xb1>(packed.cdgh);
-    store_words(low, _mm_blend_epi16::<0xf0>(feba, dchg));
-    store_words(high, _mm_alignr_epi8::<8>(dchg, feba));
+    let [abcd, efgh] = words(packed);
+    store_words(low, abcd);
+    store_words(high, efgh);
+}
+
+/// The digest, cut to 254 bits: it goes from the state to the label in registers, since the next
+/// label waits for it.
+#[inline]
+#[target_feature(enable = "ssse3,sse4.1")]
+fn label(packed: Packed) -> [u8; 32] {
+    let mut label = [0; 32];
+    let ([low, high], []) = label.as_chunks_mut::<16>() else { unreachable!("two halves") };
+    let [abcd, efgh] = words(packed);
+    store(low, _mm_shuffle_epi8(abcd, big_endian()));
+    // The last byte is the lowest of the last word.
+    let kept = _mm_set_epi32(!0xc0, -1, -1, -1);
+    store(high, _mm_shuffle_epi8(_mm_and_si128(efgh, kept), big_endian()));
+    label
 }
 
 #[inline]
 #[target_feature(enable = "ssse3")]
 fn load_big_endian(bytes: &[u8; 16]) -> __m128i {
-    let reversed = _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3);
-    _mm_shuffle_epi8(load(bytes), reversed)
+    _mm_shuffle_epi8(load(bytes), big_endian())
 }
 
-/// The schedule of a block with the round constants added: what the rounds take.
-type Sums = [__m128i; 16];
+/// The shuffle that turns each word around.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn big_endian() -> __m128i {
+    _mm_set_epi8(12, 13, 14, 15, 8, 9, 10, 11, 4, 5, 6, 7, 0, 1, 2, 3)
+}
+
+/// The schedule of a block with the round constants added, as the rounds take it: of every four
+/// words all, and then the upper two in the lower half.
+type Sums = [[[u32; 4]; 2]; 16];
+
+/// Does the same for each group of four rounds, with the group a constant: the schedule stays in
+/// registers only without a loop, and compilers leave loops of this size alone.
+macro_rules! for_each_group {
+    ($group:ident $body:block) => {
+        for_each_group!($group $body 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    ($group:ident $body:block $($number:literal)*) => {
+        $({
+            let $group: usize = $number;
+            $body
+        })*
+    };
+}
 
 /// One block of each lane: rounds of the lanes in turn, so that one lane's instructions fill the
-/// other's waiting. The sums are kept for when the block comes again.
+/// other's waiting. `keep` takes lane, group and sums, for when the block comes again.
 #[inline]
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 fn rounds<const LANES: usize>(
     states: &mut [Packed; LANES],
     blocks: [[&[u8; 16]; 4]; LANES],
-    sums: &mut [Sums; LANES],
+    mut keep: impl FnMut(usize, usize, [__m128i; 2]),
 ) {
     let before = *states;
     let mut w = [[before[0].abef; 4]; LANES];
@@ -154,12 +203,13 @@ fn rounds<const LANES: usize>(
             w[lane][i] = load_big_endian(blocks[lane][i]);
         }
     }
-    for group in 0..16 {
+    for_each_group!(group {
         for lane in 0..LANES {
             let words = &mut w[lane];
             let sum = _mm_add_epi32(words[group % 4], load_words(&K4[group]));
-            sums[lane][group] = sum;
-            four_rounds(&mut states[lane], sum);
+            let upper = _mm_shuffle_epi32::<0x0e>(sum);
+            keep(lane, group, [sum, upper]);
+            four_rounds(&mut states[lane], sum, upper);
             if group < 12 {
                 // w[t] for the next four t: w[t-16] + s0(w[t-15]) + w[t-7] + s1(w[t-2]).
                 let [next, after, last] = [1, 2, 3].map(|i| words[(group + i) % 4]);
@@ -170,28 +220,31 @@ fn rounds<const LANES: usize>(
                 words[group % 4] = _mm_sha256msg2_epu32(partial, last);
             }
         }
-    }
+    });
     add(states, &before);
 }
 
-/// One block of each lane again: its sums are known, so only the rounds are left.
+/// One block of each lane again: its sums are known, so only the rounds are left. Nothing but
+/// loads goes with them, because shuffles share the round instruction's execution port.
 #[inline]
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 fn rounds_again<const LANES: usize>(states: &mut [Packed; LANES], sums: &[Sums; LANES]) {
     let before = *states;
-    for group in 0..16 {
+    for_each_group!(group {
         for (state, sums) in states.iter_mut().zip(sums) {
-            four_rounds(state, sums[group]);
+            let [sum, upper] = &sums[group];
+            four_rounds(state, load_words(sum), load_words(upper));
         }
-    }
+    });
     add(states, &before);
 }
 
+/// Four rounds: two by the lower half of `low`, two by that of `high`.
 #[inline]
-#[target_feature(enable = "sha,ssse3,sse4.1")]
-fn four_rounds(state: &mut Packed, sum: __m128i) {
-    state.cdgh = _mm_sha256rnds2_epu32(state.cdgh, state.abef, sum);
-    state.abef = _mm_sha256rnds2_epu32(state.abef, state.cdgh, _mm_shuffle_epi32::<0x0e>(sum));
+#[target_feature(enable = "sha")]
+fn four_rounds(state: &mut Packed, low: __m128i, high: __m128i) {
+    state.cdgh = _mm_sha256rnds2_epu32(state.cdgh, state.abef, low);
+    state.abef = _mm_sha256rnds2_epu32(state.abef, state.cdgh, high);
 }
 
 #[inline]
@@ -210,14 +263,23 @@ fn quarters<'a>(left: &'a [u8; 32], right: &'a [u8; 32]) -> [&'a [u8; 16]; 4] {
     [a, b, c, d]
 }
 
+/// A block by itself.
+#[inline(never)]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
+fn one_block(packed: Packed, block: [&[u8; 16]; 4]) -> Packed {
+    let mut packed = [packed];
+    rounds(&mut packed, [block], |_, _, _| ());
+    packed[0]
+}
+
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 fn compress(state: &mut State, blocks: &[[u8; 64]]) {
-    let mut packed = [pack(state)];
+    let mut packed = pack(state);
     for block in blocks {
         let ([left, right], []) = block.as_chunks::<32>() else { unreachable!("two halves") };
-        rounds(&mut packed, [quarters(left, right)], &mut no_sums());
+        packed = one_block(packed, quarters(left, right));
     }
-    unpack(packed[0], state);
+    unpack(packed, state);
 }
 
 #[target_feature(enable = "sha,ssse3,sse4.1")]
@@ -228,7 +290,7 @@ fn compress_pair(states: &mut [State; 2], blocks: [&[[u8; 64]]; 2]) {
             let ([left, right], []) = block.as_chunks::<32>() else { unreachable!("two halves") };
             quarters(left, right)
         });
-        rounds(&mut packed, quarters, &mut no_sums());
+        rounds(&mut packed, quarters, |_, _, _| ());
     }
     for (packed, state) in packed.into_iter().zip(states) {
         unpack(packed, state);
@@ -237,48 +299,78 @@ fn compress_pair(states: &mut [State; 2], blocks: [&[[u8; 64]]; 2]) {
 
 #[target_feature(enable = "sha,ssse3,sse4.1")]
 fn compress_halves(state: &mut State, left: &[u8; 32], right: &[u8; 32]) {
-    let mut packed = [pack(state)];
-    rounds(&mut packed, [quarters(left, right)], &mut no_sums());
-    unpack(packed[0], state);
+    unpack(one_block(pack(state), quarters(left, right)), state);
+}
+
+/// Where the sums of the last block are, which comes once.
+const LAST_SUMS: usize = ALL_PARENTS / 2;
+
+/// Blocks come again after all parents have had their turn: of 14 parents only 8 of the 19
+/// schedules are different, of 6 parents 4.
+#[target_feature(enable = "sha,ssse3,sse4.1")]
+fn run_chain<const PARENTS: usize, const LANES: usize>(run: &mut impl Run<LANES>) {
+    let turn = PARENTS / 2;
+    let mut sums: [[Sums; LANES]; LAST_SUMS + 1] = [[[[[0; 4]; 2]; 16]; LANES]; LAST_SUMS + 1];
+    while let Some(prepared) = run.next() {
+        let mut packed = [Packed { abef: _mm_set1_epi32(0), cdgh: _mm_set1_epi32(0) }; LANES];
+        for lane in 0..LANES {
+            packed[lane] = pack(&prepared[lane].state);
+        }
+        let first = catch_up::<PARENTS, LANES>(&mut packed, prepared);
+        for block in first..CHAIN {
+            if block >= first + turn && block != CHAIN - 1 {
+                rounds_again(&mut packed, &sums[block % turn]);
+            } else {
+                // The only call, so that it becomes part of the loop and the state stays in
+                // registers.
+                let place = if block == CHAIN - 1 { LAST_SUMS } else { block % turn };
+                let blocks = quarters_of::<PARENTS, LANES>(prepared, block);
+                let sums = &mut sums[place];
+                rounds(&mut packed, blocks, |lane, group, words| {
+                    let [sum, upper] = &mut sums[lane][group];
+                    store_words(sum, words[0]);
+                    store_words(upper, words[1]);
+                });
+            }
+        }
+        let mut labels = [[0; 32]; LANES];
+        for lane in 0..LANES {
+            labels[lane] = label(packed[lane]);
+        }
+        run.done(labels);
+    }
+}
+
+/// Lanes that are behind catch up alone, so that all go on block by block together. Returns the
+/// first block that is left.
+#[inline]
+#[target_feature(enable = "sha,ssse3,sse4.1")]
+fn catch_up<const PARENTS: usize, const LANES: usize>(
+    packed: &mut [Packed; LANES],
+    prepared: [&Prepared; LANES],
+) -> usize {
+    let ahead = prepared.map(|prepared| usize::from(prepared.ahead));
+    let first = ahead.into_iter().max().unwrap_or(0);
+    if LANES > 1 {
+        for lane in 0..LANES {
+            for block in ahead[lane]..first {
+                let (left, right) = prepared[lane].halves::<PARENTS>(block);
+                packed[lane] = one_block(packed[lane], quarters(left, right));
+            }
+        }
+    }
+    first
 }
 
 #[inline]
-#[target_feature(enable = "sse2")]
-fn no_sums<const LANES: usize>() -> [Sums; LANES] {
-    [[_mm_set1_epi32(0); 16]; LANES]
-}
-
-#[target_feature(enable = "sha,ssse3,sse4.1")]
-fn chain_from<const PARENTS: usize, const LANES: usize>(
-    first: usize,
-    states: &mut [State; LANES],
-    prepared: [&Prepared; LANES],
-) {
-    let mut packed = [Packed { abef: _mm_set1_epi32(0), cdgh: _mm_set1_epi32(0) }; LANES];
-    for lane in 0..LANES {
-        packed[lane] = pack(&states[lane]);
-    }
-    // Blocks come again after all parents have had their turn: only 8 (layer 1: 4) of the 19
-    // schedules are different.
-    let turn = PARENTS / 2;
-    let mut sums = [no_sums::<LANES>(); ALL_PARENTS / 2 + 1];
-    for block in first..CHAIN {
-        let known = block != CHAIN - 1 && block >= first + turn;
-        if known {
-            rounds_again(&mut packed, &sums[block % turn]);
-            continue;
-        }
-        let mut blocks = [[&[0_u8; 16]; 4]; LANES];
-        for lane in 0..LANES {
-            let (left, right) = prepared[lane].halves::<PARENTS>(block);
-            blocks[lane] = quarters(left, right);
-        }
-        let place = if block == CHAIN - 1 { ALL_PARENTS / 2 } else { block % turn };
-        rounds(&mut packed, blocks, &mut sums[place]);
-    }
-    for lane in 0..LANES {
-        unpack(packed[lane], &mut states[lane]);
-    }
+fn quarters_of<'a, const PARENTS: usize, const LANES: usize>(
+    prepared: [&'a Prepared; LANES],
+    block: usize,
+) -> [[&'a [u8; 16]; 4]; LANES] {
+    prepared.map(|prepared| {
+        let (left, right) = prepared.halves::<PARENTS>(block);
+        quarters(left, right)
+    })
 }
 
 /// What the rounds take of the padding of 64 bytes: always the same.
@@ -305,11 +397,12 @@ fn two_to_one_row(pairs: &[[[u8; 32]; 2]], parents: &mut [[u8; 32]]) {
 fn two_to_one<const LANES: usize>(pairs: &[[[u8; 32]; 2]; LANES], parents: &mut [[u8; 32]; LANES]) {
     let mut packed = [pack(&INITIAL_STATE); LANES];
     let blocks = std::array::from_fn(|lane| quarters(&pairs[lane][0], &pairs[lane][1]));
-    rounds(&mut packed, blocks, &mut no_sums());
+    rounds(&mut packed, blocks, |_, _, _| ());
     let before = packed;
     for sums in &PADDING_SUMS {
         for state in &mut packed {
-            four_rounds(state, load_words(sums));
+            let sum = load_words(sums);
+            four_rounds(state, sum, _mm_shuffle_epi32::<0x0e>(sum));
         }
     }
     add(&mut packed, &before);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use seal_host::RingConsumer;
-use seal_sha256::{ALL_PARENTS, BASE_PARENTS, Prepared};
+use seal_host::{LayerWriter, RingConsumer};
+use seal_sha256::{ALL_PARENTS, BASE_PARENTS, Prepared, Run, prefetch};
 
 use super::feed::Feed;
 use super::job::Lane;
@@ -14,6 +14,9 @@ use super::unit::{BATCH, Inbox, Spin};
 const AHEAD: usize = 4;
 /// Nodes ahead for which such a consumer asks for parents.
 const FETCH_AHEAD: usize = 24;
+/// Slots ahead for which the consumer asks, before the chain needs them: they come from the
+/// producer's caches.
+const FETCH_SLOTS: usize = 3;
 /// How often a lane that is ready waits for the others before it goes on alone.
 const PATIENCE: u32 = 500;
 
@@ -147,20 +150,42 @@ fn ring_batch<const PARENTS: usize, const LANES: usize>(
     skip: usize,
 ) {
     let kernel = lanes[0].lane.shared.prefix.kernel();
-    let mut views = lanes.each_mut().map(|one| {
+    let lanes = lanes.each_mut().map(|one| {
         let Seated { lane, source } = &mut **one;
         let Source::Ring(ring) = source else { unreachable!("the unit has producers") };
         (&mut lane.writer, ring.try_batch().expect("it was ready"))
     });
-    for i in skip..BATCH {
-        let slots = views.each_mut().map(|(writer, slots)| {
-            slots[i].patch(writer.written());
-            &slots[i]
-        });
-        let labels = kernel.chain::<PARENTS, LANES>(slots);
-        for ((writer, _), label) in views.iter_mut().zip(labels) {
+    kernel.chain::<PARENTS, LANES>(&mut RingBatch { lanes, next: skip });
+}
+
+/// What is left of a batch of each lane.
+struct RingBatch<'a, const LANES: usize> {
+    lanes: [(&'a mut LayerWriter, &'a mut [Prepared]); LANES],
+    next: usize,
+}
+
+impl<const LANES: usize> Run<LANES> for RingBatch<'_, LANES> {
+    #[inline(always)]
+    fn next(&mut self) -> Option<[&Prepared; LANES]> {
+        if self.next == BATCH {
+            return None;
+        }
+        Some(self.lanes.each_mut().map(|(writer, slots)| {
+            if let Some(later) = slots.get(self.next + FETCH_SLOTS) {
+                prefetch(later);
+            }
+            let slot = &mut slots[self.next];
+            slot.patch(writer.written());
+            &*slot
+        }))
+    }
+
+    #[inline(always)]
+    fn done(&mut self, labels: [[u8; 32]; LANES]) {
+        for ((writer, _), label) in self.lanes.iter_mut().zip(labels) {
             writer.push(label);
         }
+        self.next += 1;
     }
 }
 
@@ -170,25 +195,46 @@ fn own_batch<const PARENTS: usize, const LANES: usize>(
     skip: usize,
 ) {
     let kernel = lanes[0].lane.shared.prefix.kernel();
-    let mut views = lanes.each_mut().map(|one| {
+    let lanes = lanes.each_mut().map(|one| {
         let Seated { lane, source } = &mut **one;
         let Source::Own { feed, slots, prepared } = source else {
             unreachable!("the unit has no producers")
         };
-        (&mut lane.writer, feed, slots, prepared)
+        Own { writer: &mut lane.writer, feed, slots, prepared }
     });
-    for _ in skip..BATCH {
-        for (writer, feed, slots, prepared) in &mut views {
+    kernel.chain::<PARENTS, LANES>(&mut OwnBatch { lanes, left: BATCH - skip });
+}
+
+/// A lane that its consumer prepares.
+struct Own<'a> {
+    writer: &'a mut LayerWriter,
+    feed: &'a Feed,
+    slots: &'a mut [Prepared; AHEAD],
+    prepared: &'a mut usize,
+}
+
+/// What is left of a batch of each lane.
+struct OwnBatch<'a, const LANES: usize> {
+    lanes: [Own<'a>; LANES],
+    left: usize,
+}
+
+impl<const LANES: usize> Run<LANES> for OwnBatch<'_, LANES> {
+    #[inline(always)]
+    fn next(&mut self) -> Option<[&Prepared; LANES]> {
+        self.left = self.left.checked_sub(1)?;
+        Some(self.lanes.each_mut().map(|Own { writer, feed, slots, prepared }| {
             prepare_own(feed, slots, prepared, writer.written(), writer.nodes());
-        }
-        let slots = views.each_mut().map(|(writer, _, slots, _)| {
             let slot = &mut slots[writer.written().len() % AHEAD];
             slot.patch(writer.written());
             &*slot
-        });
-        let labels = kernel.chain::<PARENTS, LANES>(slots);
-        for ((writer, ..), label) in views.iter_mut().zip(labels) {
-            writer.push(label);
+        }))
+    }
+
+    #[inline(always)]
+    fn done(&mut self, labels: [[u8; 32]; LANES]) {
+        for (own, label) in self.lanes.iter_mut().zip(labels) {
+            own.writer.push(label);
         }
     }
 }
