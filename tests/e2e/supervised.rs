@@ -189,6 +189,8 @@ fn a_killed_executor_is_answered_for_and_replaced_and_its_locks_are_free() -> Re
     let making = lock_parents(&dir.path().join("parents"))?;
     let ids = [pc1.send(&victim.pc1_task()?)?, pc1.send(&next.pc1_task()?)?];
     log.wait_for(&["waiting: another process makes the parents cache"], PATIENCE)?;
+    // Tree D is made at the same time.
+    until(PATIENCE, || Ok(victim.cache().join("sc-02-data-tree-d.dat").exists()))?;
 
     let killed = kill_executor(&pc1)?;
     tells_the_death(&mut pc1, ids[0], killed)?;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use seal_host::{AdmissionError, FileError, NoUnits, SpaceError};
+use seal_host::{AdmissionError, BindError, FileError, NoUnits, SpaceError};
 use seal_sdr::SdrError;
 use seal_trees::{PieceError, TreesError};
 use seal_types::Commitment;
@@ -27,6 +27,9 @@ pub enum Pc1Error {
     /// The cpus that this process may use are not known.
     #[error("cannot find out which cpus may be used")]
     Cpus(#[source] std::io::Error),
+    /// A thread cannot be put where it belongs.
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// No core unit can be made of the cpus.
     #[error(transparent)]
     Units(#[from] NoUnits),
@@ -107,6 +110,7 @@ impl Pc1Error {
             Self::Labels(_)
             | Self::Busy { .. }
             | Self::Cpus(_)
+            | Self::Bind(_)
             | Self::Units(_)
             | Self::Memory(_) => ErrorCode::Unavailable,
             Self::Trees(error) => code_of_trees(error),

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use seal_host::{
-    Admission, Binding, CpuClaims, CpuSet, MemoryFiles, MemoryPolicy, NodeId, Region, Roots,
-    Threads, Topology, UnitPlan, UnitRequest, allowed_cpus, bind_current_thread, plan_units,
-    preferred_node,
+    Admission, Binding, CpuClaims, CpuSet, MemoryFiles, MemoryPolicy, NodeId, Region, Reserved,
+    Roots, Threads, Topology, UnitPlan, UnitRequest, allowed_cpus, bind_current_thread,
+    confine_current_thread, plan_units, preferred_node, yield_to_others,
 };
 use seal_runtime::Environment;
-use seal_sdr::{Engine, MAX_LANES, NoSeat, Seat, UnitCores};
+use seal_sdr::{Engine, MAX_LANES, NoSeat, SdrError, Seat, UnitCores};
 
 use crate::Pc1Error;
 use crate::hugepages::{PATH as FILES, PATTERN};
@@ -81,6 +82,7 @@ pub struct Labeller {
     engine: Engine,
     admission: Admission,
     units: Vec<Placed>,
+    beside: Beside,
     files: Option<MemoryFiles>,
 }
 
@@ -148,8 +150,9 @@ impl Labeller {
                     .then_some((unit.node, settings.binding)),
             })
             .collect();
+        let beside = Beside::start(&plan, &allowed)?;
         let admission = Admission::new(roots, None);
-        Ok(Self { engine, admission, units, files: settings.files.clone() })
+        Ok(Self { engine, admission, units, beside, files: settings.files.clone() })
     }
 
     /// The units' threads.
@@ -168,24 +171,100 @@ impl Labeller {
         self.units[seat.unit()].consumer
     }
 
-    /// Memory for two layers of `bytes` bytes, near the unit of `seat`.
-    pub(crate) fn memory(&self, seat: &Seat, bytes: usize) -> Result<[Region; 2], Pc1Error> {
+    /// Memory for two layers of `bytes` bytes, near the unit of `seat`: promised now, and taken
+    /// when it is asked for.
+    pub(crate) fn memory(&self, seat: &Seat, bytes: usize) -> Result<LayerMemory<'_>, Pc1Error> {
         let unit = &self.units[seat.unit()];
-        let policy =
-            MemoryPolicy { node: unit.node, cpus: unit.cpus.clone(), ..MemoryPolicy::default() };
-        let regions = self.admission.allocate(&[bytes, bytes], &policy, self.files.as_ref())?;
-        for region in &regions {
-            let local = unit.node.and_then(|(node, _)| region.percent_on(node));
-            tracing::info!(
-                bytes,
-                pages = %region.pages(),
-                percent_local = local,
-                percent_huge = region.percent_huge(),
-                "memory for a layer"
-            );
+        let policy = MemoryPolicy { node: unit.node, ..MemoryPolicy::default() };
+        let reserved = self.admission.reserve(&[bytes, bytes], &policy, self.files.as_ref())?;
+        Ok(LayerMemory { reserved, unit, consumer_is_free: true })
+    }
+
+    /// Where work runs that goes on beside labelling: it keeps off the cores that label.
+    pub(crate) fn beside(&self) -> &Beside {
+        &self.beside
+    }
+}
+
+/// The cpus for what goes on beside labelling, and threads there.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    cpus: CpuSet,
+    pool: ThreadPool,
+}
+
+impl Beside {
+    /// On the `allowed` cpus that no unit of `plan` labels on; on all of them where there is no
+    /// other.
+    fn start(plan: &UnitPlan, allowed: &CpuSet) -> Result<Self, Pc1Error> {
+        let consumers: CpuSet = plan.units.iter().map(|unit| unit.consumer).collect();
+        let mut cpus = allowed.minus(&consumers);
+        if cpus.is_empty() {
+            cpus = allowed.clone();
         }
-        let regions: [Region; 2] = regions.try_into().expect("as many as were asked for");
-        Ok(regions)
+        let confined = cpus.clone();
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(cpus.len())
+            .thread_name(|number| format!("beside-{number}"))
+            .start_handler(move |_| {
+                if let Err(error) = confine_current_thread(&confined) {
+                    tracing::warn!("work beside labelling runs anywhere: {error}");
+                }
+                yield_to_producers();
+            })
+            .build()
+            .map_err(|error| Pc1Error::Cpus(std::io::Error::other(error)))?;
+        Ok(Self { cpus, pool })
+    }
+
+    /// Does `work` and whatever it divides among threads there; returns when it is done.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.pool.install(work)
+    }
+
+    /// Confines the calling thread.
+    pub(crate) fn confine(&self) -> Result<(), Pc1Error> {
+        yield_to_producers();
+        Ok(confine_current_thread(&self.cpus)?)
+    }
+}
+
+/// Lets the calling thread have what producers on the same core leave: labels wait for them, and
+/// for nothing that goes on beside.
+fn yield_to_producers() {
+    const NICE: u8 = 5;
+    if let Err(error) = yield_to_others(NICE) {
+        tracing::warn!("work beside labelling has its usual priority: {error}");
+    }
+}
+
+/// Memory for the layers of a sector that has a seat.
+#[derive(Debug)]
+pub(crate) struct LayerMemory<'a> {
+    reserved: Reserved<'a>,
+    unit: &'a Placed,
+    /// Until the first layer is labelled, the unit's consumer has nothing to do.
+    consumer_is_free: bool,
+}
+
+impl LayerMemory<'_> {
+    /// A region for a layer.
+    pub(crate) fn take(&mut self) -> Result<Region, SdrError> {
+        let mut cpus = self.unit.cpus.clone();
+        let others = cpus.minus(&[self.unit.consumer].into_iter().collect());
+        if !std::mem::take(&mut self.consumer_is_free) && !others.is_empty() {
+            cpus = others;
+        }
+        let region = self.reserved.next(cpus).expect("two regions, asked for twice")?;
+        let local = self.unit.node.and_then(|(node, _)| region.percent_on(node));
+        tracing::info!(
+            bytes = region.len(),
+            pages = %region.pages(),
+            percent_local = local,
+            percent_huge = region.percent_huge(),
+            "memory for a layer"
+        );
+        Ok(region)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use seal_host::require_free;
 use seal_runtime::{TaskContext, Unit};
@@ -14,6 +15,7 @@ use seal_trees::{
     zero_commitment,
 };
 use seal_types::{Commitment, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket};
+use seal_wire::ErrorCode;
 
 use crate::data::Staged;
 use crate::directory::DirectoryLock;
@@ -99,11 +101,12 @@ pub fn pre_commit1(
 
     let replica_id =
         replica_id(job.prover_id, job.sector_id, job.ticket, comm_d, job.porep.porep_id);
+    let (data_failed, labels_failed) = (AtomicBool::new(false), AtomicBool::new(false));
     let watch = seal_sdr::Watch {
         progress: &|part, done, total| {
             context.progress(&part.to_string(), done, total, Unit::Nodes);
         },
-        cancelled: &|| context.is_cancelled(),
+        cancelled: &|| context.is_cancelled() || data_failed.load(Ordering::Relaxed),
     };
 
     let _lock = DirectoryLock::take("cache_path", &job.cache_path)?;
@@ -123,21 +126,59 @@ pub fn pre_commit1(
     let have_tree_d = usable_tree_d(&tree_d, &job.porep, comm_d)?;
     check_space(job, &staged, have_tree_d, finished.len())?;
 
-    if !have_tree_d {
-        make_tree_d(&tree_d, job, &staged, comm_d, context)?;
-    }
-    staged.copy_to(
-        &job.out_path,
-        &|done| context.progress("copy", done, size.bytes(), Unit::Bytes),
-        &|| context.is_cancelled(),
-    )?;
-
     let mut store = LayerStore::begin(home.path(), &sealing, finished)?;
-    if store.next_layer().is_some() {
-        label(job, settings, replica_id, &mut store, watch)?;
-    }
+    let data = || -> Result<(), Pc1Error> {
+        let stop = || context.is_cancelled() || labels_failed.load(Ordering::Relaxed);
+        if !have_tree_d {
+            make_tree_d(&tree_d, job, &staged, comm_d, context, &stop)?;
+        }
+        staged.copy_to(
+            &job.out_path,
+            &|done| context.progress("copy", done, size.bytes(), Unit::Bytes),
+            &stop,
+        )
+    };
+    side_by_side(
+        || settings.labeller.beside().run(data),
+        &data_failed,
+        || match store.next_layer() {
+            Some(_) => label(job, settings, replica_id, &mut store, watch),
+            None => Ok(()),
+        },
+        &labels_failed,
+    )?;
     home.complete(&sealing, store.finished())?;
     Ok(Pc1Result { comm_d, replica_id })
+}
+
+/// Does both parts at the same time: the labels need only `comm_d` of the data, which the pieces
+/// give, and take much longer. When one fails its flag stops the other, and its error is told.
+fn side_by_side(
+    data: impl FnOnce() -> Result<(), Pc1Error> + Send,
+    data_failed: &AtomicBool,
+    labels: impl FnOnce() -> Result<(), Pc1Error>,
+    labels_failed: &AtomicBool,
+) -> Result<(), Pc1Error> {
+    let flagged = |result: &Result<(), Pc1Error>, flag: &AtomicBool| {
+        flag.fetch_or(result.is_err(), Ordering::Relaxed);
+    };
+    let (data, labels) = std::thread::scope(|scope| {
+        let data = scope.spawn(|| {
+            let result = data();
+            flagged(&result, data_failed);
+            result
+        });
+        let labels = labels();
+        flagged(&labels, labels_failed);
+        (data.join(), labels)
+    });
+    let data = data.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    match (data, labels) {
+        // The one that was only stopped has nothing to say.
+        (Err(data), Err(labels)) if data.code() == ErrorCode::Cancelled => Err(labels),
+        (Err(data), _) => Err(data),
+        (Ok(()), labels) => labels,
+    }
 }
 
 /// Labels what is missing. A seat comes before memory: a sector that waits holds none.
@@ -153,13 +194,22 @@ fn label(
     let labeller = &settings.labeller;
     let seat = labeller.take_seat(watch.cancelled)?;
     let bytes = usize::try_from(job.porep.sector_size.bytes()).expect("64-bit addresses");
-    let memory = labeller.memory(&seat, bytes)?;
+    labeller.beside().confine()?;
+    let mut memory = labeller.memory(&seat, bytes)?;
     let consumer = labeller.consumer(&seat);
     tracing::info!(%replica_id, kernel = settings.kernel.name(), consumer, "labelling");
     let labelling =
         Labelling { porep: &job.porep, parents: &parents, replica_id, kernel: settings.kernel };
     let engine = labeller.engine();
-    Ok(label_sector(engine, &seat, Some(consumer), memory, &labelling, store, watch)?)
+    Ok(label_sector(
+        engine,
+        &seat,
+        Some(consumer),
+        &mut || memory.take(),
+        &labelling,
+        store,
+        watch,
+    )?)
 }
 
 /// Whether the tree D that may already be there is that of this sector. It is only ever read: it
@@ -212,12 +262,13 @@ fn make_tree_d(
     staged: &Staged,
     comm_d: Commitment,
     context: &TaskContext,
+    cancelled: &(dyn Fn() -> bool + Sync),
 ) -> Result<(), Pc1Error> {
     let watch = seal_trees::Watch {
         progress: &|part, done, total| {
             context.progress(&part.to_string(), done, total, Unit::Nodes);
         },
-        cancelled: &|| context.is_cancelled(),
+        cancelled,
     };
     let nodes = job.porep.nodes();
     if staged.is_zero() {

@@ -4,7 +4,7 @@
 //! somebody when it comes to keeping it. So what a task needs is compared with what is free on its
 //! node, and what was promised to other tasks counts until they have it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::huge_pages::{HUGE_PAGES, fits, free_huge_pages};
 use crate::{
-    Binding, FileError, MemoryError, MemoryFiles, MemoryPolicy, NodeId, PageChoice, Region,
+    Binding, CpuSet, FileError, MemoryError, MemoryFiles, MemoryPolicy, NodeId, PageChoice, Region,
 };
 
 /// Memory of a node, or of the whole machine, as the kernel counts it. In bytes.
@@ -136,6 +136,29 @@ pub struct Admitted<'a> {
     left: AtomicU64,
 }
 
+/// Regions promised to a task that it has not taken yet.
+#[derive(Debug)]
+pub struct Reserved<'a> {
+    policy: MemoryPolicy,
+    /// Sizes, and what a prepared file gives.
+    waiting: VecDeque<(usize, Option<Region>)>,
+    admitted: Admitted<'a>,
+}
+
+impl Reserved<'_> {
+    /// The next region, its pages taken by threads on `cpus`; `None` when all have been taken.
+    pub fn next(&mut self, cpus: CpuSet) -> Option<Result<Region, AdmissionError>> {
+        let (size, region) = self.waiting.pop_front()?;
+        if let Some(region) = region {
+            return Some(Ok(region));
+        }
+        let policy = MemoryPolicy { cpus, ..self.policy.clone() };
+        let sys = &self.admitted.admission.roots.sys;
+        let region = Region::allocate_on(sys, size, &policy, Some(&self.admitted));
+        Some(region.map_err(AdmissionError::from))
+    }
+}
+
 impl Admission {
     /// For the machine that `roots` tell of. `reserve` bytes of each node are left alone;
     /// `None` for [`NodeMemory::default_reserve`].
@@ -152,26 +175,30 @@ impl Admission {
         policy: &MemoryPolicy,
         files: Option<&MemoryFiles>,
     ) -> Result<Vec<Region>, AdmissionError> {
-        let mut regions = Vec::with_capacity(sizes.len());
+        let mut reserved = self.reserve(sizes, policy, files)?;
+        std::iter::from_fn(|| reserved.next(policy.cpus.clone())).collect()
+    }
+
+    /// Promises regions as [`Admission::allocate`] makes them, which are taken one by one: pages
+    /// of one can be taken while another is in use.
+    pub fn reserve(
+        &self,
+        sizes: &[usize],
+        policy: &MemoryPolicy,
+        files: Option<&MemoryFiles>,
+    ) -> Result<Reserved<'_>, AdmissionError> {
+        let mut waiting = VecDeque::with_capacity(sizes.len());
         for size in sizes {
-            regions.push(match files {
+            let region = match files {
                 Some(files) => files.take(*size, policy)?,
                 None => None,
-            });
+            };
+            waiting.push_back((*size, region));
         }
-        let missing: Vec<_> = sizes
-            .iter()
-            .zip(&regions)
-            .filter(|(_, got)| got.is_none())
-            .map(|(size, _)| *size)
-            .collect();
+        let missing: Vec<_> =
+            waiting.iter().filter(|(_, got)| got.is_none()).map(|(size, _)| *size).collect();
         let admitted = self.admit(&missing, policy)?;
-        let allocate = |size| Region::allocate_on(&self.roots.sys, size, policy, Some(&admitted));
-        let regions = sizes.iter().zip(regions).map(|(size, got)| match got {
-            Some(region) => Ok(region),
-            None => allocate(*size),
-        });
-        Ok(regions.collect::<Result<_, _>>()?)
+        Ok(Reserved { policy: policy.clone(), waiting, admitted })
     }
 
     /// Promises memory for regions of the given sizes, if it is there.

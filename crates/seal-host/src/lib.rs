@@ -22,6 +22,7 @@ mod numa;
 mod oom;
 mod place_self;
 mod placement;
+mod priority;
 mod ring;
 mod runtime_dir;
 mod slots;
@@ -30,7 +31,7 @@ mod stdio;
 mod topology;
 mod units;
 
-pub use admission::{Admission, AdmissionError, Admitted, NodeMemory, Roots};
+pub use admission::{Admission, AdmissionError, Admitted, NodeMemory, Reserved, Roots};
 pub use affinity::{
     BindError, allowed_cpus, bind_current_thread, confine_current_thread, grantable_cpus,
     online_cpus,
@@ -54,6 +55,7 @@ pub use numa::{Binding, NodeId, node_cpus, online_nodes, preferred_node};
 pub use oom::OomCounter;
 pub use place_self::{PLACEMENT_NAMES, PlaceError, Placed, place_self};
 pub use placement::{Placement, ResourceLimit};
+pub use priority::yield_to_others;
 pub use ring::{RingConsumer, RingProducer, ring};
 pub use runtime_dir::{RuntimeDir, RuntimeDirError, default_runtime_dir};
 pub use slots::{Mutex, MutexGuard, Slots};

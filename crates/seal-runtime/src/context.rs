@@ -33,7 +33,8 @@ pub enum Unit {
 pub struct TaskContext {
     label: String,
     cancel: CancelToken,
-    part: Mutex<Option<Part>>,
+    /// What is going on: parts of a task can run side by side.
+    parts: Mutex<Vec<Part>>,
     parent: Option<Parent>,
 }
 
@@ -56,7 +57,7 @@ struct Part {
 impl TaskContext {
     /// A context for the task that people know as `label`, stopped by `cancel`.
     pub fn new(label: String, cancel: CancelToken) -> Self {
-        Self { label, cancel, part: Mutex::new(None), parent: None }
+        Self { label, cancel, parts: Mutex::default(), parent: None }
     }
 
     /// Tells progress to the parent too, as that of request `id`.
@@ -73,14 +74,12 @@ impl TaskContext {
     /// Says that `done` of `total` of the part called `name` are done. A bar with the time left
     /// on a terminal, lines elsewhere. Cheap enough to be called often.
     pub fn progress(&self, name: &str, done: u64, total: u64, unit: Unit) {
-        let mut current = self.part.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if current.as_ref().is_none_or(|part| part.name != name) {
-            if let Some(before) = current.take() {
-                before.bar.finish_and_clear();
-            }
-            *current = Some(self.start(name, total, unit));
-        }
-        let Some(part) = current.as_mut() else { return };
+        let mut parts = self.parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let index = parts.iter().position(|part| part.name == name).unwrap_or_else(|| {
+            parts.push(self.start(name, total, unit));
+            parts.len() - 1
+        });
+        let part = &mut parts[index];
         part.bar.set_position(done);
         let complete = done >= total;
         if let Some(parent) = &self.parent
@@ -99,7 +98,7 @@ impl TaskContext {
             }
         }
         if complete {
-            *current = None;
+            parts.remove(index);
         }
     }
 
@@ -141,8 +140,8 @@ impl Parent {
 
 impl Drop for TaskContext {
     fn drop(&mut self) {
-        let part = self.part.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(part) = part.take() {
+        let parts = self.parts.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for part in parts.drain(..) {
             part.bar.finish_and_clear();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use seal_host::{FileError, SpaceError};
+use seal_host::{AdmissionError, FileError, SpaceError};
 
 /// Why labels or a parents cache could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub enum SdrError {
         /// Digest of what was made.
         found: String,
     },
+    /// Memory for a layer is not there.
+    #[error(transparent)]
+    Admission(#[from] AdmissionError),
     /// The memory for the labels cannot be had.
     #[error("cannot get {bytes} bytes of memory for two layers of labels")]
     Memory {

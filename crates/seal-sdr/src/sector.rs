@@ -19,23 +19,26 @@ use crate::{
 const LET_GO: Duration = Duration::from_secs(30);
 
 /// Labels the layers that `store` does not have yet, at the unit of `seat`, and stores them.
-/// `core` is the cpu of the unit's consumer. Each of the two regions holds a layer.
+/// `core` is the cpu of the unit's consumer. `memory` is asked twice, each time for a region that
+/// holds a layer; for the second one while the first layer is labelled already, if none is
+/// finished yet.
 pub fn label_sector(
     engine: &Engine,
     seat: &Seat,
     core: Option<u32>,
-    memory: [Region; 2],
+    memory: &mut dyn FnMut() -> Result<Region, SdrError>,
     job: &Labelling<'_>,
     store: &mut LayerStore,
     watch: Watch<'_>,
 ) -> Result<(), SdrError> {
-    let [mut first, second] = memory.map(LabelMemory::new);
-    let mut previous = None;
-    let mut spare = vec![second];
+    let Some(layer) = store.next_layer() else { return Ok(()) };
+    let mut first = LabelMemory::new(memory()?);
+    let (mut previous, mut spare) = (None, Vec::new());
     match store.finished().last() {
         Some(record) => {
             load_layer(store.directory(), record, first.labels_mut(), watch)?;
             previous = Some(first.into_complete());
+            spare.push(LabelMemory::new(memory()?));
         }
         None => spare.push(first),
     }
@@ -46,9 +49,11 @@ pub fn label_sector(
         engine.label_layer(seat, LayerJob { layer, prefix, parents, previous, memory })
     };
 
-    let Some(layer) = store.next_layer() else { return Ok(()) };
-    let memory = spare.pop().expect("one region is left");
-    let mut running = Running::new(layer, start(layer, memory, previous.clone()));
+    let free = spare.pop().expect("one region is left");
+    let mut running = Running::new(layer, start(layer, free, previous.clone()));
+    if previous.is_none() {
+        spare.push(LabelMemory::new(memory()?));
+    }
     while let Some(layer) = store.next_layer() {
         let labels = running.handle.labels().clone();
         let current = RefCell::new(Some(running));

@@ -31,13 +31,15 @@ fn hold_parents(sector: &Sector, dir: &Path) -> Result<File> {
     anyhow::bail!("PC1 made no parents cache")
 }
 
-/// Waits until `tasks` tasks wait for the lock.
-fn wait_until_held(log: &Log, tasks: usize) -> Result<()> {
+/// Waits until `tasks` tasks wait for the lock, and `sector`'s tree D, which is made at the same
+/// time, is there.
+fn wait_until_held(log: &Log, tasks: usize, sector: &Sector) -> Result<()> {
     let words = ["waiting: another process makes the parents cache"];
-    until(PATIENCE, || Ok(log.lines_with(&words)?.len() >= tasks))
+    until(PATIENCE, || Ok(log.lines_with(&words)?.len() >= tasks))?;
+    until(PATIENCE, || Ok(sector.cache().join(TREE_D).exists()))
 }
 
-/// What PC1 has made when it comes to the parents cache.
+/// What PC1 has made when it waits for the parents cache.
 fn only_tree_d(sector: &Sector) -> Result<()> {
     ensure!(sector.names()? == [TREE_D], "{:?}", sector.names()?);
     Ok(())
@@ -53,7 +55,7 @@ fn at_the_end_of_the_input_tasks_at_hand_are_finished_and_answered() -> Result<(
     let (mut pc1, log) = launch.serve(Stage::Pc1)?;
     let second = stage("2KiB-v1-a", dir.path())?;
     let ids = [pc1.send(&sector.pc1_task()?)?, pc1.send(&second.pc1_task()?)?];
-    wait_until_held(&log, 1)?;
+    wait_until_held(&log, 1, &sector)?;
     pc1.close_input();
     log.wait_for(&["end of input", "\"running\":1", "\"waiting\":1"], PATIENCE)?;
     held.unlock()?;
@@ -89,7 +91,7 @@ fn when_nobody_reads_the_answers_the_process_ends() -> Result<()> {
         stdin.write_all(
             format!("{}\n", json!({ "id": 1, "task": sector.pc1_task()? })).as_bytes(),
         )?;
-        wait_until_held(&launch.log(), waiting + 1)?;
+        wait_until_held(&launch.log(), waiting + 1, &sector)?;
 
         drop(stdout);
         let stdin = input_stays_open.then_some(stdin);
@@ -114,7 +116,7 @@ fn told_to_end_it_answers_that_the_tasks_are_cancelled() -> Result<()> {
     let (mut pc1, log) = launch.serve(Stage::Pc1)?;
     let running = pc1.send(&sector.pc1_task()?)?;
     let waiting = pc1.send(&stage("2KiB-v1-a", dir.path())?.pc1_task()?)?;
-    wait_until_held(&log, 1)?;
+    wait_until_held(&log, 1, &sector)?;
     pc1.terminate()?;
     let mut ids = Vec::new();
     for _ in 0..2 {
@@ -148,7 +150,12 @@ fn killed_while_it_makes_the_parents_it_leaves_none_that_could_be_taken_for_whol
     pc1.kill()?;
     let left = names()?;
     ensure!(left.len() == 1 && left[0].starts_with('.') && left[0].ends_with(".part"), "{left:?}");
-    only_tree_d(&sector)?;
+    // Tree D is made at the same time: it is whole, or it has no name.
+    let mut files = sector.files()?;
+    files.retain(|name, _| !name.starts_with('.') && name != "sealed");
+    let whole = expected_after_pc1(&sector.vector);
+    ensure!(files.iter().all(|(name, file)| whole.get(name) == Some(file)), "{files:#?}");
+    ensure!(files.keys().all(|name| name == TREE_D), "{files:#?}");
 
     pc1_succeeds(&mut serve(Stage::Pc1, dir.path())?.0, &sector)?;
     ensure!(names()?.iter().all(|name| !name.ends_with(".part")), "{:?}", names()?);

@@ -17,8 +17,10 @@ use crate::SdrError;
 /// Nodes that change hands together, and between two looks at what is new. The look-ahead makes
 /// parents within two batches or so of a node late, which costs the consumer a copy each.
 pub(crate) const BATCH: usize = 16;
-/// Batches in a ring for each producer: one that is filled, one that is used, and some slack.
-const PLACES: usize = 4;
+/// Batches in a ring, of all producers together: 4 MiB. The consumer goes on for 6 ms when a
+/// producer is taken off its core, which is how long a scheduler lets somebody else run; with four
+/// batches each such moment cost the consumer as much time as the producer lost.
+const PLACES: usize = 512;
 
 /// Waiting without a system call for each node: a hint to the processor, and only after many of
 /// them the core is offered to others, for the case that there are more threads than cores.
@@ -168,7 +170,7 @@ impl Unit {
             Source::own(feed())
         } else {
             let count = self.producers.len();
-            let (consumer, rings) = ring::<Prepared>(BATCH, PLACES * count, count);
+            let (consumer, rings) = ring::<Prepared>(BATCH, places(lane.nodes(), count), count);
             for (inbox, ring) in self.producers.iter().zip(rings) {
                 inbox.send(Share { feed: feed(), ring, producers: count });
             }
@@ -177,6 +179,12 @@ impl Unit {
         self.consumer.send(Seated { lane, source });
         handle
     }
+}
+
+/// Places of a ring for a layer of `nodes` nodes: no more than it has batches, and at least one
+/// for each producer.
+fn places(nodes: usize, producers: usize) -> usize {
+    nodes.div_ceil(BATCH).min(PLACES).max(producers)
 }
 
 impl Drop for Unit {
