@@ -67,6 +67,36 @@ pub(crate) fn peak_of(status: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
+/// From "Layer n" to "storing labels" in the crates' log.
+pub(crate) fn peer_layer_seconds(log: &str) -> Vec<f64> {
+    let mut began = None;
+    let mut layers = Vec::new();
+    for line in log.lines() {
+        let Some((at, text)) = line.split_once(' ') else { continue };
+        let Ok(at) = at.parse::<f64>() else { continue };
+        if text.trim_start().starts_with("Layer ") {
+            began = Some(at);
+        } else if text.contains("storing labels on disk")
+            && let Some(began) = began.take()
+        {
+            layers.push((at - began) / 1000.0);
+        }
+    }
+    layers
+}
+
+/// The serial chain of a label measured on this machine just now, in nanoseconds: beside a busy
+/// core, as labelling runs, where there are two.
+pub(crate) fn chain_ns() -> Result<f64> {
+    let output = Command::new(binary("labelling")).arg("--chain").output();
+    let output = output.context("cannot start labelling")?;
+    ensure!(output.status.success(), "labelling --chain failed: {}", output.status);
+    let figures: Value = serde_json::from_slice(&output.stdout)?;
+    let chain =
+        ["chain_beside_busy_ns", "chain_ns"].into_iter().find_map(|name| figures[name].as_f64());
+    chain.context("labelling --chain tells no figure")
+}
+
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
@@ -109,6 +139,12 @@ mod tests {
     fn the_median_is_the_middle_one() {
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
         assert_eq!(median(std::iter::empty()), None);
+    }
+
+    #[test]
+    fn layers_of_the_peer_are_timed_from_its_log() {
+        let log = "5 Layer 1\n1505 >>   storing labels on disk\n1600 Layer 2\n4100   storing labels on disk";
+        assert_eq!(peer_layer_seconds(log), [1.5, 2.5]);
     }
 
     #[test]

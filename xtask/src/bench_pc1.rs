@@ -14,15 +14,11 @@ use test_support::data;
 use test_support::vector::file_digest;
 
 use crate::bench::{
-    build_peer, ensure_parents, median, parents, peak_memory, peak_of, stage_data, write_result,
+    build_peer, chain_ns, ensure_parents, median, parents, peak_memory, peak_of,
+    peer_layer_seconds, stage_data, write_result,
 };
-use crate::cargo::{binary, build_binaries, target};
+use crate::cargo::{binary, build_binaries, cargo, target};
 use crate::out::{say, step};
-
-/// Blocks on the serial chain of a label, and what one takes at best with one lane: 32 round
-/// instructions of 4 cycles each.
-const CHAIN_BLOCKS: u64 = 19;
-const BLOCK_CYCLES: u64 = 128;
 
 /// Options of `bench-pc1`.
 #[derive(Debug, clap::Args)]
@@ -74,16 +70,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let parent = target().join("bench");
     std::fs::create_dir_all(&parent)?;
     let scratch = tempfile::Builder::new().prefix("pc1-").tempdir_in(&parent)?;
+    cargo(&["build", "--release", "-p", "benches", "--bin", "labelling"], &[])?;
     let mut bench = Bench::prepare(proof, scratch.path().to_path_buf(), args.sectors)?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs, mut chain) = (Vec::new(), Vec::new(), Vec::new());
     for run in 1..=args.runs {
         step(&format!("run {run} of {}", args.runs));
+        chain.push(chain_ns()?);
         ours.push(bench.ours(args)?);
         if let Some(peer) = &peer {
             theirs.push(bench.peer(peer)?);
         }
     }
-    report(args, &bench, &ours, &theirs)
+    let chain = median(chain.into_iter()).context("at least one run")?;
+    report(args, &bench, &ours, &theirs, chain)
 }
 
 impl Bench {
@@ -206,35 +205,12 @@ fn layer_seconds(log: &str) -> Vec<f64> {
         .collect()
 }
 
-/// From "Layer n" to "storing labels" in the crates' log.
-fn peer_layer_seconds(log: &str) -> Vec<f64> {
-    let mut began = None;
-    let mut layers = Vec::new();
-    for line in log.lines() {
-        let Some((at, text)) = line.split_once(' ') else { continue };
-        let Ok(at) = at.parse::<f64>() else { continue };
-        if text.trim_start().starts_with("Layer ") {
-            began = Some(at);
-        } else if text.contains("storing labels on disk")
-            && let Some(began) = began.take()
-        {
-            layers.push((at - began) / 1000.0);
-        }
-    }
-    layers
-}
-
-fn report(args: &Args, bench: &Bench, ours: &[Run], theirs: &[Run]) -> Result<()> {
+fn report(args: &Args, bench: &Bench, ours: &[Run], theirs: &[Run], chain: f64) -> Result<()> {
     let nodes = bench.proof.sector_size().nodes() as f64;
     let sectors = args.sectors as f64;
-    let ghz = measured_ghz();
-    let limit_ns = (CHAIN_BLOCKS * BLOCK_CYCLES) as f64 / ghz;
     say("");
-    say(&format!(
-        "{}, {} at once, clock {ghz:.2} GHz by a chain of multiplications",
-        bench.proof, args.sectors
-    ));
-    say("  side   all sectors  per sector  layer (median)  ns/label  cycles/label  sectors/h");
+    say(&format!("{}, {} at once", bench.proof, args.sectors));
+    say("  side   all sectors  per sector  layer (median)  ns/label  over the chain  sectors/h");
     let row = |name: &str, runs: &[Run]| -> Option<Value> {
         let seconds = median(runs.iter().map(|run| run.seconds))?;
         let layer = median(runs.iter().flat_map(|run| run.layers.iter().copied()));
@@ -243,11 +219,11 @@ fn report(args: &Args, bench: &Bench, ours: &[Run], theirs: &[Run]) -> Result<()
             value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
         };
         say(&format!(
-            "  {name:<5} {seconds:>9.2} s {:>9.2} s {:>13} s {:>9} {:>13} {:>10.2}",
+            "  {name:<5} {seconds:>9.2} s {:>9.2} s {:>13} s {:>9} {:>13} % {:>10.2}",
             seconds / sectors,
             text(layer, 2),
             text(ns, 1),
-            text(ns.map(|ns| ns * ghz), 0),
+            text(ns.map(|ns| (ns / chain - 1.0) * 100.0), 1),
             sectors * 3600.0 / seconds,
         ));
         Some(json!({
@@ -258,43 +234,18 @@ fn report(args: &Args, bench: &Bench, ours: &[Run], theirs: &[Run]) -> Result<()
         }))
     };
     let (us, peer) = (row("ours", ours), row("peer", theirs));
-    say(&format!(
-        "  limit of one lane: {limit_ns:.1} ns a label ({CHAIN_BLOCKS} blocks of {BLOCK_CYCLES} cycles)"
-    ));
+    say(&format!("  the chain of one lane alone, measured here: {chain:.1} ns a label"));
     let seconds = |side: &Option<Value>| side.as_ref().and_then(|side| side["seconds"].as_f64());
     let ratio = seconds(&us).zip(seconds(&peer)).map(|(us, peer)| peer / us);
     if let Some(ratio) = ratio {
         say(&format!("  ours is {ratio:.2} times as fast"));
     }
-    let result = json!({ "ours": us, "peer": peer, "ratio": ratio, "clock_ghz": ghz,
-        "limit_ns_per_label": limit_ns, "proof": bench.proof.to_string() });
+    let result = json!({ "ours": us, "peer": peer, "ratio": ratio, "chain_ns": chain,
+        "proof": bench.proof.to_string() });
     write_result(
         &format!("pc1-{}", args.sector_size),
         json!({ "sectors": args.sectors, "result": result }),
     )
-}
-
-/// Cycles per second, by a chain of multiplications of 3 cycles each on x86-64.
-fn measured_ghz() -> f64 {
-    const STEPS: u64 = 20_000_000;
-    let best = (0..5)
-        .map(|_| {
-            let started = Instant::now();
-            let end = (0..STEPS).fold(3_u64, |x, _| std::hint::black_box(x).wrapping_mul(x | 1));
-            std::hint::black_box(end);
-            started.elapsed().as_secs_f64()
-        })
-        .fold(f64::INFINITY, f64::min);
-    // The chain goes through memory (`black_box`) on some compilers, so this is a lower bound;
-    // the operating system's figure is taken where it is higher.
-    let chain = STEPS as f64 * 3.0 / best / 1e9;
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let mhz = info
-        .lines()
-        .filter(|line| line.starts_with("cpu MHz"))
-        .filter_map(|line| line.split(':').nth(1)?.trim().parse::<f64>().ok())
-        .fold(0.0, f64::max);
-    chain.max(mhz / 1000.0)
 }
 
 #[cfg(test)]
@@ -302,9 +253,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layers_are_timed_from_the_logs() {
-        let log = "5 Layer 1\n1505 >>   storing labels on disk\n1600 Layer 2\n4100   storing labels on disk";
-        assert_eq!(peer_layer_seconds(log), [1.5, 2.5]);
+    fn layers_are_timed_from_the_log() {
         let log = "{\"label_ms\":1500,\"message\":\"x\"}\nnot json\n{\"message\":\"y\"}";
         assert_eq!(layer_seconds(log), [1.5]);
     }

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.slow {
         environment.push(("SEAL_TEST_SLOW", &yes));
     }
-    let tested = cargo(&["test", "--release", "--workspace"], &environment);
+    let tested = cargo(&["test", "--release", "--workspace", "--no-fail-fast"], &environment);
     let mut skipped = std::fs::read_to_string(&skip_log)?;
     let kernels = if cuda_toolkit::has_nvcc() {
         cuda_toolkit::report(&cuda_toolkit::ReportArgs::default())

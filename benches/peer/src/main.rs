@@ -2,8 +2,9 @@
 //!
 //! `peer FILE` does the PC1, PC2 or C2 task in FILE, the same that `pc1-exec run --task FILE`,
 //! `pc2-exec run --task FILE` or `c2-exec run --task FILE` does, and writes its output to standard
-//! output. Log lines of the crates go to standard error with the milliseconds since the start; the
-//! last line there is the most memory that the process had, as `/proc` tells it.
+//! output; or it labels layers of any size, as `labelling` does. Log lines of the crates go to
+//! standard error with the milliseconds since the start; the last line there is the most memory
+//! that the process had, as `/proc` tells it.
 //!
 //! `peer rates` measures what `pc2-exec rates` does, by the published crates.
 #![forbid(unsafe_code)]
@@ -21,7 +22,14 @@ use filecoin_proofs_api::seal::{
     seal_pre_commit_phase2,
 };
 use filecoin_proofs_api::{PieceInfo, ProverId, RegisteredSealProof, SectorId, Ticket};
+use filecoin_hashers::poseidon::PoseidonHasher;
 use serde::Deserialize;
+use storage_proofs_core::api_version::ApiVersion;
+use storage_proofs_core::drgraph::BASE_DEGREE;
+use storage_proofs_core::merkle::DiskTree;
+use storage_proofs_porep::stacked::create_label::multi::create_labels_for_encoding;
+use storage_proofs_porep::stacked::{EXP_DEGREE, StackedBucketGraph};
+use typenum::{U0, U8};
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -29,6 +37,41 @@ enum Task {
     Pc1(Pc1),
     Pc2(Pc2),
     C2(C2),
+    Labels(Labels),
+}
+
+/// Layers alone, of a graph that need not belong to a registered proof.
+#[derive(Deserialize)]
+struct Labels {
+    nodes: u32,
+    layers: usize,
+    porep_id: [u8; 32],
+    replica_id: [u8; 32],
+    cache_dir: PathBuf,
+}
+
+/// Any shape will do, since no tree is made.
+type Tree = DiskTree<PoseidonHasher, U8, U0, U0>;
+
+impl Labels {
+    fn run(&self) -> Result<()> {
+        let graph = StackedBucketGraph::<PoseidonHasher>::new_stacked(
+            self.nodes as usize,
+            BASE_DEGREE,
+            EXP_DEGREE,
+            self.porep_id,
+            ApiVersion::V1_1_0,
+        )?;
+        let parents = graph.parent_cache()?;
+        create_labels_for_encoding::<Tree, _, _>(
+            &graph,
+            &parents,
+            self.layers,
+            self.replica_id,
+            &self.cache_dir,
+        )?;
+        Ok(())
+    }
 }
 
 #[derive(Deserialize)]
@@ -108,6 +151,7 @@ fn main() -> Result<()> {
             let output = seal_pre_commit_phase2(task.pc1out, task.cache_dir, task.sealed_file)?;
             serde_json::to_writer(&mut stdout, &output)?;
         }
+        Task::Labels(task) => task.run()?,
         Task::C2(task) => {
             let output =
                 seal_commit_phase2(task.c1out, task.prover_id, SectorId::from(task.sector_id))?;

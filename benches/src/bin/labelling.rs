@@ -21,7 +21,7 @@ use seal_host::{
 use seal_sdr::{Engine, Graph, LayerJob, ParentsCache, Seat, UnitCores, Watch};
 use seal_sha256::{Kernel, LabelPrefix, Prepared, Run};
 use seal_types::{ApiVersion, Porep, PorepId, SectorSize, TreeShape};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 /// A layer takes hours at most.
@@ -49,8 +49,11 @@ struct Args {
     #[arg(long, value_name = "L", default_value_t = 4)]
     lanes: usize,
     /// Directory of the parents caches.
-    #[arg(long, value_name = "DIR")]
-    parents: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "chain")]
+    parents: Option<PathBuf>,
+    /// Measure the chain alone.
+    #[arg(long, exclusive = true)]
+    chain: bool,
 }
 
 fn main() -> Result<()> {
@@ -62,8 +65,6 @@ fn main() -> Result<()> {
         layers: args.layers,
         shape: TreeShape::of(args.layer_size),
     };
-    let quiet = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
-    let cache = Arc::new(ParentsCache::open(&Graph::new(&porep), &args.parents, quiet)?);
     let kernel = Kernel::detect();
 
     let topology = Topology::read(&Roots::default().sys)?;
@@ -80,6 +81,12 @@ fn main() -> Result<()> {
     let cpus: CpuSet =
         plan.units.iter().flat_map(|unit| unit.cpus().iter().collect::<Vec<_>>()).collect();
     let (core, neighbour) = (plan.units[0].consumer, cpus.iter().nth(1));
+    let Some(parents) = args.parents.filter(|_| !args.chain) else {
+        let chain = chains(kernel, core, neighbour)?;
+        return Ok(writeln!(std::io::stdout().lock(), "{}", Value::Object(chain))?);
+    };
+    let quiet = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
+    let cache = Arc::new(ParentsCache::open(&Graph::new(&porep), &parents, quiet)?);
     let bind = |cpu: usize| {
         bind_current_thread(u32::try_from(cpu).expect("small")).map_err(|error| error.to_string())
     };
@@ -91,8 +98,7 @@ fn main() -> Result<()> {
         sectors.push(Sector::new(&engine, number, bytes, &policy)?);
     }
     for layer in 1..=args.layers {
-        let chain_ns = chain_ns(kernel, core)?;
-        let chain_beside_busy_ns = chain_ns_beside(kernel, core, neighbour)?;
+        let mut line = chains(kernel, core, neighbour)?;
         let began = Instant::now();
         for sector in &mut sectors {
             sector.start(&engine, layer, kernel, &cache)?;
@@ -101,14 +107,16 @@ fn main() -> Result<()> {
             sector.finish()?;
         }
         let seconds = began.elapsed().as_secs_f64();
-        let line = json!({
+        let Value::Object(measured) = json!({
             "layer": layer, "nodes": porep.nodes(), "sectors": args.sectors,
             "producers": args.producers, "units": units.len(), "kernel": kernel.name(),
             "seconds": seconds, "ns_per_label": seconds * 1e9 / porep.nodes() as f64,
-            "chain_ns": chain_ns, "chain_beside_busy_ns": chain_beside_busy_ns,
             "sha256": sectors[0].digest(),
-        });
-        writeln!(std::io::stdout().lock(), "{line}")?;
+        }) else {
+            unreachable!("an object")
+        };
+        line.extend(measured);
+        writeln!(std::io::stdout().lock(), "{}", Value::Object(line))?;
     }
     Ok(())
 }
@@ -174,6 +182,14 @@ impl Sector {
         let last = labels.len().saturating_sub(1 << 20);
         hex::encode(Sha256::digest(labels[last..].as_flattened()))
     }
+}
+
+/// The chain on `core`, alone and while `neighbour` is busy.
+fn chains(kernel: Kernel, core: u32, neighbour: Option<u32>) -> Result<Map<String, Value>> {
+    let alone = chain_ns(kernel, core)?;
+    let beside = chain_ns_beside(kernel, core, neighbour)?;
+    let figures = json!({ "chain_ns": alone, "chain_beside_busy_ns": beside });
+    Ok(figures.as_object().cloned().unwrap_or_default())
 }
 
 /// [`chain_ns`] while a thread on `neighbour` does what a producer does most.

@@ -43,8 +43,16 @@ impl Source {
 
 /// A layer at the consumer.
 pub(crate) struct Seated {
-    pub(crate) lane: Lane,
-    pub(crate) source: Source,
+    lane: Lane,
+    source: Source,
+    /// As of the last look.
+    next: Next,
+}
+
+impl Seated {
+    pub(crate) fn new(lane: Lane, source: Source) -> Self {
+        Self { lane, source, next: Next::Missing }
+    }
 }
 
 /// Labels the layers that arrive until the unit ends.
@@ -66,7 +74,7 @@ pub(crate) fn run(inbox: &Arc<Inbox<Seated>>) {
         step(&mut seated);
         for index in (0..seated.len()).rev() {
             if seated[index].lane.is_complete() {
-                let Seated { lane, source } = seated.swap_remove(index);
+                let Seated { lane, source, .. } = seated.swap_remove(index);
                 drop(source);
                 lane.complete();
             }
@@ -74,33 +82,58 @@ pub(crate) fn run(inbox: &Arc<Inbox<Seated>>) {
     }
 }
 
-/// Labels one batch of every lane that is ready.
-fn step(seated: &mut [Seated]) {
-    // Messages of layer 1 have another shape, and the first batch begins with a node without
-    // parents: those lanes go alone.
-    let mut together: Vec<&mut Seated> = Vec::with_capacity(seated.len());
-    for one in seated.iter_mut().filter(|one| one.source.is_ready()) {
-        if one.lane.next() == 0 {
-            first_batch(one);
-        } else if one.lane.shared.layer == 1 {
-            batch::<BASE_PARENTS, 1>([one]);
-        } else {
-            together.push(one);
+/// What a lane's next batch is like: only batches of one kind can be labelled side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Next {
+    /// It begins with the node without parents.
+    First,
+    /// In layer 1 messages have six parents.
+    Layer1,
+    Later,
+    /// Not prepared yet.
+    Missing,
+}
+
+impl Next {
+    fn of(one: &Seated) -> Self {
+        match (one.source.is_ready(), one.lane.next(), one.lane.shared.layer) {
+            (false, ..) => Self::Missing,
+            (true, 0, _) => Self::First,
+            (true, _, 1) => Self::Layer1,
+            (true, ..) => Self::Later,
         }
     }
-    let mut rest = &mut together[..];
+}
+
+/// Labels one batch of every lane that is ready.
+fn step(seated: &mut [Seated]) {
+    // Readiness may change between two looks, so each lane is looked at once.
+    seated.iter_mut().for_each(|one| one.next = Next::of(one));
+    seated.sort_by_key(|one| one.next);
+    for lanes in seated.chunk_by_mut(|a, b| a.next == b.next) {
+        match lanes[0].next {
+            Next::First => lanes.iter_mut().for_each(first_batch),
+            Next::Layer1 => together::<BASE_PARENTS>(lanes),
+            Next::Later => together::<ALL_PARENTS>(lanes),
+            Next::Missing => {}
+        }
+    }
+}
+
+/// Labels one batch of each of these lanes, four or two of them side by side.
+fn together<const PARENTS: usize>(mut lanes: &mut [Seated]) {
     loop {
-        rest = match rest {
+        lanes = match lanes {
             [a, b, c, d, rest @ ..] => {
-                batch::<ALL_PARENTS, 4>([a, b, c, d]);
+                batch::<PARENTS, 4>([a, b, c, d]);
                 rest
             }
             [a, b, rest @ ..] => {
-                batch::<ALL_PARENTS, 2>([a, b]);
+                batch::<PARENTS, 2>([a, b]);
                 rest
             }
             [a, rest @ ..] => {
-                batch::<ALL_PARENTS, 1>([a]);
+                batch::<PARENTS, 1>([a]);
                 rest
             }
             [] => return,
@@ -151,7 +184,7 @@ fn ring_batch<const PARENTS: usize, const LANES: usize>(
 ) {
     let kernel = lanes[0].lane.shared.prefix.kernel();
     let lanes = lanes.each_mut().map(|one| {
-        let Seated { lane, source } = &mut **one;
+        let Seated { lane, source, .. } = &mut **one;
         let Source::Ring(ring) = source else { unreachable!("the unit has producers") };
         (&mut lane.writer, ring.try_batch().expect("it was ready"))
     });
@@ -196,7 +229,7 @@ fn own_batch<const PARENTS: usize, const LANES: usize>(
 ) {
     let kernel = lanes[0].lane.shared.prefix.kernel();
     let lanes = lanes.each_mut().map(|one| {
-        let Seated { lane, source } = &mut **one;
+        let Seated { lane, source, .. } = &mut **one;
         let Source::Own { feed, slots, prepared } = source else {
             unreachable!("the unit has no producers")
         };

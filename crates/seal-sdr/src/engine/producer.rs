@@ -1,6 +1,7 @@
 //! The producer threads of a unit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use seal_host::RingProducer;
 use seal_sha256::Prepared;
@@ -13,7 +14,14 @@ pub(crate) struct Share {
     pub(crate) feed: Feed,
     pub(crate) ring: RingProducer<Prepared>,
     pub(crate) producers: usize,
+    /// Whether a full ring lasts for much longer than [`REST`].
+    pub(crate) may_rest: bool,
 }
+
+/// How long a producer sleeps when all rings are full, instead of looking at them all the time:
+/// its core is free for others meanwhile, who would take it from a producer that is at work. A
+/// ring of 8,192 nodes lasts for 5 ms at least.
+const REST: Duration = Duration::from_micros(500);
 
 impl Share {
     fn nodes(&self) -> usize {
@@ -65,6 +73,12 @@ pub(crate) fn run(inbox: &Arc<Inbox<Share>>) {
         for share in &mut shares {
             moved |= !share.is_over() && share.step();
         }
-        if moved { spin.reset() } else { spin.wait() }
+        if moved {
+            spin.reset();
+        } else if !shares.is_empty() && shares.iter().all(|share| share.may_rest) {
+            std::thread::sleep(REST);
+        } else {
+            spin.wait();
+        }
     }
 }

@@ -170,13 +170,15 @@ impl Unit {
             Source::own(feed())
         } else {
             let count = self.producers.len();
-            let (consumer, rings) = ring::<Prepared>(BATCH, places(lane.nodes(), count), count);
+            let places = places(lane.nodes(), count);
+            let (consumer, rings) = ring::<Prepared>(BATCH, places, count);
             for (inbox, ring) in self.producers.iter().zip(rings) {
-                inbox.send(Share { feed: feed(), ring, producers: count });
+                let may_rest = places >= PLACES;
+                inbox.send(Share { feed: feed(), ring, producers: count, may_rest });
             }
             Source::Ring(consumer)
         };
-        self.consumer.send(Seated { lane, source });
+        self.consumer.send(Seated::new(lane, source));
         handle
     }
 }
