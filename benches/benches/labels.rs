@@ -38,9 +38,14 @@ struct Serial<'a, const LANES: usize> {
 }
 
 impl<const LANES: usize> Run<LANES> for Serial<'_, LANES> {
-    fn next(&mut self) -> Option<[&Prepared; LANES]> {
-        self.left = self.left.checked_sub(1)?;
-        Some(self.slots.each_ref())
+    fn advance(&mut self) -> bool {
+        let more = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        more
+    }
+
+    fn prepared(&self) -> [&Prepared; LANES] {
+        self.slots.each_ref()
     }
 
     fn done(&mut self, labels: [[u8; 32]; LANES]) {

@@ -247,9 +247,15 @@ struct Chain {
 
 impl Run<1> for Chain {
     #[inline(always)]
-    fn next(&mut self) -> Option<[&Prepared; 1]> {
-        self.left = self.left.checked_sub(1)?;
-        Some([&self.slot])
+    fn advance(&mut self) -> bool {
+        let more = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        more
+    }
+
+    #[inline(always)]
+    fn prepared(&self) -> [&Prepared; 1] {
+        [&self.slot]
     }
 
     #[inline(always)]

@@ -104,11 +104,23 @@ const AHEAD: usize = BASE_PARENTS / 2;
 /// A run of labels in `LANES` lanes: where the chain takes what is prepared, and where the labels
 /// go.
 pub trait Run<const LANES: usize> {
-    /// The next node of each lane, all parents in place; `None` ends the run.
-    fn next(&mut self) -> Option<[&Prepared; LANES]>;
+    /// Goes to the next node of each lane and puts all of its parents in place; `false` ends the
+    /// run.
+    fn advance(&mut self) -> bool;
+    /// What is prepared of the nodes that [`Run::advance`] went to.
+    fn prepared(&self) -> [&Prepared; LANES];
+    /// Is called after each block, at least [`CALLS_BESIDE`] times for a node: a little work that
+    /// does not wait for the label is executed while the chain waits for its round instructions,
+    /// which in one piece would stand before the next chain.
+    #[inline(always)]
+    fn beside(&mut self) {}
     /// Takes the labels of these nodes. The next ones may need them.
     fn done(&mut self, labels: [[u8; 32]; LANES]);
 }
+
+/// How often [`Run::beside`] is called for a node at least: after every block that cannot be
+/// hashed ahead.
+pub const CALLS_BESIDE: usize = CHAIN - AHEAD;
 
 impl Kernel {
     /// Labels the nodes of `run`, one of each lane at a time: messages of `PARENTS` parents, 6 in
@@ -152,8 +164,9 @@ mod tests {
             slot.patch(&parents[lane]);
             slots.push(slot);
         }
-        let mut run = Repeated::<LANES> { slots, left: 3, labels: Vec::new() };
+        let mut run = Repeated::<LANES> { slots, left: 4, calls: 0, labels: Vec::new() };
         kernel.chain::<PARENTS, LANES>(&mut run);
+        assert_eq!(run.labels.len(), 3);
         for labels in run.labels {
             assert_eq!(labels[..], expected, "{} {PARENTS} {LANES} {late:?}", kernel.name());
         }
@@ -164,16 +177,27 @@ mod tests {
     struct Repeated<const LANES: usize> {
         slots: Vec<Prepared>,
         left: u32,
+        calls: usize,
         labels: Vec<[[u8; 32]; LANES]>,
     }
 
     impl<const LANES: usize> Run<LANES> for Repeated<LANES> {
-        fn next(&mut self) -> Option<[&Prepared; LANES]> {
-            self.left = self.left.checked_sub(1)?;
-            Some(std::array::from_fn(|lane| &self.slots[lane]))
+        fn advance(&mut self) -> bool {
+            self.calls = 0;
+            self.left = self.left.saturating_sub(1);
+            self.left > 0
+        }
+
+        fn prepared(&self) -> [&Prepared; LANES] {
+            std::array::from_fn(|lane| &self.slots[lane])
+        }
+
+        fn beside(&mut self) {
+            self.calls += 1;
         }
 
         fn done(&mut self, labels: [[u8; 32]; LANES]) {
+            assert!((CALLS_BESIDE..=CHAIN).contains(&self.calls), "{}", self.calls);
             self.labels.push(labels);
         }
     }

@@ -20,7 +20,7 @@ mod prefetch;
 mod shani;
 
 pub use chacha8::{ChaCha8, STREAM_WORDS, STREAMS, StreamWords};
-pub use chain::{Prepared, Run};
+pub use chain::{CALLS_BESIDE, Prepared, Run};
 pub use kernel::{INITIAL_STATE, Kernel, KernelError, State, digest_of};
 pub use label::{ALL_PARENTS, BASE_PARENTS, LabelPrefix, REPEATED_PARENTS};
 pub use prefetch::prefetch;

@@ -1,6 +1,6 @@
 //! The compression function in plain Rust, close to the text of FIPS 180-4.
 
-use crate::chain::{CHAIN, Run};
+use crate::chain::{CALLS_BESIDE, CHAIN, Run};
 use crate::kernel::{CUT, PADDING_OF_64};
 use crate::label::cut;
 use crate::{INITIAL_STATE, State, digest_of};
@@ -87,8 +87,8 @@ pub(crate) fn compress_halves(state: &mut State, left: &[u8; 32], right: &[u8; 3
 }
 
 pub(crate) fn run_chain<const PARENTS: usize, const LANES: usize>(run: &mut impl Run<LANES>) {
-    while let Some(prepared) = run.next() {
-        let labels = prepared.map(|prepared| {
+    while run.advance() {
+        let labels = run.prepared().map(|prepared| {
             let mut state = prepared.state;
             for block in usize::from(prepared.ahead)..CHAIN {
                 let (left, right) = prepared.halves::<PARENTS>(block);
@@ -96,6 +96,7 @@ pub(crate) fn run_chain<const PARENTS: usize, const LANES: usize>(run: &mut impl
             }
             cut(&state)
         });
+        (0..CALLS_BESIDE).for_each(|_| run.beside());
         run.done(labels);
     }
 }

@@ -311,7 +311,8 @@ const LAST_SUMS: usize = ALL_PARENTS / 2;
 fn run_chain<const PARENTS: usize, const LANES: usize>(run: &mut impl Run<LANES>) {
     let turn = PARENTS / 2;
     let mut sums: [[Sums; LANES]; LAST_SUMS + 1] = [[[[[0; 4]; 2]; 16]; LANES]; LAST_SUMS + 1];
-    while let Some(prepared) = run.next() {
+    while run.advance() {
+        let prepared = run.prepared();
         let mut packed = [Packed { abef: _mm_set1_epi32(0), cdgh: _mm_set1_epi32(0) }; LANES];
         for lane in 0..LANES {
             packed[lane] = pack(&prepared[lane].state);
@@ -324,7 +325,7 @@ fn run_chain<const PARENTS: usize, const LANES: usize>(run: &mut impl Run<LANES>
                 // The only call, so that it becomes part of the loop and the state stays in
                 // registers.
                 let place = if block == CHAIN - 1 { LAST_SUMS } else { block % turn };
-                let blocks = quarters_of::<PARENTS, LANES>(prepared, block);
+                let blocks = quarters_of::<PARENTS, LANES>(run.prepared(), block);
                 let sums = &mut sums[place];
                 rounds(&mut packed, blocks, |lane, group, words| {
                     let [sum, upper] = &mut sums[lane][group];
@@ -332,6 +333,7 @@ fn run_chain<const PARENTS: usize, const LANES: usize>(run: &mut impl Run<LANES>
                     store_words(upper, words[1]);
                 });
             }
+            run.beside();
         }
         let mut labels = [[0; 32]; LANES];
         for lane in 0..LANES {

@@ -7,13 +7,9 @@ use seal_sha256::{ALL_PARENTS, BASE_PARENTS, Prepared, Run, prefetch};
 
 use super::feed::Feed;
 use super::job::Lane;
+use super::own::Own;
 use super::unit::{BATCH, Inbox, Spin};
 
-/// Nodes that a consumer without producers prepares ahead of the chain. The processor executes
-/// them in the chain's waiting times, so few suffice; their headers overlap with the chain.
-const AHEAD: usize = 4;
-/// Nodes ahead for which such a consumer asks for parents.
-const FETCH_AHEAD: usize = 24;
 /// Slots ahead for which the consumer asks, before the chain needs them: they come from the
 /// producer's caches.
 const FETCH_SLOTS: usize = 3;
@@ -24,19 +20,19 @@ const PATIENCE: u32 = 500;
 pub(crate) enum Source {
     /// From producers.
     Ring(RingConsumer<Prepared>),
-    /// From the consumer itself: node `n` is in slot `n mod AHEAD`.
-    Own { feed: Feed, slots: Box<[Prepared; AHEAD]>, prepared: usize },
+    /// From the consumer itself.
+    Own(Box<Own>),
 }
 
 impl Source {
     pub(crate) fn own(feed: Feed) -> Self {
-        Self::Own { feed, slots: Box::default(), prepared: 0 }
+        Self::Own(Box::new(Own::new(feed)))
     }
 
     fn is_ready(&self) -> bool {
         match self {
             Self::Ring(ring) => ring.is_ready(),
-            Self::Own { .. } => true,
+            Self::Own(_) => true,
         }
     }
 }
@@ -167,7 +163,7 @@ fn batch_from<const PARENTS: usize, const LANES: usize>(
     }
     match lanes[0].source {
         Source::Ring(_) => ring_batch::<PARENTS, LANES>(&mut lanes, skip),
-        Source::Own { .. } => own_batch::<PARENTS, LANES>(&mut lanes, skip),
+        Source::Own(_) => own_batch::<PARENTS, LANES>(&mut lanes, skip),
     }
     for one in lanes {
         one.lane.writer.publish();
@@ -199,18 +195,22 @@ struct RingBatch<'a, const LANES: usize> {
 
 impl<const LANES: usize> Run<LANES> for RingBatch<'_, LANES> {
     #[inline(always)]
-    fn next(&mut self) -> Option<[&Prepared; LANES]> {
+    fn advance(&mut self) -> bool {
         if self.next == BATCH {
-            return None;
+            return false;
         }
-        Some(self.lanes.each_mut().map(|(writer, slots)| {
+        for (writer, slots) in &mut self.lanes {
             if let Some(later) = slots.get(self.next + FETCH_SLOTS) {
                 prefetch(later);
             }
-            let slot = &mut slots[self.next];
-            slot.patch(writer.written());
-            &*slot
-        }))
+            slots[self.next].patch(writer.written());
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn prepared(&self) -> [&Prepared; LANES] {
+        self.lanes.each_ref().map(|(_, slots)| &slots[self.next])
     }
 
     #[inline(always)]
@@ -222,7 +222,7 @@ impl<const LANES: usize> Run<LANES> for RingBatch<'_, LANES> {
     }
 }
 
-/// A batch that the consumer prepares itself, a few nodes ahead of the chain.
+/// A batch that the consumer prepares itself, while the chain of the node before is at work.
 fn own_batch<const PARENTS: usize, const LANES: usize>(
     lanes: &mut [&mut Seated; LANES],
     skip: usize,
@@ -230,63 +230,47 @@ fn own_batch<const PARENTS: usize, const LANES: usize>(
     let kernel = lanes[0].lane.shared.prefix.kernel();
     let lanes = lanes.each_mut().map(|one| {
         let Seated { lane, source, .. } = &mut **one;
-        let Source::Own { feed, slots, prepared } = source else {
-            unreachable!("the unit has no producers")
-        };
-        Own { writer: &mut lane.writer, feed, slots, prepared }
+        let Source::Own(own) = source else { unreachable!("the unit has no producers") };
+        (&mut lane.writer, &mut **own)
     });
     kernel.chain::<PARENTS, LANES>(&mut OwnBatch { lanes, left: BATCH - skip });
 }
 
-/// A lane that its consumer prepares.
-struct Own<'a> {
-    writer: &'a mut LayerWriter,
-    feed: &'a Feed,
-    slots: &'a mut [Prepared; AHEAD],
-    prepared: &'a mut usize,
-}
-
 /// What is left of a batch of each lane.
 struct OwnBatch<'a, const LANES: usize> {
-    lanes: [Own<'a>; LANES],
+    lanes: [(&'a mut LayerWriter, &'a mut Own); LANES],
     left: usize,
 }
 
 impl<const LANES: usize> Run<LANES> for OwnBatch<'_, LANES> {
     #[inline(always)]
-    fn next(&mut self) -> Option<[&Prepared; LANES]> {
-        self.left = self.left.checked_sub(1)?;
-        Some(self.lanes.each_mut().map(|Own { writer, feed, slots, prepared }| {
-            prepare_own(feed, slots, prepared, writer.written(), writer.nodes());
-            let slot = &mut slots[writer.written().len() % AHEAD];
-            slot.patch(writer.written());
-            &*slot
-        }))
+    fn advance(&mut self) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        for (writer, own) in &mut self.lanes {
+            own.advance(writer.written(), writer.nodes());
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn prepared(&self) -> [&Prepared; LANES] {
+        self.lanes.each_ref().map(|(_, own)| own.current())
+    }
+
+    #[inline(always)]
+    fn beside(&mut self) {
+        for (writer, own) in &mut self.lanes {
+            own.step(writer.written());
+        }
     }
 
     #[inline(always)]
     fn done(&mut self, labels: [[u8; 32]; LANES]) {
-        for (own, label) in self.lanes.iter_mut().zip(labels) {
-            own.writer.push(label);
+        for ((writer, _), label) in self.lanes.iter_mut().zip(labels) {
+            writer.push(label);
         }
-    }
-}
-
-/// Prepares nodes until `AHEAD` are, and asks for the parents of one further on.
-#[inline(always)]
-fn prepare_own(
-    feed: &Feed,
-    slots: &mut [Prepared; AHEAD],
-    prepared: &mut usize,
-    labels: &[[u8; 32]],
-    nodes: usize,
-) {
-    let next = labels.len();
-    // Node 0 is never prepared.
-    *prepared = (*prepared).max(next);
-    while *prepared < (next + AHEAD).min(nodes) {
-        feed.prepare(*prepared, labels, &mut slots[*prepared % AHEAD]);
-        *prepared += 1;
-        feed.prefetch((*prepared + FETCH_AHEAD).min(nodes - 1), labels);
     }
 }

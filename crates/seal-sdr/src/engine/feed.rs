@@ -18,36 +18,49 @@ impl Feed {
     pub(crate) fn prepare(&self, node: usize, labels: &[[u8; 32]], slot: &mut Prepared) {
         let parents = self.shared.parents.parents(node);
         slot.late = 0;
-        for (i, parent) in parents[..BASE_PARENTS].iter().enumerate() {
-            slot.base_nodes[i] = *parent;
-            match labels.get(*parent as usize) {
+        for (i, parent) in parents.into_iter().enumerate() {
+            self.gather(i, parent, labels, slot);
+        }
+        self.hash_ahead(node, slot);
+    }
+
+    /// Copies the label of parent `i`, or notes that it is late.
+    #[inline(always)]
+    pub(crate) fn gather(&self, i: usize, parent: u32, labels: &[[u8; 32]], slot: &mut Prepared) {
+        if i < BASE_PARENTS {
+            slot.base_nodes[i] = parent;
+            match labels.get(parent as usize) {
                 Some(label) => slot.parents[i] = *label,
                 None => slot.late |= 1 << i,
             }
+        } else if let Some(previous) = &self.shared.previous {
+            slot.parents[i] = previous.published()[parent as usize];
         }
-        if let Some(previous) = &self.shared.previous {
-            let previous = previous.published();
-            for (i, parent) in parents.iter().enumerate().skip(BASE_PARENTS) {
-                slot.parents[i] = previous[*parent as usize];
-            }
-        }
+    }
+
+    /// Hashes what is complete of `node`, once its base parents are gathered.
+    #[inline(always)]
+    pub(crate) fn hash_ahead(&self, node: usize, slot: &mut Prepared) {
         slot.hash_ahead(&self.shared.prefix, self.shared.layer, node as u64);
     }
 
     /// Asks for the labels that `node` will need.
     #[inline(always)]
     pub(crate) fn prefetch(&self, node: usize, labels: &[[u8; 32]]) {
-        let parents = self.shared.parents.parents(node);
-        for parent in &parents[..BASE_PARENTS] {
-            if let Some(label) = labels.get(*parent as usize) {
+        for (i, parent) in self.shared.parents.parents(node).into_iter().enumerate() {
+            self.prefetch_one(i, parent, labels);
+        }
+    }
+
+    /// Asks for the label of parent `i`.
+    #[inline(always)]
+    pub(crate) fn prefetch_one(&self, i: usize, parent: u32, labels: &[[u8; 32]]) {
+        if i < BASE_PARENTS {
+            if let Some(label) = labels.get(parent as usize) {
                 prefetch(label);
             }
-        }
-        if let Some(previous) = &self.shared.previous {
-            let previous = previous.published();
-            for parent in &parents[BASE_PARENTS..] {
-                prefetch(&previous[*parent as usize]);
-            }
+        } else if let Some(previous) = &self.shared.previous {
+            prefetch(&previous.published()[parent as usize]);
         }
     }
 }

@@ -11,6 +11,7 @@
 mod consumer;
 mod feed;
 mod job;
+mod own;
 mod producer;
 mod seats;
 mod unit;
