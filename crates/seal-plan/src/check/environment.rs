@@ -27,7 +27,9 @@ impl Checking<'_> {
 
     fn name(&mut self, key: &str, name: &str, warning: &EnvWarning) {
         let (kind, remedy) = match warning {
-            EnvWarning::NoEffect => ("env-no-effect", "remove it".to_owned()),
+            EnvWarning::NoEffect => {
+                ("env-no-effect", "remove it: it is carried from guide to guide".to_owned())
+            }
             EnvWarning::Unknown { nearest: Some(nearest) } => {
                 ("env-unknown", format!("write {nearest}, or remove it"))
             }
@@ -36,7 +38,12 @@ impl Checking<'_> {
                 ("env-placement", "use cgroup.cpuset and numa_preferred of the table".to_owned())
             }
         };
-        self.find((kind, Severity::Warning), key, format!("{name} {warning}"), remedy);
+        let reason = match warning {
+            EnvWarning::NoEffect => "has no effect in today's software".to_owned(),
+            EnvWarning::Unknown { .. } => format!("{name} is not a setting of sealing software"),
+            EnvWarning::Placement => warning.to_string(),
+        };
+        self.find((kind, Severity::Warning), key, reason, remedy);
     }
 
     fn value(&mut self, key: &str, stage: StageName, name: &str, value: &str) {

@@ -270,14 +270,14 @@ const BROKEN: &[Broken] = &[
         "env-no-effect",
         Warning,
         13,
-        "FIL_PROOFS_MAXIMIZE_CACHING has no effect",
+        "has no effect in today's software",
     ),
     broken(
         &[("MULTICORE_SDR_PRODUCERS", "MULTICORE_SDR_PRODUCRES")],
         "env-unknown",
         Warning,
         13,
-        "did you mean FIL_PROOFS_MULTICORE_SDR_PRODUCERS?",
+        "FIL_PROOFS_MULTICORE_SDR_PRODUCRES is not a setting",
     ),
     broken(
         &[("PRODUCERS = '1'", "PRODUCERS = '1', VC_CG_CPUSET = '0-3'")],
@@ -344,10 +344,10 @@ fn too_little_memory_is_said_by_node_and_for_the_machine() {
         }
         hardware
     };
-    // Labels take 128 GiB a node; with the other stages 338 GiB in all.
+    // Labels take 128 GiB a node; with the other stages 345 GiB in all.
     for (gib, kind, says) in [
-        (169, None, ""),
-        (168, Some("memory-short"), "takes 338 GiB (pc1 256 GiB, pc2 2 GiB, c2 80 GiB)"),
+        (173, None, ""),
+        (172, Some("memory-short"), "takes 345 GiB (pc1 256 GiB, pc2 2 GiB, c2 87 GiB)"),
         (
             127,
             Some("node-memory-short"),

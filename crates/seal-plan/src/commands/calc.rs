@@ -37,13 +37,20 @@ pub(crate) struct CalcArgs {
 pub(crate) fn run(args: &CalcArgs) -> Result<ExitCode> {
     let hardware = args.machine.read()?;
     let wish = args.wish.read()?;
-    let delivered = match &args.config {
+    let (delivered, limit) = match &args.config {
         Some(path) => {
             let config = seal_config::load(path)?;
             let scheme = Scheme::of(&config, &hardware, wish.sector_size);
-            throughput(&scheme, &hardware, &wish.given)
+            let delivered = throughput(&scheme, &hardware, &wish.given);
+            let limit = delivered.limit.to_string();
+            (delivered, limit)
         }
-        None => propose(&hardware, &wish).context("there is no proposal")?.throughput,
+        None => {
+            let proposal = propose(&hardware, &wish).context("there is no proposal")?;
+            let scheme = Scheme::of(&proposal.config, &hardware, wish.sector_size);
+            let limit = proposal.scarce(&scheme, &wish).to_string();
+            (proposal.throughput, limit)
+        }
     };
     let each = Bytes(wish.sector_size.bytes());
     let per_day = delivered.sectors_per_day;
@@ -54,7 +61,7 @@ pub(crate) fn run(args: &CalcArgs) -> Result<ExitCode> {
         per_day,
         per_day * each.in_gib() / 1024.0,
         super::time(delivered.seconds_of_sector),
-        delivered.limit,
+        limit,
         rates(&delivered),
         lifts(&hardware, &wish, per_day)
     );

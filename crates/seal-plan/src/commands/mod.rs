@@ -18,7 +18,7 @@ use crate::picture::Canvas;
 use crate::propose::{Upgrade, Wish, propose, upgraded};
 use crate::throughput::Throughput;
 use crate::times::Times;
-use crate::{Bytes, Hardware, row};
+use crate::{Bytes, Hardware, Scheme, row};
 
 /// Writes `text` to standard output.
 fn print(text: &str) -> anyhow::Result<()> {
@@ -85,13 +85,14 @@ fn lifts(hardware: &Hardware, wish: &Wish, now: f64) -> String {
     let mut add = |what: String, hardware: &Hardware| match propose(hardware, &wish) {
         Ok(proposal) => {
             let rate = proposal.throughput.sectors_per_day;
+            let scheme = Scheme::of(&proposal.config, hardware, wish.sector_size);
             let more = 100.0 * (rate / now - 1.0);
             rows.push(row![
                 what,
                 format!("{rate:.1}"),
                 format!("{:.2}", tib(rate)),
                 format!("{more:+.0} %"),
-                proposal.throughput.limit
+                proposal.scarce(&scheme, &wish).word()
             ]);
         }
         Err(impossible) => rows.push(row![what, "-", "-", "-", impossible]),

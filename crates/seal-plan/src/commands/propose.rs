@@ -12,7 +12,7 @@ use seal_types::{SectorSize, Stage};
 use super::hardware::MachineArgs;
 use super::table::table;
 use super::{lifts, print, rates, read_times, write_svg};
-use crate::figures::{disk_of_sector, stage_memory};
+use crate::figures::disk_of_sector;
 use crate::picture::draw_machine;
 use crate::propose::{Goal, GpuSharing, Proposal, Wish, propose};
 use crate::row;
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &ProposeArgs) -> Result<ExitCode> {
     let told = format!(
         "\n{}\n{}\n{}\n{}",
         resources(&hardware, &wish, &proposal, &scheme),
-        limit(&wish, &proposal),
+        format_args!("What limits this machine: {}.\n", proposal.scarce(&scheme, &wish)),
         rates(&proposal.throughput),
         lifts(&hardware, &wish, proposal.throughput.sectors_per_day)
     );
@@ -147,25 +147,4 @@ fn resources(hardware: &Hardware, wish: &Wish, proposal: &Proposal, scheme: &Sch
         rows.push(row!["disk", free, used, carries(disk)]);
     }
     table(&rows)
-}
-
-/// What keeps it from delivering more.
-fn limit(wish: &Wish, proposal: &Proposal) -> String {
-    let bounds = &proposal.bounds;
-    let tasks: u64 = proposal.layout.pc1.iter().map(|part| u64::from(part.tasks)).sum();
-    let each = stage_memory(Stage::Pc1, wish.sector_size).task;
-    let pc1_limits =
-        proposal.throughput.limit == crate::throughput::Limit::Stage(Stage::Pc1.into());
-    let reason = if wish.pc1.is_some() {
-        "the number of sectors in pc1 that was asked for".to_owned()
-    } else if !pc1_limits {
-        proposal.throughput.limit.to_string()
-    } else if bounds.disk.is_some_and(|disk| disk <= tasks) {
-        format!("disk space: a sector takes {}", disk_of_sector(wish.sector_size))
-    } else if bounds.memory <= tasks {
-        format!("memory: a sector in pc1 holds {each}")
-    } else {
-        "cores: more units of pc1 would leave too few for the others".to_owned()
-    };
-    format!("What limits this machine: {reason}.\n")
 }

@@ -6,6 +6,7 @@
 
 mod layout;
 mod pools;
+mod scarce;
 mod upgrade;
 mod write;
 
@@ -26,6 +27,7 @@ use crate::throughput::{Limit, Throughput, throughput};
 use crate::{Bytes, Hardware, Scheme};
 
 pub use layout::{Layout, Part, Pc1Part, Sharing};
+pub use scarce::Scarce;
 pub use upgrade::{Upgrade, upgraded};
 
 /// What a proposal is to be good at.
@@ -183,6 +185,9 @@ pub enum Impossible {
 const AS_GOOD: f64 = 0.995;
 
 /// The best configuration for `hardware`.
+///
+/// # Errors
+/// When memory, cores or disks carry not even one sector, or not as many as were asked for.
 pub fn propose(hardware: &Hardware, wish: &Wish) -> Result<Proposal, Impossible> {
     let mut best: Option<(f64, Proposal)> = None;
     let mut hindrance = None;

@@ -109,7 +109,7 @@ fn what_cannot_be_is_said_with_its_numbers() {
     let epyc = machine("epyc7642x2.toml");
     let wish = |pc1, reserve| Wish { pc1: Some(pc1), reserve, ..Wish::default() };
     let error = propose(&epyc, &wish(32, None)).unwrap_err().to_string();
-    assert_eq!(error, "32 sectors in pc1 were asked for, and memory carries 30 at most");
+    assert_eq!(error, "32 sectors in pc1 were asked for, and memory carries 28 at most");
     let error = propose(&epyc, &wish(1, Some(48))).unwrap_err().to_string();
     assert!(error.starts_with("cores: 96 cores are too few for pc1, pc2, c2"), "{error}");
     let wish = Wish { sharing: Some(GpuSharing::Shared), ..Wish::default() };
@@ -168,6 +168,31 @@ fn more_of_what_limits_brings_more() {
     assert_eq!(more_gpus.gpus.len(), 3);
     let best = [more, more_cores, more_gpus].iter().map(&rate).fold(0.0, f64::max);
     assert!(best > now * 1.02, "{best} of {now}");
+}
+
+#[test]
+fn what_is_scarce_is_named() {
+    let scarce = |hardware: &Hardware, wish: &Wish| {
+        let proposal = proposal(hardware, wish);
+        let scheme = Scheme::of(&proposal.config, hardware, wish.sector_size);
+        proposal.scarce(&scheme, wish).word()
+    };
+    let epyc = machine("epyc7642x2.toml");
+    let wish = Wish::default();
+    assert_eq!(scarce(&epyc, &wish), "memory");
+    assert_eq!(scarce(&epyc, &Wish { pc1: Some(3), ..Wish::default() }), "pc1 = 3, as asked");
+    let more = upgraded(&epyc, Upgrade::Memory(Bytes::gib(2048)));
+    let alone =
+        Wish { goal: Goal::Latency, stages: [Stage::Pc1].into_iter().collect(), ..Wish::default() };
+    assert_eq!(scarce(&more, &alone), "cores");
+    let mut full = epyc.clone();
+    full.disks = vec![Disk { path: "/d".into(), size: Bytes::gib(9000), free: Bytes::gib(9000) }];
+    assert_eq!(scarce(&full, &wish), "disk");
+    let slow = [(StageName::C2, Duration::from_secs(2000))].into_iter().collect();
+    assert_eq!(scarce(&epyc, &Wish { given: slow, ..Wish::default() }), "GPUs");
+    let mut none = epyc.clone();
+    none.gpus.clear();
+    assert_eq!(scarce(&none, &wish), "cores");
 }
 
 /// A random machine: nodes of L3 groups, memory, GPUs, disks.
