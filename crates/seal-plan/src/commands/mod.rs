@@ -95,7 +95,7 @@ fn lifts(hardware: &Hardware, wish: &Wish, now: f64) -> String {
                 proposal.scarce(&scheme, &wish).word()
             ]);
         }
-        Err(impossible) => rows.push(row![what, "-", "-", "-", impossible]),
+        Err(impossible) => rows.push(row![what, "none", "", "", impossible.word()]),
     };
     add("this machine, best proposal".to_owned(), hardware);
     let mut upgrades = vec![Upgrade::Gpu, Upgrade::Memory(Bytes::gib(512)), Upgrade::Cores(8)];

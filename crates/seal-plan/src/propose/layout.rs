@@ -18,13 +18,18 @@ const PC2_CORES: usize = 8;
 pub enum Sharing {
     /// There is no GPU: PC2 and C2 take turns on all cores that are left, under one lock.
     Turns,
-    /// So many GPUs belong to PC2, the others to C2, which works on the CPU if none is left.
+    /// Every GPU belongs to PC2 or to C2, which works on the CPU if it has none.
     Exclusive {
         /// GPUs of PC2.
         pc2: usize,
+        /// GPUs of C2.
+        c2: usize,
     },
     /// Each GPU has a PC2 and a C2, which take turns under its lock.
-    Shared,
+    Shared {
+        /// GPUs that are used.
+        gpus: usize,
+    },
 }
 
 /// An executor of PC1.
@@ -113,9 +118,9 @@ fn later_stages(
             layout.pc2.extend(with_pc2.then(part));
             layout.c2.extend(with_c2.then(part));
         }
-        Sharing::Shared => {
+        Sharing::Shared { gpus: used } => {
             let both = with_pc2 && with_c2;
-            let mut gpus: Vec<u32> = gpus.iter().map(|(index, _)| *index).collect();
+            let mut gpus: Vec<u32> = gpus.iter().map(|(index, _)| *index).take(used).collect();
             gpus.sort_unstable();
             let named: Vec<Gpu> = gpus.iter().map(|gpu| (*gpu, node_of(hardware, *gpu))).collect();
             for ((gpu, _), pool) in named.iter().zip(share_out(&cores, &named)) {
@@ -130,8 +135,9 @@ fn later_stages(
                 }
             }
         }
-        Sharing::Exclusive { pc2 } => {
-            let (of_pc2, of_c2) = gpus.split_at(pc2.min(gpus.len()));
+        Sharing::Exclusive { pc2, c2 } => {
+            let (of_pc2, others) = gpus.split_at(pc2.min(gpus.len()));
+            let of_c2 = &others[..c2.min(others.len())];
             let mut left = cores.clone();
             if with_pc2 {
                 for ((gpu, _), pool) in of_pc2.iter().zip(share_out(&cores, of_pc2)) {

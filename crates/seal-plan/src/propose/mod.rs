@@ -181,6 +181,19 @@ pub enum Impossible {
     NoGpu,
 }
 
+impl Impossible {
+    /// What there is too little of, in a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Memory { .. } => "memory",
+            Self::Cores { .. } => "cores",
+            Self::Disk { .. } => "disk",
+            Self::TooMany { limit, .. } => limit,
+            Self::NoGpu => "GPUs",
+        }
+    }
+}
+
 /// Candidates within this part of the best one are as good.
 const AS_GOOD: f64 = 0.995;
 
@@ -192,7 +205,14 @@ pub fn propose(hardware: &Hardware, wish: &Wish) -> Result<Proposal, Impossible>
     let mut best: Option<(f64, Proposal)> = None;
     let mut hindrance = None;
     for sharing in sharings(hardware, wish)? {
-        for tasks in counts(hardware, wish, sharing)? {
+        let counts = match counts(hardware, wish, sharing) {
+            Ok(counts) => counts,
+            Err(impossible) => {
+                hindrance.get_or_insert(impossible);
+                continue;
+            }
+        };
+        for tasks in counts {
             let candidate = match candidate(hardware, wish, sharing, tasks) {
                 Ok(candidate) => candidate,
                 Err(impossible) => {
@@ -228,33 +248,42 @@ fn sharings(hardware: &Hardware, wish: &Wish) -> Result<Vec<Sharing>, Impossible
         };
     }
     let with = |stage| wish.stages.contains(&stage);
-    let exclusive: Vec<_> = match (with(Stage::Pc2), with(Stage::C2)) {
-        (true, true) => (1..gpus.max(2)).map(|pc2| Sharing::Exclusive { pc2 }).collect(),
-        (true, false) => vec![Sharing::Exclusive { pc2: gpus }],
-        (false, _) => vec![Sharing::Exclusive { pc2: 0 }],
+    let mut exclusive: Vec<_> = match (with(Stage::Pc2), with(Stage::C2)) {
+        (true, true) if gpus == 1 => vec![Sharing::Exclusive { pc2: 1, c2: 0 }],
+        (true, true) => (1..gpus).map(|pc2| Sharing::Exclusive { pc2, c2: gpus - pc2 }).collect(),
+        (true, false) => vec![Sharing::Exclusive { pc2: gpus, c2: 0 }],
+        (false, _) => vec![Sharing::Exclusive { pc2: 0, c2: gpus }],
     };
+    let mut shared = vec![Sharing::Shared { gpus }];
+    // Every executor takes memory, so that fewer of them can leave room for more sectors.
+    if gpus > 1 {
+        let one = |stage| usize::from(with(stage));
+        let few = Sharing::Exclusive { pc2: one(Stage::Pc2), c2: one(Stage::C2) };
+        exclusive.extend((!exclusive.contains(&few)).then_some(few));
+        exclusive.extend(with(Stage::Pc2).then_some(Sharing::Exclusive { pc2: 1, c2: 0 }));
+        shared.push(Sharing::Shared { gpus: 1 });
+    }
     Ok(match wish.sharing {
         Some(GpuSharing::Exclusive) => exclusive,
-        Some(GpuSharing::Shared) => vec![Sharing::Shared],
-        None => exclusive.into_iter().chain([Sharing::Shared]).collect(),
+        Some(GpuSharing::Shared) => shared,
+        None => exclusive.into_iter().chain(shared).collect(),
     })
 }
 
 /// Executors of PC2 and C2.
-fn later_executors(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> [u64; 2] {
-    let gpus = hardware.gpus.len();
+fn later_executors(wish: &Wish, sharing: Sharing) -> [u64; 2] {
     let [pc2, c2] = match sharing {
         Sharing::Turns => [1, 1],
-        Sharing::Shared => [gpus, gpus],
-        Sharing::Exclusive { pc2 } => [pc2.min(gpus), gpus.saturating_sub(pc2).max(1)],
+        Sharing::Shared { gpus } => [gpus, gpus],
+        Sharing::Exclusive { pc2, c2 } => [pc2, c2.max(1)],
     };
     let with = |stage, count| if wish.stages.contains(&stage) { count as u64 } else { 0 };
     [with(Stage::Pc2, pc2), with(Stage::C2, c2)]
 }
 
 /// What the executors of PC2 and C2 hold.
-fn later_memory(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Bytes {
-    let [pc2, c2] = later_executors(hardware, wish, sharing);
+fn later_memory(wish: &Wish, sharing: Sharing) -> Bytes {
+    let [pc2, c2] = later_executors(wish, sharing);
     let one = |stage| stage_memory(stage, wish.sector_size).of_tasks(1);
     one(Stage::Pc2).times(pc2) + one(Stage::C2).times(c2)
 }
@@ -275,7 +304,7 @@ fn memory_bound(
     sharing: Sharing,
 ) -> (BTreeMap<NodeId, u64>, u64) {
     let task = stage_memory(Stage::Pc1, wish.sector_size).task;
-    let others = later_memory(hardware, wish, sharing);
+    let others = later_memory(wish, sharing);
     let nodes = hardware.nodes.len() as u64;
     let by_node: BTreeMap<_, _> = hardware
         .nodes
@@ -294,13 +323,13 @@ fn disk_bound(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Option<u64>
     }
     let each = disk_of_sector(wish.sector_size);
     let room: u64 = hardware.disks.iter().map(|disk| disk.free.holds(each)).sum();
-    Some(room.saturating_sub(later_executors(hardware, wish, sharing).iter().sum()))
+    Some(room.saturating_sub(later_executors(wish, sharing).iter().sum()))
 }
 
 /// How many sectors in PC1 are tried, in ascending order.
 fn counts(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Result<Vec<u32>, Impossible> {
     if !wish.stages.contains(&Stage::Pc1) {
-        let others = later_memory(hardware, wish, sharing);
+        let others = later_memory(wish, sharing);
         if others > hardware.usable() {
             return Err(no_memory(hardware, wish, sharing));
         }
@@ -338,7 +367,7 @@ fn no_memory(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Impossible {
     Impossible::Memory {
         size: wish.sector_size,
         task: stage_memory(Stage::Pc1, wish.sector_size).task,
-        others: later_memory(hardware, wish, sharing),
+        others: later_memory(wish, sharing),
         usable: hardware.usable(),
         node: hardware.nodes.iter().map(|node| node.usable).max().unwrap_or_default(),
     }
