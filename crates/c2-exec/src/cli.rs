@@ -2,12 +2,14 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use seal_field::curve::{CurveKernel, CurveKernelError};
 use seal_groth16::{
-    DEFAULT_PARAM_DIR, DigestCheck, Overwrite, ParamDir, Prover, Resources, TestParams, Trust,
+    DEFAULT_PARAM_DIR, DigestCheck, Overwrite, ParamDir, ProveStep, Prover, Resources, TestParams,
+    Trust,
 };
 use seal_runtime::{
     Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
@@ -20,6 +22,13 @@ use crate::{C2, bench, params};
 
 const PARAMETER_CACHE: &str = "FIL_PROOFS_PARAMETER_CACHE";
 const FORCE_ISA: &str = "SEAL_FORCE_ISA";
+const READY_WITHIN: &str = "SEAL_READY_WITHIN";
+
+/// Below the 5 s that venus-worker waits.
+const DEFAULT_READY_WITHIN: Duration = Duration::from_secs(4);
+/// How often loading ahead tells how far it is.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
 const VERIFY_PARAMS: &str = "FIL_PROOFS_VERIFY_PRODUCTION_PARAMS";
 
 /// What this executor acts on.
@@ -35,8 +44,11 @@ A proof is verified before it is answered. Non-interactive proofs of replication
 Environment:
   FIL_PROOFS_PARAMETER_CACHE           directory of the Groth16 parameters;
                                        default /var/tmp/filecoin-proof-parameters
-  FIL_PROOFS_VERIFY_PRODUCTION_PARAMS  1: compare every parameter file with its published digest
-                                       when it is loaded, also those above 2 GiB
+  FIL_PROOFS_VERIFY_PRODUCTION_PARAMS  1: compare parameter files with their published digests
+                                       whenever they are loaded; default: the first time, and
+                                       again when a file has changed
+  SEAL_READY_WITHIN                    how long --preload may look for parameters before the ready
+                                       line goes out all the same; default 4s
   SEAL_FORCE_ISA                       arithmetic: portable, or ifma (AVX-512); default: the best
                                        that this processor has
   SEAL_ALLOW_TEST_PARAMS               1: prove with test parameters, as --allow-test-params
@@ -71,7 +83,7 @@ struct ServeArgs {
     #[arg(long, value_name = "SIZE,...", value_delimiter = ',')]
     preload: Vec<SectorSize>,
     /// Memory for the partitions that are being proved, like 96GiB; default: no limit. A partition
-    /// of a 32 GiB sector takes about 35 GiB; with room for two the next one is prepared while one
+    /// of a 32 GiB sector takes about 21 GiB; with room for two the next one is prepared while one
     /// is proved.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     memory: Option<u64>,
@@ -175,7 +187,13 @@ pub fn main() -> ExitCode {
         Some(Command::Processor { stage }) if !serves_stage(Stage::C2, stage) => ExitCode::Usage,
         Some(Command::Processor { .. }) | None => {
             tracing::info!(parameters = dir, ?trust, curve = kernel.name(), "c2-exec");
-            start_serving(executor(), &cli.serve)
+            match ready_within(&environment) {
+                Ok(within) => start_serving(executor(), &cli.serve, within),
+                Err(error) => {
+                    tracing::error!("{error}");
+                    ExitCode::Config
+                }
+            }
         }
     }
 }
@@ -215,32 +233,66 @@ fn trust(args: &ServeArgs, environment: &Environment) -> Trust {
         digests: if environment.is_set_to_yes(VERIFY_PARAMS) {
             DigestCheck::Always
         } else {
-            DigestCheck::Small
+            DigestCheck::Once
         },
     }
 }
 
-fn start_serving(executor: C2, args: &ServeArgs) -> ExitCode {
-    for size in &args.preload {
-        if let Err(error) = executor.prover.find(*size) {
-            tracing::error!("--preload {size}: {}", params::causes(&error));
-            return ExitCode::Start;
-        }
-    }
+/// Serves once the parameters to be loaded ahead have been looked for, or [`READY_WITHIN`] is over.
+fn start_serving(executor: C2, args: &ServeArgs, ready_within: Duration) -> ExitCode {
     let executor = Arc::new(executor);
+    let (looked, look) = mpsc::channel();
     let (loader, sizes) = (Arc::clone(&executor), args.preload.clone());
     // Behind the ready line: venus-worker waits a few seconds only, and loading takes longer.
     std::thread::spawn(move || {
-        for size in sizes {
-            tracing::info!("loading the parameters for {size}");
-            match loader.prover.preload(size, &mut |_| ControlFlow::Continue(())) {
-                Ok(()) => tracing::info!("the parameters for {size} are loaded"),
-                // The first task that needs them gets the same error as its answer.
-                Err(error) => tracing::error!("--preload {size}: {}", params::causes(&error)),
+        for size in &sizes {
+            if let Err(error) = loader.prover.find(*size) {
+                tracing::error!("--preload {size}: {}", params::causes(&error));
+                // Nobody waits any more if this took too long: then tasks get the error.
+                let _ = looked.send(Err(()));
+                return;
             }
         }
+        let _ = looked.send(Ok(()));
+        sizes.into_iter().for_each(|size| preload(&loader, size));
     });
+    match look.recv_timeout(ready_within) {
+        Ok(Err(())) => return ExitCode::Start,
+        Ok(Ok(())) => {}
+        Err(_) => tracing::warn!(
+            "looking for the parameters takes longer than {READY_WITHIN} ({ready_within:?}); \
+             ready all the same, the checks go on"
+        ),
+    }
     serve(executor, ServeOptions::concurrent(args.concurrent))
+}
+
+/// Loads what the first task of a size needs.
+fn preload(executor: &C2, size: SectorSize) {
+    tracing::info!("loading the parameters for {size}");
+    let mut told = Instant::now();
+    let loaded = executor.prover.preload(size, &mut |step| {
+        if let ProveStep::Loading { done, total } = step
+            && told.elapsed() >= LOG_EVERY
+        {
+            told = Instant::now();
+            tracing::info!(done, total, "loading the parameters for {size}");
+        }
+        ControlFlow::Continue(())
+    });
+    match loaded {
+        Ok(()) => tracing::info!("the parameters for {size} are loaded"),
+        // The first task that needs them gets the same error as its answer.
+        Err(error) => tracing::error!("--preload {size}: {}", params::causes(&error)),
+    }
+}
+
+/// A time like 4s or 500ms.
+fn ready_within(environment: &Environment) -> Result<Duration, String> {
+    environment.get(READY_WITHIN).map_or(Ok(DEFAULT_READY_WITHIN), |text| {
+        humantime::parse_duration(&text)
+            .map_err(|error| format!("{READY_WITHIN}={text:?}: {error}; write it like 4s"))
+    })
 }
 
 #[cfg(test)]
@@ -262,6 +314,14 @@ mod tests {
         let cli = parse("c2-exec --memory 96GiB --params-memory 1024");
         assert_eq!((cli.serve.memory, cli.serve.params_memory), (Some(96 << 30), Some(1024)));
         assert!(parse("c2-exec run --task t --allow-test-params").serve.allow_test_params);
+    }
+
+    #[test]
+    fn the_time_until_ready_is_a_time() {
+        let within = |text| ready_within(&Environment::of(&[(READY_WITHIN, text)]));
+        assert_eq!(within("250ms"), Ok(Duration::from_millis(250)));
+        assert!(within("soon").expect_err("no time").contains("soon"));
+        assert_eq!(ready_within(&Environment::of(&[])), Ok(DEFAULT_READY_WITHIN));
     }
 
     #[test]

@@ -23,7 +23,18 @@ impl Executor for C2 {
     }
 
     fn run(&self, task: C2Task, context: &TaskContext) -> Result<C2Output, TaskError> {
-        let mut at = |step| report(context, step);
+        let mut waits = false;
+        let mut at = |step| {
+            if let ProveStep::Waiting { sector_size } = step
+                && !std::mem::replace(&mut waits, true)
+            {
+                tracing::info!(
+                    "waiting: the parameters for {sector_size} are being loaded, or their circuit \
+                     compiled, for a task or ahead of all (--preload)"
+                );
+            }
+            report(context, step)
+        };
         let proof = self
             .prover
             .prove(&task, &mut at)
@@ -35,6 +46,7 @@ impl Executor for C2 {
 fn report(context: &TaskContext, step: ProveStep) -> ControlFlow<()> {
     match step {
         ProveStep::Checking => tracing::info!("checking the C1 output"),
+        ProveStep::Waiting { .. } => context.progress("wait for parameters", 0, 1, Unit::Steps),
         ProveStep::Loading { done, total } => {
             context.progress("load parameters", done, total, Unit::Bytes);
         }

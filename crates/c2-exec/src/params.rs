@@ -44,8 +44,13 @@ pub(crate) fn list(dir: &ParamDir, sizes: &[SectorSize], trust: Trust) -> io::Re
         match dir.find(*size, trust) {
             Ok(found) => {
                 let kind = if found.for_tests { "for tests only" } else { "ok" };
+                let digest = if found.digest_checked {
+                    "digest checked"
+                } else {
+                    "digest not checked yet: the first start that loads it does"
+                };
                 let path = found.path.display();
-                writeln!(output, "{size:>7}  {kind}  {} bytes  {path}", found.bytes)?;
+                writeln!(output, "{size:>7}  {kind}  {} bytes  {path}  {digest}", found.bytes)?;
             }
             Err(error) => {
                 code = ExitCode::Failed;

@@ -23,6 +23,7 @@ mod setup;
 mod shape;
 #[cfg(test)]
 mod small;
+mod stamps;
 mod synthetic;
 #[cfg(test)]
 mod tiny;

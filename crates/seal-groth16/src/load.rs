@@ -16,7 +16,7 @@ use seal_host::ReadMap;
 use crate::digest::Digest;
 use crate::groth::Key;
 use crate::layout::List;
-use crate::params::{Expected, FoundParams};
+use crate::params::FoundParams;
 use crate::{Groth16Error, ProveStep};
 
 /// Parameters ready for proving.
@@ -39,7 +39,7 @@ pub(crate) fn load(
         path: &found.path,
         kernel,
         done: 0,
-        digest: (found.expected != Expected::Any).then(Digest::default),
+        digest: found.expected.is_some().then(Digest::default),
         at,
     };
     let layout = &found.layout;
@@ -63,8 +63,8 @@ pub(crate) fn load(
         b_g1: reader.list("B in G1", layout.b_g1)?,
         b_g2: reader.list("B in G2", layout.b_g2)?,
     };
-    if let Some(digest) = &reader.digest {
-        found.expected.judge(&digest.finish(), &found.path)?;
+    if let (Some(expected), Some(digest)) = (&found.expected, &reader.digest) {
+        found.judge(expected, &digest.finish())?;
     }
     let verifying_key = prepare_verifying_key(&key.vk);
     Ok(Loaded { bytes: found.bytes, key: with_h_bit_reversed(key), verifying_key })
@@ -178,7 +178,7 @@ fn decode<C: Curve>(kernel: CurveKernel, bytes: &[u8]) -> Result<Vec<Points<C>>,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ParamDir, TestParams, Trust, tiny};
+    use crate::{DigestCheck, ParamDir, TestParams, Trust, tiny};
     use blstrs::G1Affine;
     use seal_types::SectorSize;
 
@@ -232,6 +232,47 @@ mod tests {
         flip(&path, 864 + 4 + 2 * 96 + 4 + 2 * 96 + 50);
         let error = failure(load_from(dir.path(), TestParams::Allow));
         assert!(error.contains("point 2 of list H") && error.contains("params"), "{error}");
+    }
+
+    #[test]
+    fn a_digest_is_checked_once_and_again_when_the_file_changes() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let find = |digests| {
+            let trust = Trust { test_params: TestParams::Allow, digests };
+            ParamDir::new(dir.path()).find(SectorSize::KIB_2, trust).expect("whole")
+        };
+        let first = find(DigestCheck::Once);
+        assert!(!first.digest_checked && first.expected.is_some());
+        assert!(load_from(dir.path(), TestParams::Allow).is_ok());
+        let second = find(DigestCheck::Once);
+        assert!(second.digest_checked && second.expected.is_none());
+        assert!(find(DigestCheck::Always).expected.is_some(), "always is always");
+
+        // Of the same length and with points of the curve, but another file.
+        let mut bytes = std::fs::read(&path).expect("readable");
+        let (a, b) = (864 + 4 + 2 * 96 + 4, 864 + 4 + 2 * 96 + 4 + 96);
+        let other: [u8; 96] =
+            G1Affine::from(blstrs::G1Projective::hash_to_curve(b"other", b"seal-exec test", b""))
+                .to_uncompressed();
+        bytes[a..b].copy_from_slice(&other);
+        std::fs::write(&path, bytes).expect("writable");
+        assert!(!find(DigestCheck::Once).digest_checked);
+        let error = failure(load_from(dir.path(), TestParams::Allow));
+        assert!(error.contains("its digest is"), "{error}");
+        assert!(!find(DigestCheck::Once).digest_checked, "a bad one is not remembered");
+    }
+
+    #[test]
+    fn parameters_that_are_not_the_published_ones_are_never_remembered() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        for _ in 0..2 {
+            // Neither marked nor published, but allowed.
+            assert!(load_from(dir.path(), TestParams::Allow).is_ok());
+            assert!(load_from(dir.path(), TestParams::Refuse).is_err());
+        }
     }
 
     #[test]

@@ -10,10 +10,8 @@ use seal_host::{FileError, open_read};
 use seal_types::{GrothFile, SectorSize, groth_file_digest};
 
 use crate::layout::{Layout, check_key_file};
+use crate::stamps::{self, Identity};
 use crate::{CircuitFiles, DEFAULT_PARAM_DIR, Groth16Error, MARKER, MarkedFile, Marker};
-
-/// Up to this length a file's digest is checked whenever it is loaded: seconds at most.
-const SMALL: u64 = 2 << 30;
 
 /// Whether proofs may be made with parameters that are not the published ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -28,12 +26,11 @@ pub enum TestParams {
 /// When the digest of a parameter file is compared with the published one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum DigestCheck {
-    /// Only for files of up to 2 GiB. A larger one, which only production sizes have, is taken for
-    /// the published one if it is whole and no marker says otherwise, as the published software
-    /// does; hashing it takes a minute.
+    /// Once: while a file is loaded for the first time. It is known afterwards by length, time of
+    /// change and inode, which a list beside the parameters remembers.
     #[default]
-    Small,
-    /// Always: what `FIL_PROOFS_VERIFY_PRODUCTION_PARAMS` asks for.
+    Once,
+    /// Whenever it is loaded: what `FIL_PROOFS_VERIFY_PRODUCTION_PARAMS` asks for.
     Always,
 }
 
@@ -55,15 +52,36 @@ pub struct FoundParams {
     pub bytes: u64,
     /// Whether the marker file says that it was made for tests.
     pub for_tests: bool,
+    /// Whether its digest has been checked before and nothing about it has changed since;
+    /// otherwise loading checks it.
+    pub digest_checked: bool,
     pub(crate) layout: Layout,
-    pub(crate) expected: Expected,
+    /// What its digest has to be, if loading checks it.
+    pub(crate) expected: Option<Expected>,
+    pub(crate) identity: Identity,
+}
+
+impl FoundParams {
+    /// Judges the digest of the whole file, which has just been read, and remembers a good one.
+    pub(crate) fn judge(&self, expected: &Expected, digest: &str) -> Result<(), Groth16Error> {
+        expected.judge(digest, &self.path)?;
+        // A file that was replaced meanwhile is not the one that was read.
+        let unchanged = Identity::of(&self.path).is_ok_and(|identity| identity == self.identity);
+        if let (true, true, Some(dir), Some(name)) = (
+            unchanged,
+            expected.wanted() == digest,
+            self.path.parent(),
+            self.path.file_name().and_then(|name| name.to_str()),
+        ) {
+            stamps::remember(dir, name, self.identity, digest);
+        }
+        Ok(())
+    }
 }
 
 /// What a file's digest has to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// Not looked at.
-    Any,
     /// The published one, or any where test parameters are allowed.
     Published { file: GrothFile, or_any: bool },
     /// The one the marker has.
@@ -71,10 +89,17 @@ pub(crate) enum Expected {
 }
 
 impl Expected {
+    /// The digest that it has to have, or should have.
+    fn wanted(&self) -> &str {
+        match self {
+            Self::Published { file, .. } => file.blake2b_16,
+            Self::Marked(marked) => &marked.blake2b_16,
+        }
+    }
+
     /// Judges the digest of the whole file at `path`.
     pub(crate) fn judge(&self, digest: &str, path: &Path) -> Result<(), Groth16Error> {
         match self {
-            Self::Any => Ok(()),
             Self::Published { file, .. } if file.blake2b_16 == digest => Ok(()),
             Self::Published { or_any: true, .. } => {
                 tracing::warn!(
@@ -136,12 +161,19 @@ impl ParamDir {
         if !path.try_exists().map_err(FileError::of("look for", &path))? {
             return Err(self.missing(path, sector_size));
         }
+        let identity = Identity::of(&path)?;
         let layout = Layout::read(&path)?;
         self.check_key(&files, &path, layout)?;
         let marked = Marker::read(&self.dir)?.files.get(&files.params()).cloned();
         let for_tests = marked.is_some();
         let expected = self.expect(&files, layout.bytes, marked, &path, trust)?;
-        Ok(FoundParams { path, bytes: layout.bytes, for_tests, layout, expected })
+        let digest_checked = expected.as_ref().is_some_and(|expected| {
+            stamps::is_checked(&self.dir, &files.params(), identity, expected.wanted())
+        });
+        let skip = digest_checked && trust.digests == DigestCheck::Once;
+        let expected = expected.filter(|_| !skip);
+        let bytes = layout.bytes;
+        Ok(FoundParams { path, bytes, for_tests, digest_checked, layout, expected, identity })
     }
 
     fn missing(&self, path: PathBuf, sector_size: SectorSize) -> Groth16Error {
@@ -187,14 +219,11 @@ impl ParamDir {
         marked: Option<MarkedFile>,
         path: &Path,
         trust: Trust,
-    ) -> Result<Expected, Groth16Error> {
+    ) -> Result<Option<Expected>, Groth16Error> {
         let allowed = trust.test_params == TestParams::Allow;
-        let look = bytes <= SMALL || trust.digests == DigestCheck::Always;
         let Some(marked) = marked else {
-            return Ok(match groth_file_digest(&files.params()) {
-                Some(file) if look => Expected::Published { file, or_any: allowed },
-                _ => Expected::Any,
-            });
+            let published = groth_file_digest(&files.params());
+            return Ok(published.map(|file| Expected::Published { file, or_any: allowed }));
         };
         let damaged = |reason| Groth16Error::DamagedParameters { path: path.to_path_buf(), reason };
         if !allowed {
@@ -210,7 +239,7 @@ impl ParamDir {
                 marked.size
             )));
         }
-        Ok(if look { Expected::Marked(marked) } else { Expected::Any })
+        Ok(Some(Expected::Marked(marked)))
     }
 }
 
@@ -226,8 +255,8 @@ mod tests {
     use super::*;
     use crate::tiny;
 
-    const ALLOW: Trust = Trust { test_params: TestParams::Allow, digests: DigestCheck::Small };
-    const REFUSE: Trust = Trust { test_params: TestParams::Refuse, digests: DigestCheck::Small };
+    const ALLOW: Trust = Trust { test_params: TestParams::Allow, digests: DigestCheck::Once };
+    const REFUSE: Trust = Trust { test_params: TestParams::Refuse, digests: DigestCheck::Once };
 
     fn find(dir: &Path, trust: Trust) -> Result<FoundParams, Groth16Error> {
         ParamDir::new(dir).find(SectorSize::KIB_2, trust)

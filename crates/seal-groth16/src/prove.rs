@@ -5,7 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ use storage_proofs_porep::stacked::{
     self, ChallengeRequirements, StackedCompound, StackedDrg, Tau, generate_replica_id,
 };
 
-use crate::circuit::{porep_config, public_params};
+use crate::circuit::{porep_config, public_params, representative};
 use crate::groth::{self, ProofTimes, Stopped};
 use crate::load::{Loaded, load};
 use crate::shape::{Shape, shape};
@@ -46,6 +46,12 @@ pub const PROOF_BYTES: usize = 192;
 pub enum ProveStep {
     /// The C1 output is checked.
     Checking,
+    /// The parameters, or the circuit, are being loaded for another task or ahead of all; told
+    /// again and again.
+    Waiting {
+        /// Whose.
+        sector_size: SectorSize,
+    },
     /// The parameters are read; this happens once per sector size.
     Loading {
         /// Bytes read.
@@ -71,8 +77,9 @@ pub type At<'a> = dyn FnMut(ProveStep) -> ControlFlow<()> + 'a;
 /// How often a task that waits is asked whether to go on.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-type Challenge<Tree> = stacked::Proof<Tree, DefaultPieceHasher>;
-type VanillaProofs<Tree> = Vec<Vec<Challenge<Tree>>>;
+pub(crate) type Challenge<Tree> = stacked::Proof<Tree, DefaultPieceHasher>;
+pub(crate) type VanillaProofs<Tree> = Vec<Vec<Challenge<Tree>>>;
+pub(crate) type PublicInputs = stacked::PublicInputs<TreeDomain, DefaultPieceDomain>;
 type TreeDomain = <DefaultTreeHasher as Hasher>::Domain;
 type Slots<T> = Mutex<BTreeMap<SectorSize, Arc<Mutex<Option<Arc<T>>>>>>;
 
@@ -129,9 +136,12 @@ impl Prover {
         self.params.find(sector_size, self.trust)
     }
 
-    /// Loads the parameters for sectors of `sector_size` ahead of the first task.
+    /// Loads the parameters for sectors of `sector_size`, and compiles their circuit, ahead of the
+    /// first task.
     pub fn preload(&self, sector_size: SectorSize, at: &mut At<'_>) -> Result<(), Groth16Error> {
-        self.load(sector_size, at).map(drop)
+        self.load(sector_size, at)?;
+        let proof = representative(sector_size)?;
+        with_shape!(sector_size.bytes(), shape_of, self, proof, at).map(drop)
     }
 
     /// Proves a task: 192 bytes per partition, verified.
@@ -150,8 +160,12 @@ impl Prover {
         with_shape!(size, prove_shape, self, task, at)
     }
 
-    fn load(&self, sector_size: SectorSize, at: &mut At<'_>) -> Result<Arc<Loaded>, Groth16Error> {
-        kept(&self.loaded, sector_size, || {
+    pub(crate) fn load(
+        &self,
+        sector_size: SectorSize,
+        at: &mut At<'_>,
+    ) -> Result<Arc<Loaded>, Groth16Error> {
+        kept(&self.loaded, sector_size, at, |at| {
             let found = self.find(sector_size)?;
             self.make_room(sector_size, found.bytes)?;
             load(&found, self.kernel, at)
@@ -196,15 +210,25 @@ impl Prover {
 fn kept<T>(
     slots: &Slots<T>,
     sector_size: SectorSize,
-    make: impl FnOnce() -> Result<T, Groth16Error>,
+    at: &mut At<'_>,
+    make: impl FnOnce(&mut At<'_>) -> Result<T, Groth16Error>,
 ) -> Result<Arc<T>, Groth16Error> {
     let slot = lock(slots).entry(sector_size).or_default().clone();
     // Held while it is made: a second task of the same size waits instead of making it again.
-    let mut slot = lock(&slot);
+    let mut slot = loop {
+        match slot.try_lock() {
+            Ok(slot) => break slot,
+            Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                step(at, ProveStep::Waiting { sector_size })?;
+                thread::sleep(LOOK_EVERY);
+            }
+        }
+    };
     if let Some(there) = &*slot {
         return Ok(there.clone());
     }
-    let made = Arc::new(make()?);
+    let made = Arc::new(make(at)?);
     *slot = Some(made.clone());
     Ok(made)
 }
@@ -293,9 +317,7 @@ where
 {
     let c1 = &task.c1out;
     let proof = c1.registered_proof;
-    let text = proofs_of_shape(c1)?;
-    let vanilla: VanillaProofs<Tree> = serde_json::from_str(text.get())
-        .map_err(Groth16Error::upstream("read the vanilla proofs"))?;
+    let vanilla = vanilla_proofs::<Tree>(c1)?;
     let public = public_inputs(c1)?;
     let params = public_params::<Tree>(proof)?;
     verify_vanilla(c1, &params, &public, &vanilla)?;
@@ -303,7 +325,7 @@ where
     let size = proof.sector_size();
     let loaded = prover.load(size, at)?;
     check_circuit::<Tree>(prover, proof, &params, &public, &loaded)?;
-    let shape = kept(&prover.shapes, size, || shape::<Tree>(proof, prover.kernel))?;
+    let shape = shape_of::<Tree>(prover, proof, at)?;
     shape.queries.check(&loaded.key).map_err(|other| {
         let found = format!("a list {} of {} points", other.list, other.found);
         other_circuit(prover, proof, &found, &format!("one of {}", other.expected))
@@ -320,12 +342,40 @@ where
     Ok(proofs)
 }
 
+pub(crate) fn vanilla_proofs<Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>>(
+    c1: &C1Output,
+) -> Result<VanillaProofs<Tree>, Groth16Error> {
+    serde_json::from_str(proofs_of_shape(c1)?.get())
+        .map_err(Groth16Error::upstream("read the vanilla proofs"))
+}
+
+/// The compiled circuit of a proof.
+fn shape_of<Tree: 'static + MerkleTreeTrait>(
+    prover: &Prover,
+    proof: RegisteredProof,
+    at: &mut At<'_>,
+) -> Result<Arc<Shape>, Groth16Error> {
+    let sector_size = proof.sector_size();
+    kept(&prover.shapes, sector_size, at, |_| {
+        let start = Instant::now();
+        let shape = shape::<Tree>(proof, prover.kernel)?;
+        tracing::info!(
+            constraints = shape.compiled.constraints(),
+            circuit_bytes = shape.compiled.bytes(),
+            partition_bytes = shape.partition_bytes,
+            elapsed_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "the circuit for {sector_size} is compiled"
+        );
+        Ok(shape)
+    })
+}
+
 /// A task on its way through the prover.
 struct Job<'a, Tree: 'static + MerkleTreeTrait> {
     prover: &'a Prover,
     proof: RegisteredProof,
     params: &'a stacked::PublicParams<Tree>,
-    public: &'a stacked::PublicInputs<TreeDomain, DefaultPieceDomain>,
+    public: &'a PublicInputs,
     loaded: &'a Loaded,
     shape: &'a Shape,
 }
@@ -497,9 +547,7 @@ where
     }
 }
 
-fn public_inputs(
-    c1: &C1Output,
-) -> Result<stacked::PublicInputs<TreeDomain, DefaultPieceDomain>, Groth16Error> {
+pub(crate) fn public_inputs(c1: &C1Output) -> Result<PublicInputs, Groth16Error> {
     let tree = |bytes: &[u8; 32]| {
         TreeDomain::try_from_bytes(bytes).map_err(Groth16Error::upstream("read an element"))
     };
@@ -517,7 +565,7 @@ fn public_inputs(
 fn verify_vanilla<Tree>(
     c1: &C1Output,
     params: &stacked::PublicParams<Tree>,
-    public: &stacked::PublicInputs<TreeDomain, DefaultPieceDomain>,
+    public: &PublicInputs,
     vanilla: &VanillaProofs<Tree>,
 ) -> Result<(), Groth16Error>
 where
@@ -547,7 +595,7 @@ fn check_circuit<Tree>(
     prover: &Prover,
     proof: RegisteredProof,
     params: &stacked::PublicParams<Tree>,
-    public: &stacked::PublicInputs<TreeDomain, DefaultPieceDomain>,
+    public: &PublicInputs,
     loaded: &Loaded,
 ) -> Result<(), Groth16Error>
 where
@@ -588,7 +636,7 @@ fn verify<Tree>(
     prover: &Prover,
     proof: RegisteredProof,
     params: stacked::PublicParams<Tree>,
-    public: &stacked::PublicInputs<TreeDomain, DefaultPieceDomain>,
+    public: &PublicInputs,
     proofs: &[u8],
     loaded: &Loaded,
 ) -> Result<(), Groth16Error>
@@ -617,7 +665,7 @@ where
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{TestParams, tiny};
     use seal_wire::{ErrorCode, RawRequest};
@@ -625,14 +673,14 @@ mod tests {
     use std::path::Path;
 
     /// The task of a captured request: a C1 output for `StackedDrg2KiBV1_1`.
-    fn captured() -> Value {
+    pub(crate) fn captured() -> Value {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/protocol/c2.request.jsonl");
         let line = std::fs::read(path).expect("part of every clone");
         let request = RawRequest::parse(line.trim_ascii_end()).expect("captured");
         serde_json::from_str(request.task.get()).expect("captured")
     }
 
-    fn prover(dir: &Path) -> Prover {
+    pub(crate) fn prover(dir: &Path) -> Prover {
         let trust = Trust { test_params: TestParams::Allow, ..Trust::default() };
         Prover::new(ParamDir::new(dir), trust, Resources::default())
     }
@@ -829,6 +877,37 @@ mod tests {
         let error = prove(&prover(dir.path()), &captured()).expect_err("no such circuit");
         assert_eq!(error.code(), ErrorCode::Parameters);
         assert!(error.to_string().contains("a circuit with 2 inputs"), "{error}");
+    }
+
+    #[test]
+    fn a_task_that_waits_for_loading_is_told_and_can_be_stopped() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let prover = prover(dir.path());
+        let (loading, is_loading) = mpsc::channel();
+        let (stopped, has_stopped) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let prover = &prover;
+            scope.spawn(move || {
+                // Held in its middle until the other has given up.
+                let ended = prover.preload(SectorSize::KIB_2, &mut |_| {
+                    loading.send(()).expect("the test waits");
+                    has_stopped.recv().expect("the test ends it");
+                    ControlFlow::Break(())
+                });
+                assert!(matches!(ended, Err(Groth16Error::Cancelled)));
+            });
+            is_loading.recv().expect("it loads");
+            let mut told = 0;
+            let ended = prover.preload(SectorSize::KIB_2, &mut |step| {
+                assert_eq!(step, ProveStep::Waiting { sector_size: SectorSize::KIB_2 });
+                told += 1;
+                if told == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            assert!(matches!(ended, Err(Groth16Error::Cancelled)));
+            stopped.send(()).expect("it waits");
+        });
     }
 
     #[test]

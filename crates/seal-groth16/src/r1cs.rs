@@ -293,6 +293,15 @@ impl Compiled {
         Ok(Self { challenges, prologue, each, matrices, dictionary: dictionary.values })
     }
 
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let matrices = self.matrices.iter();
+        let of_matrices = matrices.map(|matrix| {
+            4 * (matrix.ends.len() + matrix.columns.len()) + 2 * matrix.columns.len()
+        });
+        of_matrices.sum::<usize>() + 32 * self.dictionary.len()
+    }
+
     /// Variables and rows of the whole partition, without the rows that the prover adds for
     /// inputs.
     pub(crate) fn counts(&self) -> Counts {
