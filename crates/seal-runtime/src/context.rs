@@ -108,8 +108,9 @@ impl TaskContext {
             Unit::Nodes => "{human_pos}/{human_len} nodes {rate}",
             Unit::Steps => "{human_pos}/{human_len}",
         };
-        let template =
-            format!("{{prefix}} {{msg:24}} {{wide_bar}} {{percent:>3}}% {counts} ETA {{eta}}");
+        let template = format!(
+            "{{prefix}} {{msg:24}} {{wide_bar}} {{percent:>3}}% {counts} ETA {{eta_precise}}"
+        );
         let style = ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .with_key("rate", |state: &ProgressState, text: &mut dyn fmt::Write| {
