@@ -1,0 +1,184 @@
+//! C2 over random sectors: what the network's verifier accepts and what it does not, and what
+//! happens when memory does not suffice or the parameters cannot be looked at.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use seal_types::Stage;
+use seal_wire::ErrorCode;
+use serde_json::{Value, json};
+use test_support::client::Processor;
+use test_support::data::{derive, fr32_pad};
+use test_support::launch::{Launch, Log, test_params};
+use test_support::oracle::Oracle;
+use test_support::plain::tree_d;
+use test_support::sector::Sector;
+use test_support::skip::{skipped, slow_tests};
+use test_support::vector::Vector;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// With two cores shared with other tests.
+const PROOF_PATIENCE: Duration = Duration::from_secs(900);
+
+/// A word that is another one in every run.
+fn fresh() -> Result<String> {
+    let mut bytes = [0; 16];
+    std::io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(hex::encode(bytes))
+}
+
+/// A sector whose provider, number, ticket, seed and data all follow from `word`.
+fn random_sector(word: &str, dir: &Path) -> Result<Sector> {
+    let mut vector = Vector::named("2KiB-v1_1-a")?;
+    vector.case = word.to_owned();
+    vector.data = "random".to_owned();
+    for (field, tag) in [
+        (&mut vector.prover_id, "prover"),
+        (&mut vector.ticket, "ticket"),
+        (&mut vector.seed, "seed"),
+    ] {
+        *field = hex::encode(derive(tag, word));
+    }
+    let number = u64::from_le_bytes(*derive("sector", word).first_chunk().expect("32 bytes"));
+    vector.sector_id = serde_json::from_value(json!(number >> 16))?;
+    let tree = tree_d(&fr32_pad(&vector.piece_bytes()));
+    vector.comm_d = hex::encode(&tree[tree.len() - 32..]);
+    Sector::stage(&vector, &dir.join(word))
+}
+
+/// A sector after C1: what PC2 answered, and the task of C2.
+fn committed(
+    sector: &Sector,
+    (pc1, pc2): (&mut Processor, &mut Processor),
+    oracle: &Oracle,
+) -> Result<(Value, Value)> {
+    let pc1out = pc1.call(&sector.pc1_task()?, PATIENCE)?;
+    let pc2out = pc2.call(&sector.pc2_task(&pc1out), PATIENCE)?;
+    let c1out = oracle.ask("c1", &sector.c1_task(&pc2out)?)?;
+    let task = sector.c2_task(&c1out)?;
+    Ok((pc2out, task))
+}
+
+fn c2_with(params: &Path, dir: &Path, arguments: &[&str]) -> Result<(Processor, Log)> {
+    Launch::executor(Stage::C2, dir)?
+        .args(arguments)
+        .env("FIL_PROOFS_PARAMETER_CACHE", params)
+        .env("SEAL_ALLOW_TEST_PARAMS", "1")
+        .serve(Stage::C2)
+}
+
+fn params_for(test: &str) -> Option<PathBuf> {
+    test_params().map_err(|reason| skipped(test, &reason)).ok()
+}
+
+/// The verifier says no, or finds that it is no proof.
+fn is_refused(oracle: &Oracle, task: &Value, what: &str) -> Result<()> {
+    match oracle.ask("verify", task) {
+        Ok(verdict) => ensure!(verdict == json!({ "valid": false }), "{what}: {verdict}"),
+        Err(error) => {
+            let text = format!("{error:#}");
+            // Bytes that are no points of the curve.
+            ensure!(text.contains("oracle verify ended with"), "{what}: {text}");
+            ensure!(!text.contains("panicked"), "{what}: {text}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn proofs_of_random_sectors_are_accepted_and_no_others() -> Result<()> {
+    let Some(params) = params_for("proofs of random sectors are accepted and no others") else {
+        return Ok(());
+    };
+    let dir = tempfile::tempdir()?;
+    let oracle = Oracle::new(dir.path(), &params);
+    let serve = |stage| Launch::executor(stage, dir.path())?.serve(stage);
+    let (mut pc1, _) = serve(Stage::Pc1)?;
+    let (mut pc2, _) = serve(Stage::Pc2)?;
+    let (mut c2, _) = c2_with(&params, dir.path(), &[])?;
+    let word = fresh()?;
+    let mut before: Option<Value> = None;
+    for number in 0..if slow_tests() { 100 } else { 3 } {
+        let what = format!("sector {word}-{number}");
+        let sector = random_sector(&format!("{word}-{number}"), dir.path())?;
+        let (pc2out, task) =
+            committed(&sector, (&mut pc1, &mut pc2), &oracle).with_context(|| what.clone())?;
+        let c2out = c2.call(&task, PROOF_PATIENCE).with_context(|| what.clone())?;
+        let proof = &c2out["proof"];
+        let good = sector.verify_task(&pc2out, proof)?;
+        let verdict = oracle.ask("verify", &good)?;
+        ensure!(verdict == json!({ "valid": true }), "{what}: {verdict}");
+
+        if let Some(other) = before.replace(proof.clone()) {
+            let swapped = sector.verify_task(&pc2out, &other)?;
+            is_refused(&oracle, &swapped, &format!("{what}: the proof of another sector"))?;
+        }
+        let mut changed = good.clone();
+        changed["seed"] = json!(derive("another seed", &word));
+        is_refused(&oracle, &changed, &format!("{what}: other challenges"))?;
+        // One byte in each of the three points: a coordinate, and the flags of the encoding.
+        for at in [0, 20, 48 + 17, 48 + 96 + 31] {
+            let mut changed = good.clone();
+            let byte = changed["proof"][at].as_u64().context("a byte")?;
+            changed["proof"][at] = json!(byte ^ 0x20);
+            is_refused(&oracle, &changed, &format!("{what}: byte {at} changed"))?;
+        }
+        fs::remove_dir_all(sector.cache())?;
+    }
+    Ok(())
+}
+
+fn captured_task() -> Result<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("protocol/c2.request.jsonl");
+    let request: Value = serde_json::from_str(&fs::read_to_string(path)?)?;
+    Ok(request["task"].clone())
+}
+
+#[test]
+fn without_memory_for_a_partition_or_parameters_it_says_so_and_goes_on() -> Result<()> {
+    let test = "without memory for a partition or parameters it says so and goes on";
+    let Some(params) = params_for(test) else { return Ok(()) };
+    let dir = tempfile::tempdir()?;
+    let task = captured_task()?;
+    for (option, what) in
+        [("--params-memory", "the parameters for 2KiB"), ("--memory", "a partition of")]
+    {
+        let (mut c2, _) = c2_with(&params, dir.path(), &[option, "100MiB"])?;
+        for _ in 0..2 {
+            let error = c2.call_failing(&task, PROOF_PATIENCE)?;
+            ensure!(error.starts_with(&format!("[{}] ", ErrorCode::Unavailable)), "{error}");
+            for words in [what, option, "100 MiB", "allow more"] {
+                ensure!(error.contains(words), "{words:?}: {error}");
+            }
+        }
+        ensure!(c2.is_running()?, "it ended");
+    }
+    Ok(())
+}
+
+#[test]
+fn ready_in_time_though_the_parameters_cannot_be_looked_at() -> Result<()> {
+    // A pipe in the place of the parameters: whoever opens it waits, as on a share that hangs.
+    let dir = tempfile::tempdir()?;
+    let params = dir.path().join("params");
+    fs::create_dir(&params)?;
+    let listed = Launch::executor(Stage::C2, dir.path())?
+        .args(["params", "--sector-size", "2KiB"])
+        .env("FIL_PROOFS_PARAMETER_CACHE", &params)
+        .command()?
+        .output()?;
+    let listed = String::from_utf8(listed.stdout)?;
+    let word = |word: &&str| word.ends_with(".params");
+    let path = listed.split_whitespace().find(word).context("the file is named")?;
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR)?;
+    let launch = Launch::executor(Stage::C2, dir.path())?
+        .args(["--preload", "2KiB"])
+        .env("FIL_PROOFS_PARAMETER_CACHE", &params)
+        .env("SEAL_READY_WITHIN", "200ms");
+    let (mut c2, log) = launch.serve(Stage::C2)?;
+    log.wait_for(&["SEAL_READY_WITHIN", "go on"], PATIENCE)?;
+    ensure!(c2.is_running()?, "it ended");
+    Ok(())
+}
