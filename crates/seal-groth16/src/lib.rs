@@ -29,6 +29,8 @@ mod synthetic;
 mod tiny;
 mod turns;
 mod vanilla;
+#[cfg(test)]
+mod whole;
 mod witness;
 
 pub use circuit::CircuitFiles;

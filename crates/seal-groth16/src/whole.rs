@@ -1,0 +1,172 @@
+//! Tests of the compiled circuit on a sector, against what the published crates lay out.
+
+use bellperson::{Circuit, ConstraintSystem, Index, LinearCombination, SynthesisError, Variable};
+use blstrs::Scalar;
+use ff::Field;
+use filecoin_proofs::{DefaultPieceHasher, DefaultTreeHasher, with_shape};
+use rayon::prelude::*;
+use seal_field::ntt::{FrWords, words_of_scalar};
+use seal_types::SectorSize;
+use seal_wire::C2Task;
+use storage_proofs_core::compound_proof::CompoundProof;
+use storage_proofs_core::merkle::MerkleTreeTrait;
+use storage_proofs_porep::stacked::{self, StackedCircuit, StackedCompound};
+
+use crate::circuit::{public_params, representative};
+use crate::prove::tests::captured;
+use crate::prove::{public_inputs, vanilla_proofs};
+use crate::shape::record;
+use crate::witness::{Assignment, assign};
+
+/// A constraint system that lays everything out, as bellperson's prover does.
+struct Whole {
+    inputs: Vec<Scalar>,
+    aux: Vec<Scalar>,
+    products: [Vec<FrWords>; 3],
+}
+
+impl Whole {
+    fn of(circuit: impl Circuit<Scalar>) -> Self {
+        let mut whole =
+            Self { inputs: vec![Scalar::ONE], aux: Vec::new(), products: Default::default() };
+        circuit.synthesize(&mut whole).expect("a good circuit");
+        // A row for each input, as the prover adds them.
+        for input in &whole.inputs {
+            whole.products[0].push(words_of_scalar(*input));
+        }
+        whole
+    }
+
+    fn value(&self, sum: &LinearCombination<Scalar>) -> FrWords {
+        let of = |variable: Variable| match variable.get_unchecked() {
+            Index::Input(index) => self.inputs[index],
+            Index::Aux(index) => self.aux[index],
+        };
+        words_of_scalar(sum.iter().map(|(variable, factor)| of(variable) * factor).sum())
+    }
+}
+
+impl ConstraintSystem<Scalar> for Whole {
+    type Root = Self;
+
+    fn alloc<F, A, AR>(&mut self, _: A, f: F) -> Result<Variable, SynthesisError>
+    where
+        F: FnOnce() -> Result<Scalar, SynthesisError>,
+        A: FnOnce() -> AR,
+        AR: Into<String>,
+    {
+        self.aux.push(f()?);
+        Ok(Variable::new_unchecked(Index::Aux(self.aux.len() - 1)))
+    }
+
+    fn alloc_input<F, A, AR>(&mut self, _: A, f: F) -> Result<Variable, SynthesisError>
+    where
+        F: FnOnce() -> Result<Scalar, SynthesisError>,
+        A: FnOnce() -> AR,
+        AR: Into<String>,
+    {
+        self.inputs.push(f()?);
+        Ok(Variable::new_unchecked(Index::Input(self.inputs.len() - 1)))
+    }
+
+    fn enforce<A, AR, LA, LB, LC>(&mut self, _: A, a: LA, b: LB, c: LC)
+    where
+        A: FnOnce() -> AR,
+        AR: Into<String>,
+        LA: FnOnce(LinearCombination<Scalar>) -> LinearCombination<Scalar>,
+        LB: FnOnce(LinearCombination<Scalar>) -> LinearCombination<Scalar>,
+        LC: FnOnce(LinearCombination<Scalar>) -> LinearCombination<Scalar>,
+    {
+        let zero = LinearCombination::zero;
+        let values = [a(zero()), b(zero()), c(zero())].map(|sum| self.value(&sum));
+        for (product, value) in self.products.iter_mut().zip(values) {
+            product.push(value);
+        }
+    }
+
+    fn push_namespace<NR, N>(&mut self, _: N)
+    where
+        NR: Into<String>,
+        N: FnOnce() -> NR,
+    {
+    }
+
+    fn pop_namespace(&mut self) {}
+
+    fn get_root(&mut self) -> &mut Self::Root {
+        self
+    }
+}
+
+/// A captured task's circuit: the whole, and one challenge after the other.
+struct Captured<Tree: 'static + MerkleTreeTrait> {
+    params: stacked::PublicParams<Tree>,
+    public: crate::prove::PublicInputs,
+    challenges: Vec<stacked::Proof<Tree, DefaultPieceHasher>>,
+}
+
+impl<Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>> Captured<Tree> {
+    fn new() -> Self {
+        let task: C2Task = serde_json::from_value(captured()).expect("captured");
+        let vanilla = vanilla_proofs::<Tree>(&task.c1out).expect("captured");
+        Self {
+            params: public_params(task.c1out.registered_proof).expect("registered"),
+            public: public_inputs(&task.c1out).expect("captured"),
+            challenges: vanilla.into_iter().next().expect("one partition"),
+        }
+    }
+
+    fn circuit(
+        &self,
+        challenges: &[stacked::Proof<Tree, DefaultPieceHasher>],
+    ) -> StackedCircuit<Tree, DefaultPieceHasher> {
+        let challenges = challenges.to_vec();
+        StackedCompound::<Tree, DefaultPieceHasher>::circuit(
+            &self.public,
+            (),
+            &challenges,
+            &self.params,
+            Some(0),
+        )
+        .expect("captured")
+    }
+}
+
+fn filled<Tree>(captured: &Captured<Tree>, compiled: &crate::r1cs::Compiled) -> Assignment
+where
+    Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
+{
+    let one = |challenge: usize| Ok(captured.circuit(&captured.challenges[challenge..=challenge]));
+    assign(compiled, one).expect("captured")
+}
+
+fn check_vectors<Tree>()
+where
+    Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
+{
+    let proof = representative(SectorSize::KIB_2).expect("registered");
+    let compiled = record::<Tree>(proof).expect("the published circuit");
+    assert_eq!(compiled.counts().rows, 2_687_921, "as published software counts them");
+    let captured = Captured::<Tree>::new();
+    let ours = filled(&captured, &compiled);
+    let whole = Whole::of(captured.circuit(&captured.challenges));
+
+    assert_eq!(ours.values.len(), whole.inputs.len() + whole.aux.len());
+    let values = whole.inputs.par_iter().chain(&whole.aux);
+    let differs = ours.values.par_iter().zip(values).position_first(|(ours, theirs)| {
+        Option::<Scalar>::from(Scalar::from_u64s_le(ours)) != Some(*theirs)
+    });
+    assert_eq!(differs, None, "a variable's value");
+    for (name, (ours, theirs)) in
+        ["A", "B", "C"].iter().zip(ours.products.iter().zip(&whole.products))
+    {
+        let differs = ours.par_iter().zip(theirs).position_first(|(ours, theirs)| ours != theirs);
+        assert_eq!(differs, None, "a row of {name}");
+        assert!(ours[theirs.len()..].par_iter().all(|row| *row == [0; 4]), "{name} is padded");
+    }
+}
+
+#[test]
+fn variables_and_products_of_a_sector_are_those_of_a_full_synthesis() {
+    with_shape!(SectorSize::KIB_2.bytes(), check_vectors);
+}
