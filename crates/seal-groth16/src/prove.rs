@@ -458,7 +458,7 @@ where
             wanted,
             allowed: memory.total(),
         })?;
-        let challenges = challenges.into_iter().map(|challenge| vec![challenge]).collect();
+        let challenges: Vec<_> = challenges.into_iter().map(|challenge| vec![challenge]).collect();
         let start = Instant::now();
         let assignment = self.assign(partition, &challenges, stop)?;
         Ok(Filled { assignment, challenges, took: start.elapsed(), _memory: share })
@@ -467,7 +467,7 @@ where
     fn assign(
         &self,
         partition: u32,
-        challenges: &Vec<Vec<Challenge<Tree>>>,
+        challenges: &[Vec<Challenge<Tree>>],
         stop: &AtomicBool,
     ) -> Result<Assignment, Groth16Error> {
         let circuit = |challenge: usize| {
