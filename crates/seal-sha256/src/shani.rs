@@ -365,10 +365,10 @@ fn catch_up<const PARENTS: usize, const LANES: usize>(
 }
 
 #[inline]
-fn quarters_of<'a, const PARENTS: usize, const LANES: usize>(
-    prepared: [&'a Prepared; LANES],
+fn quarters_of<const PARENTS: usize, const LANES: usize>(
+    prepared: [&Prepared; LANES],
     block: usize,
-) -> [[&'a [u8; 16]; 4]; LANES] {
+) -> [[&[u8; 16]; 4]; LANES] {
     prepared.map(|prepared| {
         let (left, right) = prepared.halves::<PARENTS>(block);
         quarters(left, right)
