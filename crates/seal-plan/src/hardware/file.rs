@@ -271,13 +271,13 @@ fn regular_cpus(written: &Written, node: &WrittenNode, key: &str) -> Result<Vec<
     let list: CpuSet = node.cpus.parse().map_err(|error| misfit(key, format!("{error}")))?;
     let list: Vec<u32> = list.iter().collect();
     let threads = written.threads_per_core.unwrap_or(1) as usize;
-    if threads == 0 || list.len() % threads != 0 {
+    if threads == 0 || !list.len().is_multiple_of(threads) {
         let reason = format!("{} cpus make no cores of {threads} threads", list.len());
         return Err(misfit("threads_per_core", reason));
     }
     let cores = list.len() / threads;
     let per_l3 = written.cores_per_l3.map_or(cores, |cores| cores as usize);
-    if per_l3 == 0 || cores % per_l3 != 0 {
+    if per_l3 == 0 || !cores.is_multiple_of(per_l3) {
         let reason = format!("{cores} cores of node {} make no groups of {per_l3}", node.id);
         return Err(misfit("cores_per_l3", reason));
     }
