@@ -115,7 +115,7 @@ mod tests {
     fn report(findings: usize, courses: usize, seconds: f64) -> Report {
         let course = |at: usize| Course {
             name: format!("pc{at} waiting for something with a long name"),
-            most: (at % 2 == 0).then_some(28.0),
+            most: at.is_multiple_of(2).then_some(28.0),
             step_s: seconds / 10.0,
             values: (0..10).map(f64::from).collect(),
         };
