@@ -7,28 +7,35 @@
 //! variables: whoever calls it says where the files are and what is allowed.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod captured;
 mod circuit;
 mod digest;
 mod error;
 mod generate;
 mod groth;
+mod job;
+mod kept;
 mod layout;
 mod load;
 mod marker;
 mod msm;
 mod params;
-mod prove;
+mod prover;
 mod r1cs;
 mod setup;
 mod shape;
 #[cfg(test)]
 mod small;
 mod stamps;
+mod step;
 mod synthetic;
+mod task;
 #[cfg(test)]
 mod tiny;
 mod turns;
 mod vanilla;
+mod verify;
 #[cfg(test)]
 mod whole;
 mod witness;
@@ -40,8 +47,10 @@ pub use generate::{GenerateStep, Generated, Overwrite, generate_test_params};
 pub use groth::ProofTimes;
 pub use marker::{MARKER, MarkedFile, Marker};
 pub use params::{DigestCheck, FoundParams, ParamDir, TestParams, Trust};
-pub use prove::{At, PROOF_BYTES, ProveStep, Prover, Resources};
+pub use prover::{Prover, Resources};
+pub use step::{At, ProveStep};
 pub use synthetic::{Synthetic, prove_synthetic};
+pub use verify::PROOF_BYTES;
 
 /// Where the published software keeps parameter files unless `FIL_PROOFS_PARAMETER_CACHE` names
 /// another directory.

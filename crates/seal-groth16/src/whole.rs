@@ -12,10 +12,10 @@ use storage_proofs_core::compound_proof::CompoundProof;
 use storage_proofs_core::merkle::MerkleTreeTrait;
 use storage_proofs_porep::stacked::{self, StackedCircuit, StackedCompound};
 
+use crate::captured::captured;
 use crate::circuit::{public_params, representative};
-use crate::prove::tests::captured;
-use crate::prove::{public_inputs, vanilla_proofs};
 use crate::shape::record;
+use crate::task::{self, public_inputs, vanilla_proofs};
 use crate::witness::{Assignment, assign};
 
 /// A constraint system that lays everything out, as bellperson's prover does.
@@ -101,7 +101,7 @@ impl ConstraintSystem<Scalar> for Whole {
 /// A captured task's circuit: the whole, and one challenge after the other.
 struct Captured<Tree: 'static + MerkleTreeTrait> {
     params: stacked::PublicParams<Tree>,
-    public: crate::prove::PublicInputs,
+    public: task::PublicInputs,
     challenges: Vec<stacked::Proof<Tree, DefaultPieceHasher>>,
 }
 

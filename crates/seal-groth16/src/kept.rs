@@ -1,0 +1,45 @@
+//! What is made for a sector size on first use and then kept.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+
+use seal_types::SectorSize;
+
+use crate::Groth16Error;
+use crate::step::{At, LOOK_EVERY, ProveStep, step};
+
+/// A slot for each sector size, filled or not.
+pub(crate) type Slots<T> = Mutex<BTreeMap<SectorSize, Arc<Mutex<Option<Arc<T>>>>>>;
+
+/// What is kept for a sector size, made on first use.
+pub(crate) fn kept<T>(
+    slots: &Slots<T>,
+    sector_size: SectorSize,
+    at: &mut At<'_>,
+    make: impl FnOnce(&mut At<'_>) -> Result<T, Groth16Error>,
+) -> Result<Arc<T>, Groth16Error> {
+    let slot = lock(slots).entry(sector_size).or_default().clone();
+    // Held while it is made: a second task of the same size waits instead of making it again.
+    let mut slot = loop {
+        match slot.try_lock() {
+            Ok(slot) => break slot,
+            Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                step(at, ProveStep::Waiting { sector_size })?;
+                thread::sleep(LOOK_EVERY);
+            }
+        }
+    };
+    if let Some(there) = &*slot {
+        return Ok(there.clone());
+    }
+    let made = Arc::new(make(at)?);
+    *slot = Some(made.clone());
+    Ok(made)
+}
+
+/// What a panicking task leaves behind is whole: slots are only ever filled.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,329 @@
+//! The prover: what it holds from task to task, and a task's way through it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use filecoin_proofs::{DefaultPieceHasher, DefaultTreeHasher, with_shape};
+use seal_field::curve::CurveKernel;
+use seal_types::{Feature, RegisteredProof, SectorSize};
+use seal_wire::C2Task;
+use storage_proofs_core::compound_proof::CompoundProof;
+use storage_proofs_core::merkle::MerkleTreeTrait;
+use storage_proofs_porep::stacked::{self, StackedCompound};
+
+use crate::circuit::{public_params, representative};
+use crate::job::Job;
+use crate::kept::{Slots, kept, lock};
+use crate::load::{Loaded, load};
+use crate::shape::{Shape, shape};
+use crate::step::{At, ProveStep, step};
+use crate::task::{PublicInputs, check_task, public_inputs, vanilla_proofs, verify_vanilla};
+use crate::turns::Turns;
+use crate::verify::{PROOF_BYTES, verify};
+use crate::{FoundParams, Groth16Error, ParamDir, Trust};
+
+/// What a prover may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// The arithmetic.
+    pub kernel: CurveKernel,
+    /// Bytes for the partitions in flight, beside parameters and circuits.
+    pub memory: u64,
+    /// Bytes for parameters. Those of other sector sizes make room, once no task uses them.
+    pub params_memory: u64,
+}
+
+impl Default for Resources {
+    /// The fastest kernel, and no limit.
+    fn default() -> Self {
+        Self { kernel: CurveKernel::detect(), memory: u64::MAX, params_memory: u64::MAX }
+    }
+}
+
+/// Proves C2 tasks. Parameters and circuits are loaded on first use and kept.
+pub struct Prover {
+    params: ParamDir,
+    trust: Trust,
+    kernel: CurveKernel,
+    params_memory: u64,
+    loaded: Slots<Loaded>,
+    shapes: Slots<Shape>,
+    /// Memory for partitions, in bytes.
+    pub(crate) memory: Turns,
+    /// One partition is proved at a time, by all threads; tasks take turns.
+    pub(crate) proving: Turns,
+}
+
+impl Prover {
+    /// A prover with the parameters in `params`, as far as `trust` lets it use them.
+    pub fn new(params: ParamDir, trust: Trust, resources: Resources) -> Self {
+        let Resources { kernel, memory, params_memory } = resources;
+        Self {
+            params,
+            trust,
+            kernel,
+            params_memory,
+            loaded: Mutex::default(),
+            shapes: Mutex::default(),
+            memory: Turns::new(memory),
+            proving: Turns::new(1),
+        }
+    }
+
+    /// Finds the parameters for sectors of `sector_size` without loading them.
+    pub fn find(&self, sector_size: SectorSize) -> Result<FoundParams, Groth16Error> {
+        self.params.find(sector_size, self.trust)
+    }
+
+    /// Loads the parameters for sectors of `sector_size`, and compiles their circuit, ahead of the
+    /// first task.
+    pub fn preload(&self, sector_size: SectorSize, at: &mut At<'_>) -> Result<(), Groth16Error> {
+        self.load(sector_size, at)?;
+        let proof = representative(sector_size)?;
+        with_shape!(sector_size.bytes(), shape_of, self, proof, at).map(drop)
+    }
+
+    /// Proves a task: 192 bytes per partition, verified.
+    pub fn prove(&self, task: &C2Task, at: &mut At<'_>) -> Result<Vec<u8>, Groth16Error> {
+        let proof = task.c1out.registered_proof;
+        if proof.feature() == Feature::NonInteractive {
+            return Err(Groth16Error::Unsupported {
+                proof,
+                reason: "non-interactive proofs of replication are aggregated, which this \
+                         executor does not do; send the task to the published software",
+            });
+        }
+        step(at, ProveStep::Checking)?;
+        check_task(task)?;
+        let size = proof.sector_size().bytes();
+        with_shape!(size, prove_shape, self, task, at)
+    }
+
+    pub(crate) fn load(
+        &self,
+        sector_size: SectorSize,
+        at: &mut At<'_>,
+    ) -> Result<Arc<Loaded>, Groth16Error> {
+        kept(&self.loaded, sector_size, at, |at| {
+            let found = self.find(sector_size)?;
+            self.make_room(sector_size, found.bytes)?;
+            load(&found, self.kernel, at)
+        })
+    }
+
+    /// Lets go of other sizes' parameters until `bytes` more fit.
+    fn make_room(&self, sector_size: SectorSize, bytes: u64) -> Result<(), Groth16Error> {
+        let allowed = self.params_memory;
+        if bytes > allowed {
+            return Err(Groth16Error::TooLargeParameters { sector_size, bytes, allowed });
+        }
+        // Slots that are locked are being loaded; they are counted when their turn comes.
+        let slots: Vec<_> =
+            lock(&self.loaded).iter().map(|(size, slot)| (*size, slot.clone())).collect();
+        let others = || slots.iter().filter(|(size, _)| *size != sector_size);
+        let there = |slot: &Mutex<Option<Arc<Loaded>>>| {
+            slot.try_lock().ok().and_then(|slot| slot.as_ref().map(|loaded| loaded.bytes))
+        };
+        let mut used: u64 = others().filter_map(|(_, slot)| there(slot)).sum();
+        for (size, slot) in others() {
+            if used.saturating_add(bytes) <= allowed {
+                break;
+            }
+            if let Ok(mut slot) = slot.try_lock()
+                && let Some(loaded) = slot.take()
+            {
+                used -= loaded.bytes;
+                tracing::info!("the parameters for {size} make room for those for {sector_size}");
+            }
+        }
+        Ok(())
+    }
+
+    /// How proofs are computed, for messages.
+    pub(crate) fn device(&self) -> String {
+        format!("processor ({})", self.kernel.name())
+    }
+}
+
+fn prove_shape<Tree>(
+    prover: &Prover,
+    task: &C2Task,
+    at: &mut At<'_>,
+) -> Result<Vec<u8>, Groth16Error>
+where
+    Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
+{
+    let c1 = &task.c1out;
+    let proof = c1.registered_proof;
+    let vanilla = vanilla_proofs::<Tree>(c1)?;
+    let public = public_inputs(c1)?;
+    let params = public_params::<Tree>(proof)?;
+    verify_vanilla(c1, &params, &public, &vanilla)?;
+
+    let size = proof.sector_size();
+    let loaded = prover.load(size, at)?;
+    check_circuit::<Tree>(prover, proof, &params, &public, &loaded)?;
+    let shape = shape_of::<Tree>(prover, proof, at)?;
+    shape.queries.check(&loaded.key).map_err(|other| {
+        let found = format!("a list {} of {} points", other.list, other.found);
+        other_circuit(prover, proof, &found, &format!("one of {}", other.expected))
+    })?;
+
+    let job =
+        Job { prover, proof, params: &params, public: &public, loaded: &loaded, shape: &shape };
+    let mut proofs = Vec::with_capacity(vanilla.len() * PROOF_BYTES);
+    for one in job.prove_partitions(vanilla, at)? {
+        one.write(&mut proofs).map_err(Groth16Error::upstream("write a proof"))?;
+    }
+    step(at, ProveStep::Verifying)?;
+    verify::<Tree>(prover, proof, params, &public, &proofs, &loaded)?;
+    Ok(proofs)
+}
+
+/// The compiled circuit of a proof.
+fn shape_of<Tree: 'static + MerkleTreeTrait>(
+    prover: &Prover,
+    proof: RegisteredProof,
+    at: &mut At<'_>,
+) -> Result<Arc<Shape>, Groth16Error> {
+    let sector_size = proof.sector_size();
+    kept(&prover.shapes, sector_size, at, |_| {
+        let start = Instant::now();
+        let shape = shape::<Tree>(proof, prover.kernel)?;
+        tracing::info!(
+            constraints = shape.compiled.constraints(),
+            circuit_bytes = shape.compiled.bytes(),
+            partition_bytes = shape.partition_bytes,
+            elapsed_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "the circuit for {sector_size} is compiled"
+        );
+        Ok(shape)
+    })
+}
+
+/// Parameters of another circuit would only show as a proof that does not verify.
+fn check_circuit<Tree>(
+    prover: &Prover,
+    proof: RegisteredProof,
+    params: &stacked::PublicParams<Tree>,
+    public: &PublicInputs,
+    loaded: &Loaded,
+) -> Result<(), Groth16Error>
+where
+    Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
+{
+    let inputs = StackedCompound::<Tree, DefaultPieceHasher>::generate_public_inputs(
+        public,
+        params,
+        Some(0),
+    )
+    .map_err(Groth16Error::upstream("derive the public inputs"))?;
+    // One more for the constant.
+    let (found, expected) = (loaded.key.vk.ic.len(), inputs.len() + 1);
+    if found == expected {
+        return Ok(());
+    }
+    let found = format!("a circuit with {found} inputs");
+    Err(other_circuit(prover, proof, &found, &expected.to_string()))
+}
+
+fn other_circuit(
+    prover: &Prover,
+    proof: RegisteredProof,
+    found: &str,
+    expected: &str,
+) -> Groth16Error {
+    match crate::CircuitFiles::of(proof.sector_size()) {
+        Ok(files) => Groth16Error::DamagedParameters {
+            path: prover.params.path().join(files.params()),
+            reason: format!("it is for {found}, that of {proof} has {expected}"),
+        },
+        Err(error) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::path::Path;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::captured::{captured, prove, prover};
+    use crate::tiny;
+    use seal_wire::ErrorCode;
+
+    #[test]
+    fn parameters_of_another_circuit_are_told_as_damaged() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let error = prove(&prover(dir.path()), &captured()).expect_err("no such circuit");
+        assert_eq!(error.code(), ErrorCode::Parameters);
+        assert!(error.to_string().contains("a circuit with 2 inputs"), "{error}");
+    }
+
+    #[test]
+    fn a_task_that_waits_for_loading_is_told_and_can_be_stopped() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let prover = prover(dir.path());
+        let (loading, is_loading) = mpsc::channel();
+        let (stopped, has_stopped) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let prover = &prover;
+            scope.spawn(move || {
+                // Held in its middle until the other has given up.
+                let ended = prover.preload(SectorSize::KIB_2, &mut |_| {
+                    loading.send(()).expect("the test waits");
+                    has_stopped.recv().expect("the test ends it");
+                    ControlFlow::Break(())
+                });
+                assert!(matches!(ended, Err(Groth16Error::Cancelled)));
+            });
+            is_loading.recv().expect("it loads");
+            let mut told = 0;
+            let ended = prover.preload(SectorSize::KIB_2, &mut |step| {
+                assert_eq!(step, ProveStep::Waiting { sector_size: SectorSize::KIB_2 });
+                told += 1;
+                if told == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            assert!(matches!(ended, Err(Groth16Error::Cancelled)));
+            stopped.send(()).expect("it waits");
+        });
+    }
+
+    #[test]
+    fn a_task_can_be_stopped_before_it_begins() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let task: C2Task = serde_json::from_value(captured()).expect("captured");
+        let error = prover(dir.path()).prove(&task, &mut |_| ControlFlow::Break(()));
+        assert!(matches!(error, Err(Groth16Error::Cancelled)));
+    }
+
+    /// Needs real parameters, which take minutes to make; the end-to-end tests make them.
+    #[test]
+    fn a_captured_task_is_proved_and_parameters_are_kept() {
+        let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-params"));
+        if !dir.join(tiny::files().params()).exists() {
+            return test_support::skip::skipped(
+                "seal-groth16 a_captured_task_is_proved_and_parameters_are_kept",
+                "there are no test parameters in target/test-params",
+            );
+        }
+        let prover = prover(dir);
+        let mut loads = 0;
+        let mut count_loads = |step| {
+            loads +=
+                usize::from(matches!(step, ProveStep::Loading { done, total } if done == total));
+            ControlFlow::Continue(())
+        };
+        let task: C2Task = serde_json::from_value(captured()).expect("captured");
+        let proof = prover.prove(&task, &mut count_loads).expect("a good task");
+        assert_eq!(proof.len(), PROOF_BYTES);
+        prover.preload(SectorSize::KIB_2, &mut count_loads).expect("loaded already");
+        assert_eq!(loads, 1);
+    }
+}
