@@ -8,7 +8,7 @@ use seal_types::Commitment;
 use crate::backend::DeviceError;
 use crate::top::TopError;
 
-/// Why trees or replica could not be made. Nothing has been written under a final name then.
+/// Why trees or replica could not be made. Nothing has been put in place then.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TreesError {
@@ -22,7 +22,7 @@ pub enum TreesError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The device that computes failed.
-    #[error("{device} failed; the sector is as it was, run PC2 again")]
+    #[error("{device} failed; nothing has been put in place, run PC2 again")]
     Device {
         /// What computes.
         device: String,
@@ -137,7 +137,7 @@ pub enum TreesError {
     /// The result does not bear checking.
     #[error(
         "self-check: node {node} of {} is not what it is computed from; it was computed by \
-         {device}; nothing has been replaced; check memory, disk and device of this machine and \
+         {device}; nothing has been put in place; check memory, disk and device of this machine and \
          run PC2 again (if it is tree D, remove it and run PC1 again)",
         path.display()
     )]

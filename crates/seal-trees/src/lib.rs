@@ -15,6 +15,7 @@ mod cpu;
 mod digests;
 mod error;
 mod forest;
+mod former;
 mod gpu;
 mod inputs;
 mod node_file;
@@ -28,6 +29,7 @@ mod self_check;
 mod top;
 mod tree;
 mod tree_d;
+mod verify;
 mod watch;
 
 pub use aux_files::{StoreConfig, TemporaryAux, p_aux_bytes};

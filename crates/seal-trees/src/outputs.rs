@@ -1,16 +1,18 @@
-//! What PC2 writes: temporaries until everything is complete and checked.
+//! What PC2 writes: temporaries until everything is complete and checked. Results of a former run
+//! stay beside them until then, where the disk has room for both.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use seal_host::{DirectPart, FileError, PartFile, read_dir_names, remove_if_there, require_free};
-use seal_types::{
-    Commitment, NODE_SIZE, P_AUX, Porep, T_AUX, part_name, tree_c_file, tree_r_last_file,
+use seal_host::{
+    DirectPart, FileError, PartFile, SpaceError, remove_if_there, require_free, sync_dir,
 };
+use seal_types::{Commitment, NODE_SIZE, P_AUX, Porep, T_AUX, tree_c_file, tree_r_last_file};
 
 use crate::aux_files::{TemporaryAux, p_aux_bytes};
 use crate::forest::Forest;
+use crate::former::{Former, remove_temporaries};
 use crate::{Part, TreesError, Watch};
 
 /// Space for `p_aux`, `t_aux` and directory entries.
@@ -27,18 +29,20 @@ pub(crate) struct Outputs {
 }
 
 impl Outputs {
-    /// Removes what a former PC2 left, finished or not, checks the free space and starts the
-    /// files, which take their space.
+    /// Removes temporaries of a former PC2, checks the free space and starts the files, which take
+    /// their space.
+    ///
+    /// Where the space suffices only without the results of a former PC2, `verify` is asked whether
+    /// they can be made again; they are removed if it says so.
     pub(crate) fn start(
         porep: &Porep,
         cache_dir: &Path,
         sealed_path: &Path,
+        verify: &dyn Fn() -> Result<Verified, TreesError>,
     ) -> Result<Self, TreesError> {
         let t_aux = TemporaryAux::new(porep, cache_dir)?;
-        remove_former_results(cache_dir)?;
-        // Its creation replaces the temporary replica, but the space must be free before.
-        remove_if_there(&part_path(sealed_path))?;
-        require_space(porep, cache_dir, sealed_path)?;
+        remove_temporaries(cache_dir, sealed_path)?;
+        make_room(porep, cache_dir, sealed_path, verify)?;
 
         let replica = DirectPart::create(sealed_path, porep.sector_size.bytes())?;
         let permissions =
@@ -78,8 +82,8 @@ impl Outputs {
         self.tree_c.iter().chain(&self.tree_r_last).chain([&self.replica])
     }
 
-    /// Brings everything to disk under its final name. `p_aux` comes last: where it is, PC2 has
-    /// finished.
+    /// Brings everything to disk and then gives it its names. `p_aux` comes last: where it is, PC2
+    /// has finished.
     ///
     /// Once the first file has its name there is no way back, and none is needed: whatever is
     /// there when the work is interrupted, it can be done again.
@@ -91,18 +95,83 @@ impl Outputs {
     ) -> Result<(), TreesError> {
         let total = self.large_files().count() as u64;
         watch.at(Part::Publish, 0, total)?;
-        // All space is taken before anything gets its name.
+        // All space is taken, and all of it is on disk, before anything gets its name.
         let t_aux = small_file(&self.cache_dir.join(T_AUX), &self.t_aux.to_bytes())?;
-        let p_aux = small_file(&self.cache_dir.join(P_AUX), &p_aux_bytes(comm_c, comm_r_last))?;
-        let trees = self.tree_c.into_iter().chain(self.tree_r_last);
-        for (done, file) in (1..).zip(trees.chain([self.replica])) {
-            file.finish()?;
+        let p_aux_path = self.cache_dir.join(P_AUX);
+        let p_aux_bytes = p_aux_bytes(comm_c, comm_r_last);
+        let p_aux = small_file(&p_aux_path, &p_aux_bytes)?;
+        for (done, file) in (1..).zip(self.large_files()) {
+            let part = file.part();
+            part.file().sync_all().map_err(FileError::of("sync", part.part_path()))?;
             (watch.progress)(Part::Publish, done, total);
+        }
+        // A p_aux of other trees must not stand beside these, nor must trees of another shape.
+        let former = Former::find(&self.cache_dir)?;
+        if fs::read(&p_aux_path).is_ok_and(|held| held != p_aux_bytes) {
+            remove_if_there(&p_aux_path)?;
+            sync_dir(&self.cache_dir)?;
+        }
+        let mut kept: Vec<_> = self.large_files().map(|file| file.part().target()).collect();
+        kept.extend([p_aux.target(), t_aux.target()]);
+        former.remove_all_but(&kept)?;
+
+        for file in self.tree_c.into_iter().chain(self.tree_r_last).chain([self.replica]) {
+            file.finish()?;
         }
         t_aux.finish()?;
         p_aux.finish()?;
         Ok(())
     }
+}
+
+/// Whether the inputs of a sector are known to be good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verified {
+    /// They are what PC1 left.
+    Good,
+    /// Nobody recorded what they should be.
+    Unknown,
+}
+
+/// Makes sure that there is room for the results.
+fn make_room(
+    porep: &Porep,
+    cache_dir: &Path,
+    sealed_path: &Path,
+    verify: &dyn Fn() -> Result<Verified, TreesError>,
+) -> Result<(), TreesError> {
+    let short = match require_space(porep, cache_dir, sealed_path) {
+        Ok(()) => return Ok(()),
+        Err(TreesError::Space(short @ SpaceError::TooLittle { .. })) => short,
+        Err(error) => return Err(error),
+    };
+    let former = Former::find(cache_dir)?;
+    let SpaceError::TooLittle { path, needed, .. } = &short else { return Err(short.into()) };
+    let shared = device_of(path)? == device_of(cache_dir)?;
+    if !shared || !former.would_make_room(cache_dir, *needed)? {
+        return Err(short.into());
+    }
+    tracing::warn!(
+        dir = %cache_dir.display(),
+        "there is no room for new trees beside those of a former PC2; layers and data are verified \
+         before the former ones are removed"
+    );
+    match verify()? {
+        Verified::Good => former.remove_all_but(&[])?,
+        Verified::Unknown => {
+            tracing::error!(
+                dir = %cache_dir.display(),
+                "PC1 has recorded no digests of the layers, so the trees of a former PC2 are not \
+                 removed to make room; remove them if they are not needed"
+            );
+            return Err(short.into());
+        }
+    }
+    require_space(porep, cache_dir, sealed_path)
+}
+
+fn device_of(path: &Path) -> Result<u64, FileError> {
+    fs::metadata(path).map(|meta| meta.dev()).map_err(FileError::of("query", path))
 }
 
 fn small_file(path: &Path, bytes: &[u8]) -> Result<PartFile, FileError> {
@@ -111,38 +180,11 @@ fn small_file(path: &Path, bytes: &[u8]) -> Result<PartFile, FileError> {
     Ok(part)
 }
 
-/// The name of a file's temporary.
-fn part_path(target: &Path) -> PathBuf {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    target.with_file_name(part_name(&name))
-}
-
-/// Removes results and temporaries of a former PC2: they may belong to another replica id, and
-/// none may outlive a failure of this one.
-fn remove_former_results(cache_dir: &Path) -> Result<(), FileError> {
-    for name in read_dir_names(cache_dir)? {
-        let hidden = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".part"));
-        let file = hidden.unwrap_or(&name);
-        let tree = file.strip_prefix("sc-02-data-").is_some_and(|rest| {
-            (rest.starts_with("tree-c") || rest.starts_with("tree-r-last"))
-                && rest.ends_with(".dat")
-        });
-        if tree || file == P_AUX || file == T_AUX {
-            tracing::debug!(file = name, "removing a result of a former PC2");
-            remove_if_there(&cache_dir.join(&name))?;
-        }
-    }
-    Ok(())
-}
-
 /// The replica needs one more sector size beside the sealed file, the trees need their own in the
 /// cache directory.
 fn require_space(porep: &Porep, cache_dir: &Path, sealed_path: &Path) -> Result<(), TreesError> {
     let (replica, trees) = space_needed(porep)?;
-    let device = |path: &Path| {
-        fs::metadata(path).map(|meta| meta.dev()).map_err(FileError::of("query", path))
-    };
-    if device(cache_dir)? == device(sealed_path)? {
+    if device_of(cache_dir)? == device_of(sealed_path)? {
         require_free(sealed_path, replica + trees)?;
     } else {
         require_free(sealed_path, replica)?;
@@ -168,29 +210,5 @@ mod tests {
         let (replica, trees) = space_needed(&porep).expect("a shape of the network");
         assert_eq!(replica, 32 << 30);
         assert_eq!(trees, 8 * (4_908_534_048 + 9_586_976) + (1 << 16));
-    }
-
-    #[test]
-    fn former_results_go_and_everything_else_stays() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let keep = [
-            ".sc-02-data-layer-1.dat.part",
-            ".seal-exec.json",
-            "sc-02-data-layer-1.dat",
-            "sc-02-data-tree-d.dat",
-        ];
-        let remove = [
-            ".p_aux.part",
-            ".sc-02-data-tree-c-3.dat.part",
-            "p_aux",
-            "sc-02-data-tree-c.dat",
-            "sc-02-data-tree-r-last-15.dat",
-            "t_aux",
-        ];
-        for name in keep.iter().chain(&remove) {
-            fs::write(dir.path().join(name), "x").expect("writable");
-        }
-        remove_former_results(dir.path()).expect("removable");
-        assert_eq!(read_dir_names(dir.path()).expect("readable"), keep);
     }
 }

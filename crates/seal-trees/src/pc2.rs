@@ -17,10 +17,11 @@ use crate::digests::LayerDigests;
 use crate::forest::Forest;
 use crate::inputs::{Inputs, samples};
 use crate::node_file::{NodeFile, ReadNodes};
-use crate::outputs::Outputs;
+use crate::outputs::{Outputs, Verified};
 use crate::pipeline::{Pipeline, Roots, Stages};
 use crate::replica::SealedState;
 use crate::self_check::SelfCheck;
+use crate::verify::verify;
 use crate::{Part, TreesError, Watch};
 
 /// Where a sector lies.
@@ -102,8 +103,9 @@ pub struct Pc2Report {
     pub publish: Duration,
 }
 
-/// Runs PC2. On an error, no result has been replaced by something incomplete: the sealed file is
-/// as it was, and PC2 can be run again.
+/// Runs PC2. On an error, nothing has been put in place: the sealed file and the results of a
+/// former run are as they were, and PC2 can be run again. (Results of a former run are removed
+/// first where the disk has no room for both, if everything they are made of is there and good.)
 pub fn pre_commit2(
     job: &Pc2Job<'_>,
     backend: &dyn Backend,
@@ -122,7 +124,14 @@ pub fn pre_commit2(
 
     let inputs = Inputs::open(porep, paths, comm_d)?;
     report(inputs.sealed_state, paths.sealed_file);
-    let outputs = Outputs::start(porep, paths.cache_dir, &inputs.sealed_path)?;
+    let outputs = Outputs::start(porep, paths.cache_dir, &inputs.sealed_path, &|| {
+        if layer_digests.is_empty() {
+            return Ok(Verified::Unknown);
+        }
+        let of = (porep.nodes(), comm_d);
+        verify(&inputs.layers, layer_digests, &inputs.tree_d, of, watch)?;
+        Ok(Verified::Good)
+    })?;
 
     let plan = BlockPlan::new(porep, backend, settings.memory_bytes);
     let device = backend.describe();
@@ -214,7 +223,7 @@ fn report(state: SealedState, sealed_file: &Path) {
 }
 
 /// Compares the digests of layers that were read with those that PC1 recorded.
-fn check_layers(
+pub(crate) fn check_layers(
     layers: &[NodeFile],
     digests: LayerDigests,
     recorded: &[String],

@@ -33,6 +33,8 @@ impl Watch<'_> {
 pub enum Part {
     /// Tree D is built over the data.
     TreeD,
+    /// Layers and data are read to be verified, before results of a former run make room.
+    Inputs,
     /// Columns are hashed, the replica encoded, and the trees built over both.
     Trees,
     /// Random nodes of the result are recomputed.
@@ -57,7 +59,7 @@ impl Part {
     pub fn unit(self) -> PartUnit {
         match self {
             Self::TreeD => PartUnit::Nodes,
-            Self::Trees => PartUnit::Bytes,
+            Self::Inputs | Self::Trees => PartUnit::Bytes,
             Self::SelfCheck | Self::Publish => PartUnit::Steps,
         }
     }
@@ -67,6 +69,7 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TreeD => "tree D",
+            Self::Inputs => "verify layers and data",
             Self::Trees => "columns, replica, trees",
             Self::SelfCheck => "self-check",
             Self::Publish => "files to disk",

@@ -3,5 +3,7 @@
 mod backend;
 mod gpu;
 mod pc2;
+mod run;
+mod space;
 mod support;
 mod vectors;

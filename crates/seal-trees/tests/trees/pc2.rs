@@ -1,91 +1,20 @@
 //! PC2 over sectors in every state that other software, interruptions and damage leave behind.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::support::{Sector, Vector, sha256};
-use seal_host::{FileError, SpaceError, free_bytes, read_dir_names};
-use seal_poseidon::Kernel;
-use seal_trees::{
-    Cpu, Part, Pc2Job, Pc2Paths, Pc2Result, SealedState, Settings, TemporaryAux, TreesError, Watch,
-    pre_commit2,
+use seal_host::FileError;
+use seal_trees::{Part, Pc2Result, SealedState, Settings, TemporaryAux, TreesError, Watch};
+use seal_types::{TREE_D, layer_file};
+
+use crate::run::{
+    Finished, QUIET, SMALL_BLOCKS, content, fails_and_changes_nothing, fails_once, flip_bit, run,
+    run_checked, run_with,
 };
-use seal_types::{Commitment, Porep, RegisteredProof, TREE_D, layer_file};
-
-const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
-
-/// Small blocks, so that even the smallest sectors take several.
-const SMALL_BLOCKS: Settings = Settings { memory_bytes: 8192, self_check_samples: 4 };
-
-fn run(vector: &Vector, sector: &Sector) -> Result<Pc2Result, TreesError> {
-    run_with(vector, sector, &Settings::default(), &QUIET)
-}
-
-fn run_with(
-    vector: &Vector,
-    sector: &Sector,
-    settings: &Settings,
-    watch: &Watch<'_>,
-) -> Result<Pc2Result, TreesError> {
-    run_checked(vector, sector, settings, watch, &[])
-}
-
-/// With digests of the layers.
-fn run_checked(
-    vector: &Vector,
-    sector: &Sector,
-    settings: &Settings,
-    watch: &Watch<'_>,
-    layer_digests: &[String],
-) -> Result<Pc2Result, TreesError> {
-    let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
-    let job = Pc2Job { porep: &vector.porep, paths, comm_d: vector.comm_d(), layer_digests };
-    // The number of threads decides how large blocks are.
-    let cpu = Cpu::with_threads(Kernel::detect(), 2);
-    pre_commit2(&job, &cpu, settings, watch).map(|(result, _)| result)
-}
-
-/// Name and content of every file of the cache directory, and the sealed file.
-fn content(sector: &Sector) -> BTreeMap<String, Vec<u8>> {
-    let mut files: BTreeMap<_, _> = read_dir_names(&sector.cache)
-        .expect("readable")
-        .into_iter()
-        .map(|name| (name.clone(), fs::read(sector.cache.join(name)).expect("readable")))
-        .collect();
-    let dir = sector.sealed.parent().expect("a directory");
-    for name in read_dir_names(dir).expect("readable").into_iter().filter(|name| name != "cache") {
-        files.insert(format!("../{name}"), fs::read(dir.join(&name)).expect("readable"));
-    }
-    files
-}
-
-fn flip_bit(path: &Path, byte: u64) {
-    let file = OpenOptions::new().read(true).write(true).open(path).expect("a file");
-    let mut at = [0];
-    file.read_exact_at(&mut at, byte).expect("within the file");
-    file.write_all_at(&[at[0] ^ 1], byte).expect("writable");
-}
-
-/// PC2 fails with an error that `is_it` accepts and leaves every file as it was.
-fn fails_and_changes_nothing(
-    vector: &Vector,
-    sector: &Sector,
-    settings: &Settings,
-    watch: &Watch<'_>,
-    is_it: impl Fn(&TreesError) -> bool,
-) -> String {
-    let before = content(sector);
-    let error = run_with(vector, sector, settings, watch).expect_err("a fault");
-    assert!(is_it(&error), "{error:?}");
-    assert_eq!(content(sector), before, "{error}");
-    error.to_string()
-}
+use crate::support::{Vector, sha256};
 
 #[test]
 fn a_second_run_gives_the_same_files() {
@@ -140,13 +69,19 @@ fn an_interruption_at_any_point_leaves_a_sector_that_can_be_sealed() {
     let sector = vector.after_pc1();
     let steps = steps.into_inner();
     assert_eq!(steps, 17 + 5 + 1, "starts, blocks, and samples");
-    for last in 0..steps {
-        let asked = AtomicU64::new(0);
-        let cancelled = || asked.fetch_add(1, Ordering::Relaxed) == last;
-        let watch = Watch { cancelled: &cancelled, ..QUIET };
-        fails_and_changes_nothing(&vector, &sector, &SMALL_BLOCKS, &watch, |error| {
-            matches!(error, TreesError::Cancelled)
-        });
+    for finished in [false, true] {
+        let planted = finished.then(|| Finished::plant(&vector, &sector));
+        for last in 0..steps {
+            let asked = AtomicU64::new(0);
+            let cancelled = || asked.fetch_add(1, Ordering::Relaxed) == last;
+            let watch = Watch { cancelled: &cancelled, ..QUIET };
+            fails_once(&vector, &sector, &SMALL_BLOCKS, &watch, &|error| {
+                matches!(error, TreesError::Cancelled)
+            });
+        }
+        if let Some(planted) = planted {
+            planted.remove(&sector);
+        }
     }
     run_with(&vector, &sector, &SMALL_BLOCKS, &QUIET).expect("a sector");
     assert_eq!(without_t_aux(content(&sector)), without_t_aux(sealed));
@@ -170,8 +105,28 @@ fn what_a_killed_run_left_is_replaced() {
     }
     let stale = sector.sealed.with_file_name(".sealed.part");
     fs::write(&stale, "half a replica").expect("writable");
+    // Of another shape, as nothing in this one replaces.
+    for name in ["sc-02-data-tree-c.dat", "sc-02-data-tree-r-last-15.dat"] {
+        fs::write(sector.cache.join(name), "of another sector").expect("writable");
+    }
     run(&vector, &sector).expect("a sector");
     assert_eq!(content(&sector), files);
+}
+
+#[test]
+fn a_finished_sector_is_finished_all_the_time_that_pc2_runs_again() {
+    let vector = Vector::load("shape-4KiB-2layers-a");
+    let sector = vector.after_pc1();
+    run(&vector, &sector).expect("a sector");
+    let finished = content(&sector);
+    let look = |part: Part, _, _| {
+        let mut now = content(&sector);
+        now.retain(|name, _| !name.contains(".part"));
+        assert!(now == finished, "{part}");
+    };
+    run_with(&vector, &sector, &SMALL_BLOCKS, &Watch { progress: &look, ..QUIET })
+        .expect("a sector");
+    assert_eq!(content(&sector), finished);
 }
 
 #[test]
@@ -267,6 +222,11 @@ fn a_layer_that_has_changed_since_pc1_is_named_with_both_digests() {
         for (layer, byte) in [(1, 0), (last, vector.porep.sector_size.bytes() - 32), (2, 777)] {
             let sector = vector.after_pc1();
             let path = sector.cache.join(layer_file(layer));
+            // Also where a former PC2 has finished: with a damaged layer its results are all that
+            // there is.
+            if byte != 0 {
+                Finished::plant(&vector, &sector);
+            }
             flip_bit(&path, byte);
             let before = content(&sector);
             let error = run_checked(&vector, &sector, &SMALL_BLOCKS, &QUIET, &recorded);
@@ -441,139 +401,11 @@ fn a_sector_on_which_pc2_runs_is_busy() {
 }
 
 #[test]
-fn too_little_space_is_found_before_anything_is_written() {
-    let porep = "StackedDrg64GiBV1_1".parse::<RegisteredProof>().expect("a proof").porep();
-    let needed = porep.sector_size.bytes();
-    // Disks may have room for the sector; file systems in memory hardly ever.
-    let too_small = [std::env::temp_dir(), "/dev/shm".into()]
-        .into_iter()
-        .filter(|dir| dir.is_dir())
-        .find(|dir| free_bytes(dir).expect("a file system") < needed);
-    let Some(dir) = too_small else {
-        return skipped("the temporary directory and /dev/shm have room for 64 GiB");
-    };
-    let dir = tempfile::tempdir_in(dir).expect("a temporary directory");
-    let (cache, sealed) = (dir.path().join("cache"), dir.path().join("sealed"));
-    let comm_d = sparse_sector(&porep, &cache, &sealed);
-    let paths = Pc2Paths { cache_dir: &cache, sealed_file: &sealed };
-    let job = Pc2Job { porep: &porep, paths, comm_d, layer_digests: &[] };
-    let cpu = Cpu::new(Kernel::detect());
-    let error = pre_commit2(&job, &cpu, &Settings::default(), &QUIET).expect_err("no room for it");
-    let TreesError::Space(SpaceError::TooLittle { path, needed: found, .. }) = &error else {
-        panic!("{error:?}");
-    };
-    assert_eq!(path, &sealed.canonicalize().expect("a file"));
-    // The replica and all of trees C and R last.
-    assert_eq!(*found, needed + 16 * (4_908_534_048 + 9_586_976) + (1 << 16));
-    let names: Vec<String> = (1..=11).map(layer_file).chain([TREE_D.to_owned()]).collect();
-    let mut found = read_dir_names(&cache).expect("readable");
-    found.sort_by_key(|name| names.iter().position(|wanted| wanted == name));
-    assert_eq!(found, names);
-}
-
-/// A sector of holes, but for the root of tree D.
-fn sparse_sector(porep: &Porep, cache: &Path, sealed: &Path) -> Commitment {
-    fs::create_dir(cache).expect("writable");
-    let bytes = porep.sector_size.bytes();
-    let hole = |path: &Path, bytes| {
-        let file = File::create(path).expect("writable");
-        file.set_len(bytes).expect("a file system with holes");
-        file
-    };
-    for layer in 1..=porep.layers {
-        hole(&cache.join(layer_file(layer)), bytes);
-    }
-    hole(sealed, bytes);
-    let comm_d = seal_trees::zero_commitment(bytes);
-    let tree_d = hole(&cache.join(TREE_D), 2 * bytes - 32);
-    tree_d.write_all_at(&comm_d.0, 2 * bytes - 64).expect("writable");
-    comm_d
-}
-
-#[test]
 fn unsupported_layers_are_named() {
     let mut vector = Vector::load("2KiB-v1-a");
     let sector = vector.after_pc1();
     vector.porep.layers = 3;
-    fails_and_changes_nothing(&vector, &sector, &Settings::default(), &QUIET, |error| {
+    fails_once(&vector, &sector, &Settings::default(), &QUIET, &|error| {
         matches!(error, TreesError::Layers { layers: 3 })
     });
-}
-
-/// Names the directory in which the inner run of the next test works.
-const FULL_DISK: &str = "SEAL_TREES_TEST_FULL_DISK";
-
-#[test]
-fn a_disk_that_fills_up_in_the_middle_leaves_a_sector_that_can_be_sealed() {
-    let Some(dir) = std::env::var_os(FULL_DISK) else {
-        return run_on_small_tmpfs(
-            "pc2::a_disk_that_fills_up_in_the_middle_leaves_a_sector_that_can_be_sealed",
-        );
-    };
-    let vector = Vector::load("shape-16KiB-11layers-a");
-    let filler = Path::new(&dir).join("filler");
-    let left = Path::new(&dir).join("left");
-    for (part, room) in [(Part::Trees, false), (Part::Publish, false), (Part::Trees, true)] {
-        let sector = vector.after_pc1_in(Path::new(&dir));
-        fs::write(&left, vec![0; 1 << 16]).expect("writable");
-        let before = content(&sector);
-        let fill = |now, done, _| {
-            if now == part && (done > 0 || part == Part::Publish) && !filler.exists() {
-                let mut file = File::create(&filler).expect("creatable");
-                let mut block = 4096;
-                while block > 0 {
-                    if file.write_all(&vec![1; block]).is_err() {
-                        block /= 2;
-                    }
-                }
-                if room {
-                    fs::remove_file(&left).expect("removable");
-                }
-            }
-        };
-        let watch = Watch { progress: &fill, ..QUIET };
-        let result = run_with(&vector, &sector, &SMALL_BLOCKS, &watch);
-        assert!(filler.exists());
-        fs::remove_file(&filler).expect("removable");
-        if room {
-            // The space of all large files was taken at the start.
-            assert_eq!(result.expect("a sector").comm_r.to_string(), vector.reference.comm_r);
-            continue;
-        }
-        let error = result.expect_err("no space left");
-        let TreesError::File(file) = &error else { panic!("{error:?}") };
-        assert!(file.is_no_space() && file.verb == "write", "{error:?}");
-        assert_eq!(content(&sector), before, "{error}");
-        let result = run(&vector, &sector).expect("a sector");
-        assert_eq!(result.comm_r.to_string(), vector.reference.comm_r);
-    }
-}
-
-/// Runs one test of this binary in a mount namespace of its own, where a directory is a file
-/// system of 1 MiB.
-fn run_on_small_tmpfs(test: &str) {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let mounted = |command: &str| {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
-        unshare.arg(format!("mount -t tmpfs -o size=1m none \"$0\" && {command}"));
-        unshare.arg(dir.path());
-        unshare.env(FULL_DISK, dir.path()).env("TMPDIR", dir.path());
-        unshare
-    };
-    match mounted("true").output() {
-        Ok(output) if output.status.success() => {}
-        _ => return skipped("no user namespace in which a tmpfs can be mounted"),
-    }
-    let binary = std::env::current_exe().expect("this test");
-    let inner = mounted("exec \"$@\"").arg(binary).args(["--exact", test]).output();
-    let inner = inner.expect("it ran before");
-    let report = String::from_utf8_lossy(&inner.stdout);
-    assert!(inner.status.success() && report.contains("1 passed"), "{report}");
-}
-
-/// Says why a test did nothing, past the capture of the test harness.
-fn skipped(why: &str) {
-    let note = format!("skipped: {why}\n");
-    _ = std::io::stderr().write_all(note.as_bytes());
 }
