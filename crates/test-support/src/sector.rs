@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use seal_types::{MANIFEST, RegisteredProof};
+use seal_types::{MANIFEST, RegisteredProof, TREE_D};
 use serde_json::{Value, json};
 
 use crate::vector::{FileDigest, Vector, file_digest};
@@ -78,6 +78,20 @@ impl Sector {
     /// of its layers, which no other software knows.
     pub fn names(&self) -> Result<Vec<String>> {
         names_in(&self.cache())
+    }
+
+    /// Names of what a PC1 that failed on the data has left and must not: all but tree D, which may
+    /// have been right, and finished layers. Labels are computed beside the data's part and do not
+    /// depend on it, so that a layer may be finished before the failure; a rerun uses it.
+    pub fn wrongly_left(&self) -> Result<Vec<String>> {
+        let mut names = self.names()?;
+        names.retain(|name| {
+            let layer = name.strip_prefix("sc-02-data-layer-");
+            let layer = layer.and_then(|name| name.strip_suffix(".dat"));
+            let is_layer = layer.is_some_and(|number| number.parse::<u32>().is_ok());
+            name != TREE_D && !is_layer
+        });
+        Ok(names)
     }
 
     /// Lengths and digests of the sealed file and everything in the cache directory.

@@ -45,7 +45,8 @@ fn a_short_staged_file_is_padded_and_comm_d_decides() -> Result<()> {
     ensure!(error.contains(&hex::encode(&root[root.len() - 32..])), "found root: {error}");
     let told = log.lines_with(&["WARN", &staged, "1000", "2048", "padded with zeros"])?;
     ensure!(told.len() == 1, "{}", log.text()?);
-    ensure!(sector.names()?.is_empty(), "{:?}", sector.names()?);
+    ensure!(sector.wrongly_left()?.is_empty(), "{:?}", sector.names()?);
+    ensure!(!sector.cache().join(TREE_D).exists(), "a tree D of other data");
     ensure!(fs::read(sector.sealed())?.is_empty(), "nothing was copied");
 
     // Where what is missing is zeros anyway, the sector is good.
@@ -101,7 +102,8 @@ fn pieces_of_another_sector_are_refused() -> Result<()> {
     let error = pc1.call_failing(&task, PATIENCE)?;
     tells(&error, ErrorCode::BadInput, &["piece 0 ends 2048 padded bytes behind the end"])?;
 
-    ensure!(sector.names()?.is_empty(), "{:?}", sector.names()?);
+    ensure!(sector.wrongly_left()?.is_empty(), "{:?}", sector.names()?);
+    ensure!(!sector.cache().join(TREE_D).exists(), "a tree D of other data");
     ensure!(fs::read(sector.sealed())?.is_empty(), "nothing was copied");
     fs::write(sector.staged(), data)?;
     pc1_succeeds(&mut pc1, &sector)?;
@@ -251,8 +253,7 @@ fn directories_that_are_none_are_named() -> Result<()> {
         let named =
             if field == "out_path" { path.rsplit_once('/').map_or("", |p| p.0) } else { &path };
         tells(&error, code, &[named, words])?;
-        // Tree D does not depend on what failed; anything else would.
-        ensure!(sector.names()?.iter().all(|name| name == TREE_D), "{:?}", sector.names()?);
+        ensure!(sector.wrongly_left()?.is_empty(), "{:?}", sector.names()?);
     }
     pc1_succeeds(&mut pc1, &sector)?;
     Ok(())
