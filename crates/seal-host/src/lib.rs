@@ -23,6 +23,7 @@ mod oom;
 mod place_self;
 mod placement;
 mod priority;
+mod process;
 mod ring;
 mod runtime_dir;
 mod slots;
@@ -38,7 +39,6 @@ pub use affinity::{
 };
 pub use cgroup::{
     Cgroup, CgroupError, CgroupTree, Entered, Swept, Version as CgroupVersion, Wanted,
-    process_start,
 };
 pub use child::{Ending, SpawnError, signal_group, spawn, spawn_in, wait_ended};
 pub use claims::{CpuClaim, CpuClaims};
@@ -56,8 +56,9 @@ pub use oom::OomCounter;
 pub use place_self::{PLACEMENT_NAMES, PlaceError, Placed, place_self};
 pub use placement::{Placement, ResourceLimit};
 pub use priority::yield_to_others;
+pub use process::{pid_namespace, process_start};
 pub use ring::{RingConsumer, RingProducer, ring};
-pub use runtime_dir::{RuntimeDir, RuntimeDirError, default_runtime_dir};
+pub use runtime_dir::{RuntimeDir, RuntimeDirError, SYSTEM_RUNTIME_DIR, default_runtime_dir};
 pub use slots::{Mutex, MutexGuard, Slots};
 pub use space::{SpaceError, free_bytes, is_all_holes, require_free};
 pub use stdio::{claim_stdout, has_reader};

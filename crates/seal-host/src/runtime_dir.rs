@@ -1,14 +1,24 @@
 //! The directory whose files all processes of this project on a machine share: locks, status.
 //!
 //! Whoever can write in it, or put another one in its place, can hold or break every lock. So it
-//! belongs to one user and nobody else may write in it.
+//! belongs to one user and nobody else may write in it, and the same holds for every directory and
+//! symbolic link on the way to it, except that sticky directories, such as `/tmp`, will do: in them
+//! only its owner can replace an entry.
 
+use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::FileError;
+
+/// As many symbolic links the kernel follows in one path.
+const LINKS_MOST: usize = 40;
+
+/// The directory of root, and of services that systemd runs.
+pub const SYSTEM_RUNTIME_DIR: &str = "/run/seal-exec";
 
 /// An open runtime directory.
 #[derive(Debug)]
@@ -33,7 +43,8 @@ pub enum RuntimeDirError {
     /// Somebody else could hold or break the locks in it.
     #[error(
         "the runtime directory {} belongs to user {owner} and has mode {mode:o}; it must belong to \
-         user {user} and be writable by nobody else; correct it or set SEAL_RUNTIME_DIR",
+         user {user} and be writable by nobody else: run as its owner, take the right to write \
+         from others, or choose another one by SEAL_RUNTIME_DIR",
         path.display()
     )]
     NotPrivate {
@@ -43,8 +54,19 @@ pub enum RuntimeDirError {
         owner: u32,
         /// Its mode.
         mode: u32,
-        /// This process's user.
+        /// Who it must belong to.
         user: u32,
+    },
+    /// Only its owner may look at it.
+    #[error(
+        "the runtime directory {} belongs to user {owner}: look at it as that user or as root",
+        path.display()
+    )]
+    NotReadable {
+        /// The path.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
     },
     /// Somebody else could put another one in its place.
     #[error(
@@ -60,52 +82,72 @@ pub enum RuntimeDirError {
         /// Its mode.
         mode: u32,
     },
+    /// Somebody else could make the path lead elsewhere.
+    #[error(
+        "the path to the runtime directory leads through the symbolic link {} of user {owner}, who \
+         could point it elsewhere; choose another place by SEAL_RUNTIME_DIR",
+        path.display()
+    )]
+    LinkNotSafe {
+        /// The link.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
 }
 
 impl RuntimeDir {
     /// Opens the directory, making it if it is not there.
     pub fn open(path: &Path) -> Result<Self, RuntimeDirError> {
-        if let Some(parent) = parent_of(path) {
-            fs::create_dir_all(parent).map_err(FileError::of("create", parent))?;
-        }
-        match DirBuilder::new().mode(0o700).create(path) {
+        let user = nix::unistd::geteuid().as_raw();
+        let path = way_to(path, user, true)?;
+        match DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(FileError::of("create", path)(error).into());
+                return Err(FileError::of("create", &path)(error).into());
             }
             _ => {}
         }
-        Self::open_existing(path)
+        Self::of_user(path, user)
     }
 
-    /// Opens the directory, which must be there.
-    pub fn open_existing(path: &Path) -> Result<Self, RuntimeDirError> {
-        let user = nix::unistd::geteuid().as_raw();
+    /// Opens the directory only to read in it; `None` if it is not there. Root may look at that of
+    /// any user, as long as that user alone can write in it.
+    pub fn find(path: &Path) -> Result<Option<Self>, RuntimeDirError> {
+        let user = nix::unistd::geteuid();
+        let found = match normal(path)?.symlink_metadata() {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(FileError::of("examine", path)(error).into()),
+        };
+        let owner = if user.is_root() { found.uid() } else { user.as_raw() };
+        let path = way_to(path, owner, false)?;
+        match Self::of_user(path, owner) {
+            Err(RuntimeDirError::File(error))
+                if error.source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Err(RuntimeDirError::NotReadable { path: error.path, owner: found.uid() })
+            }
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Opens the directory at a path that leads nowhere else, which must be `user`'s.
+    fn of_user(path: PathBuf, user: u32) -> Result<Self, RuntimeDirError> {
         // What is opened is what is judged, whatever stands at the path a moment later.
         let opened = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
-            .open(path);
+            .open(&path);
         let guard = opened.map_err(|error| match error.raw_os_error() {
             Some(libc::ENOTDIR | libc::ELOOP) => {
-                RuntimeDirError::NotADirectory { path: path.to_path_buf() }
+                RuntimeDirError::NotADirectory { path: path.clone() }
             }
-            _ => FileError::of("open", path)(error).into(),
+            _ => FileError::of("open", &path)(error).into(),
         })?;
-        let found = guard.metadata().map_err(FileError::of("examine", path))?;
+        let found = guard.metadata().map_err(FileError::of("examine", &path))?;
         let (owner, mode) = owner_and_mode(&found);
-        let path = path.to_path_buf();
         if owner != user || mode & 0o022 != 0 {
             return Err(RuntimeDirError::NotPrivate { path, owner, mode, user });
-        }
-        if let Some(parent) = parent_of(&path) {
-            let found = fs::metadata(parent).map_err(FileError::of("examine", parent))?;
-            let (owner, mode) = owner_and_mode(&found);
-            // In a sticky directory, such as /tmp, only the owner of an entry can replace it.
-            let replaceable = mode & 0o022 != 0 && mode & 0o1000 == 0;
-            if replaceable || (owner != user && owner != 0) {
-                let path = parent.to_path_buf();
-                return Err(RuntimeDirError::ParentNotSafe { path, owner, mode });
-            }
         }
         guard.lock_shared().map_err(FileError::of("lock", &path))?;
         Ok(Self { path, _guard: guard })
@@ -117,12 +159,99 @@ impl RuntimeDir {
     }
 }
 
+/// The absolute path without what does not matter, such as a slash at its end, behind which a
+/// symbolic link would be followed.
+fn normal(path: &Path) -> Result<PathBuf, FileError> {
+    let absolute = std::path::absolute(path).map_err(FileError::of("make absolute", path))?;
+    Ok(absolute.components().collect())
+}
+
+/// The same place as a path in which only the last part may still be a symbolic link. Every
+/// directory and link on the way is judged: but for `user` and root nobody may be able to change
+/// where it leads. Directories that are missing are made where `make` says so.
+fn way_to(path: &Path, user: u32, make: bool) -> Result<PathBuf, RuntimeDirError> {
+    let path = normal(path)?;
+    let mut parts = parts(&path);
+    let last = match parts.back() {
+        Some(last) if last != ".." => parts.pop_back(),
+        _ => None,
+    };
+    let is_trusted = |owner: u32| owner == user || owner == 0;
+    let judge = |path: &Path, found: &Metadata| {
+        let (owner, mode) = owner_and_mode(found);
+        // In a sticky directory only the owner of an entry can replace it.
+        let replaceable = mode & 0o022 != 0 && mode & 0o1000 == 0;
+        if replaceable || !is_trusted(owner) {
+            let path = path.to_path_buf();
+            return Err(RuntimeDirError::ParentNotSafe { path, owner, mode });
+        }
+        Ok(())
+    };
+    let examine = |path: &Path| path.symlink_metadata().map_err(FileError::of("examine", path));
+    let mut way = PathBuf::from("/");
+    judge(&way, &examine(&way)?)?;
+    let mut links = 0;
+    while let Some(part) = parts.pop_front() {
+        if part == ".." {
+            way.pop();
+            continue;
+        }
+        let next = way.join(&part);
+        let mut found = next.symlink_metadata();
+        if make && found.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            match DirBuilder::new().mode(0o755).create(&next) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(FileError::of("create", &next)(error).into());
+                }
+                _ => found = next.symlink_metadata(),
+            }
+        }
+        let found = found.map_err(FileError::of("examine", &next))?;
+        if found.is_symlink() {
+            if !is_trusted(found.uid()) {
+                return Err(RuntimeDirError::LinkNotSafe { path: next, owner: found.uid() });
+            }
+            links += 1;
+            if links > LINKS_MOST {
+                let error = io::Error::from_raw_os_error(libc::ELOOP);
+                return Err(FileError::of("follow", &next)(error).into());
+            }
+            let target = fs::read_link(&next).map_err(FileError::of("read", &next))?;
+            if target.is_absolute() {
+                way = PathBuf::from("/");
+            }
+            for part in self::parts(&target).into_iter().rev() {
+                parts.push_front(part);
+            }
+        } else if found.is_dir() {
+            judge(&next, &found)?;
+            way = next;
+        } else {
+            return Err(RuntimeDirError::NotADirectory { path: next });
+        }
+    }
+    Ok(match last {
+        Some(last) => way.join(last),
+        None => way,
+    })
+}
+
+/// The names in a path, `..` among them.
+fn parts(path: &Path) -> VecDeque<OsString> {
+    let named = path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    });
+    named.collect()
+}
+
 /// The directory where none is configured: root's own, so that all processes of the machine agree
 /// whatever session they come from, or that of the user's session (`XDG_RUNTIME_DIR`).
 pub fn default_runtime_dir(xdg_runtime_dir: Option<&Path>) -> PathBuf {
     let user = nix::unistd::geteuid();
     match xdg_runtime_dir {
-        _ if user.is_root() => PathBuf::from("/run/seal-exec"),
+        _ if user.is_root() => PathBuf::from(SYSTEM_RUNTIME_DIR),
         Some(dir) if dir.is_absolute() => dir.join("seal-exec"),
         _ => PathBuf::from(format!("/tmp/seal-exec-{user}")),
     }
@@ -130,10 +259,6 @@ pub fn default_runtime_dir(xdg_runtime_dir: Option<&Path>) -> PathBuf {
 
 fn owner_and_mode(found: &Metadata) -> (u32, u32) {
     (found.uid(), found.mode() & 0o7777)
-}
-
-fn parent_of(path: &Path) -> Option<&Path> {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty())
 }
 
 #[cfg(test)]
@@ -146,12 +271,14 @@ mod tests {
     fn the_directory_is_made_private() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("a/b");
-        assert!(RuntimeDir::open_existing(&path).is_err());
+        assert!(RuntimeDir::find(&path).expect("can be looked for").is_none());
         let opened = RuntimeDir::open(&path).expect("can be made");
         let mode = fs::metadata(opened.path()).expect("there").mode();
         assert_eq!(mode & 0o7777, 0o700);
         RuntimeDir::open(&path).expect("several processes share it");
-        RuntimeDir::open_existing(&path).expect("it is there now");
+        assert!(RuntimeDir::find(&path).expect("ours").is_some());
+        let above = fs::metadata(dir.path().join("a")).expect("made too").mode();
+        assert_eq!(above & 0o022, 0, "{above:o}");
     }
 
     #[test]
@@ -184,6 +311,83 @@ mod tests {
         assert!(error.contains("others could replace it"), "{error}");
         fs::set_permissions(&parent, fs::Permissions::from_mode(0o1777)).expect("ours");
         RuntimeDir::open(&parent.join("run")).expect("as in /tmp");
+    }
+
+    #[test]
+    fn every_directory_on_the_way_is_judged_however_the_path_is_written() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let open = dir.path().join("open");
+        for under in ["run", "sub/run", "sub/../sub/run", "sub/"] {
+            let _ = fs::remove_dir_all(&open);
+            fs::create_dir(&open).expect("writable");
+            fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("ours");
+            let error = RuntimeDir::open(&open.join(under)).unwrap_err().to_string();
+            assert!(error.contains("open, which belongs to user"), "{under}: {error}");
+            assert_eq!(fs::read_dir(&open).expect("there").count(), 0, "nothing was made in it");
+        }
+        // Sticky ones do not help those below them.
+        let below = dir.path().join("sticky/open");
+        fs::create_dir_all(&below).expect("writable");
+        for (path, mode) in [(dir.path().join("sticky"), 0o1777), (below.clone(), 0o777)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("ours");
+        }
+        assert!(RuntimeDir::open(&below.join("run")).is_err());
+        fs::set_permissions(&below, fs::Permissions::from_mode(0o755)).expect("ours");
+        RuntimeDir::open(&below.join("run")).expect("nobody else can replace it");
+    }
+
+    #[test]
+    fn a_link_is_refused_in_its_place_and_followed_on_the_way() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let there = dir.path().join("there");
+        RuntimeDir::open(&there).expect("can be made");
+        let link = dir.path().join("link");
+        symlink("there", &link).expect("writable");
+        for end in ["", "/", "/.", "//"] {
+            let path = PathBuf::from(format!("{}{end}", link.display()));
+            let error = RuntimeDir::open(&path).unwrap_err().to_string();
+            assert!(error.contains("link is not a directory"), "{end}: {error}");
+            assert!(RuntimeDir::find(&path).is_err(), "{end}");
+        }
+        let through = RuntimeDir::open(&link.join("run/")).expect("the link is ours");
+        assert_eq!(through.path(), there.join("run"));
+        // The link is judged, and where it leads.
+        let open = dir.path().join("open");
+        fs::create_dir(&open).expect("writable");
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).expect("ours");
+        symlink(&open, dir.path().join("to-open")).expect("writable");
+        assert!(RuntimeDir::open(&dir.path().join("to-open/run")).is_err());
+        symlink("round", dir.path().join("round")).expect("writable");
+        let error = RuntimeDir::open(&dir.path().join("round/run")).unwrap_err();
+        assert!(matches!(error, RuntimeDirError::File(_)), "{error}");
+    }
+
+    #[test]
+    fn a_relative_path_is_judged_from_the_root() {
+        // Tests must not change the working directory, which is that of this crate.
+        let here = std::env::current_dir().expect("there");
+        assert_eq!(normal(Path::new("x/./y/")).expect("a path"), here.join("x/y"));
+        assert!(normal(Path::new("")).is_err());
+    }
+
+    #[test]
+    fn only_root_looks_at_the_directory_of_another_user() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let run = dir.path().join("run");
+        RuntimeDir::open(&run).expect("can be made");
+        assert!(RuntimeDir::find(&run).expect("ours").is_some());
+        if let Err(error) = std::os::unix::fs::chown(&run, Some(4242), None) {
+            return crate::child::tests::note_skipped(&format!("only root gives away: {error}"));
+        }
+        assert!(RuntimeDir::find(&run).expect("root may look").is_some());
+        let error = RuntimeDir::open(&run).unwrap_err().to_string();
+        assert!(error.contains("belongs to user 4242") && error.contains("run as its owner"));
+        fs::set_permissions(&run, fs::Permissions::from_mode(0o720)).expect("root may");
+        assert!(RuntimeDir::find(&run).is_err(), "others can write in it");
+        // A third user on the way could lead root to another directory.
+        fs::set_permissions(&run, fs::Permissions::from_mode(0o700)).expect("root may");
+        std::os::unix::fs::chown(dir.path(), Some(4243), None).expect("root may");
+        assert!(RuntimeDir::find(&run).is_err());
     }
 
     #[test]

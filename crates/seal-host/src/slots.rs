@@ -40,6 +40,19 @@ impl Slots {
         Ok(Self { file, path: path.to_path_buf() })
     }
 
+    /// Opens the file only to see which slots are held; `None` if it is not there.
+    pub fn open_to_look(path: &Path) -> Result<Option<Self>, FileError> {
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path);
+        match opened {
+            Ok(file) => Ok(Some(Self { file, path: path.to_path_buf() })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(FileError::of("open", path)(error)),
+        }
+    }
+
     /// Takes a slot that this description does not have. Returns whether it was free.
     pub fn try_take(&self, slot: u32) -> Result<bool, FileError> {
         let wanted = region(slot, 1, libc::F_WRLCK);
@@ -186,6 +199,17 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("gpu.slots");
         (dir, path)
+    }
+
+    #[test]
+    fn who_only_looks_sees_what_is_held_and_makes_nothing() {
+        let (_dir, path) = scene();
+        assert!(Slots::open_to_look(&path).expect("no trouble").is_none() && !path.exists());
+        let holder = Slots::open(&path).expect("can be opened");
+        assert!(holder.try_take(3).expect("lockable"));
+        let looker = Slots::open_to_look(&path).expect("readable").expect("there");
+        assert_eq!(looker.held_by_others(8).expect("readable"), BTreeSet::from([3]));
+        assert!(looker.try_take(4).is_err(), "it was opened to look");
     }
 
     #[test]

@@ -37,6 +37,6 @@ pub use groups::{GroupPlan, NoCgroups};
 pub use limits::{Holder, LimitsError, LimitsView, ResourceView, WaiterView, view};
 pub use plan::{ExecutorPlan, Machine, Plan, PlanError, Problem};
 pub use run::run;
-pub use seal_host::{RuntimeDir, RuntimeDirError, default_runtime_dir};
+pub use seal_host::{RuntimeDir, RuntimeDirError, SYSTEM_RUNTIME_DIR, default_runtime_dir};
 pub use seal_limits::RestartPolicy;
 pub use supervisor::{ServeError, Timing, serve};

@@ -17,8 +17,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::status::{About, Looker, Reporter, collect, tell};
 use crate::{
-    Cli, Command, ConfigArgs, Machine, PlaceArgs, Plan, ProcessorArgs, RuntimeDir, StatusArgs,
-    Timing, config_command, default_runtime_dir, describe, groups, serve,
+    Cli, Command, ConfigArgs, Machine, PlaceArgs, Plan, ProcessorArgs, RuntimeDir,
+    SYSTEM_RUNTIME_DIR, StatusArgs, Timing, config_command, default_runtime_dir, describe, groups,
+    serve,
 };
 use crate::{metrics, top};
 
@@ -51,9 +52,9 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config(args),
         Command::Status(args) => status(args),
         Command::Top(args) => {
-            let looked = existing_runtime_dir(&args.place)
-                .and_then(|(dir, _guard)| top::run(&dir).map_err(because(ExitCode::Failed)));
-            looked.map(|()| ExitCode::Success)
+            let shown = looked_at(&args.place)
+                .and_then(|at| top::run(&at.path).map_err(because(ExitCode::Failed)));
+            shown.map(|()| ExitCode::Success)
         }
     };
     match done {
@@ -96,7 +97,7 @@ fn with_cgroups(
     let machine = Machine::this(cgroups.map(Arc::as_ref)).map_err(because(ExitCode::Start))?;
     if args.dry_run {
         let text = describe(&plan, &machine);
-        io::stdout().write_all(text.as_bytes()).map_err(because(ExitCode::Failed))?;
+        write_out(&text)?;
         return Ok(ExitCode::Success);
     }
     for (name, warning) in plan.env_warnings() {
@@ -167,34 +168,61 @@ fn config(args: &ConfigArgs) -> Result<ExitCode, Failure> {
         }
         _ => (seal_config::example(), ExitCode::Success),
     };
-    io::stdout().write_all(text.as_bytes()).map_err(because(ExitCode::Failed))?;
+    write_out(&text)?;
     Ok(code)
 }
 
 fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
-    let (dir, _guard) = existing_runtime_dir(&args.place)?;
-    let machine = collect(&dir, &mut Looker::default()).map_err(because(ExitCode::Failed))?;
+    let looked_at = looked_at(&args.place)?;
+    let dir = &looked_at.path;
+    let machine = collect(dir, &mut Looker::default()).map_err(because(ExitCode::Failed))?;
     let text = if args.json {
         serde_json::to_string(&machine).map_err(because(ExitCode::Failed))? + "\n"
     } else {
-        tell(&machine)
+        let mut text = tell(&machine);
+        let other = Path::new(SYSTEM_RUNTIME_DIR);
+        if machine.supervisors.is_empty() && !looked_at.is_named && dir != other && other.exists() {
+            text.push_str(&format!(
+                "{SYSTEM_RUNTIME_DIR} is there too; to look there, run as its owner or as root \
+                 with --runtime-dir {SYSTEM_RUNTIME_DIR}\n"
+            ));
+        }
+        text
     };
-    io::stdout().write_all(text.as_bytes()).map_err(because(ExitCode::Failed))?;
+    write_out(&text)?;
     Ok(ExitCode::Success)
 }
 
-/// The runtime directory that is to be looked at, held open if it is there.
-fn existing_runtime_dir(args: &PlaceArgs) -> Result<(PathBuf, Option<RuntimeDir>), Failure> {
+/// Writes to standard output what a command was asked for.
+fn write_out(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|error| Failure {
+        code: ExitCode::Failed,
+        text: format!("cannot write to standard output: {error}"),
+    })
+}
+
+/// A runtime directory that is looked at.
+struct LookedAt {
+    path: PathBuf,
+    /// Whether somebody named it.
+    is_named: bool,
+    /// Holds it open if it is there.
+    _guard: Option<RuntimeDir>,
+}
+
+fn looked_at(args: &PlaceArgs) -> Result<LookedAt, Failure> {
     let config = match (&args.runtime_dir, &args.config) {
         (None, Some(path)) => Some(seal_config::load(path).map_err(because(ExitCode::Config))?),
         _ => None,
     };
+    let configured = config.as_ref().and_then(|config| config.supervisor.runtime_dir.as_ref());
+    let is_named = args.runtime_dir.is_some() || configured.is_some();
     let dir = runtime_dir(args.runtime_dir.as_deref(), config.as_ref());
-    let guard = match dir.symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        _ => Some(RuntimeDir::open_existing(&dir).map_err(because(ExitCode::Start))?),
-    };
-    Ok((dir, guard))
+    let guard = RuntimeDir::find(&dir).map_err(because(ExitCode::Start))?;
+    let path = guard.as_ref().map_or(dir, |guard| guard.path().to_path_buf());
+    Ok(LookedAt { path, is_named, _guard: guard })
 }
 
 /// The runtime directory: that of the command line or environment, of the configuration, or the

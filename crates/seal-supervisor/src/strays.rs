@@ -3,40 +3,57 @@
 //! The kernel kills an executor when its supervisor dies, and the supervisor kills an executor's
 //! group. What has left the group, as daemons do, would go on with the task or the GPU. So that it
 //! can be found, every executor has a mark in its environment, which its children inherit.
+//!
+//! `/proc` shows the processes of pid namespaces within one's own too, such as containers'. Whether
+//! a supervisor there lives cannot be told from here, so what bears its mark is left alone.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use seal_host::{pid_namespace, process_start};
 
 /// The environment variable that marks what executors start.
 pub(crate) const MARK: &str = "SEAL_SUPERVISED";
 
-/// The mark of one supervisor: the runtime directory that it shares, its process id, and when it
-/// was started, so that a process id that is used again is not taken for it.
+/// The mark of one supervisor: the runtime directory that it shares, its pid namespace, its process
+/// id there, and when it was started, so that a process id that is used again is not taken for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     scope: String,
+    namespace: u64,
     pid: u32,
-    started: String,
+    started: u64,
 }
 
 impl Mark {
     /// The mark of this process.
     pub(crate) fn own(runtime_dir: &Path) -> Option<Self> {
         let meta = fs::metadata(runtime_dir).ok()?;
-        let pid = std::process::id();
-        let started = start_of(Path::new("/proc"), pid)?;
-        Some(Self { scope: format!("{}-{}", meta.dev(), meta.ino()), pid, started })
+        let proc_root = Path::new("/proc");
+        let (namespace, pid) = (pid_namespace(proc_root)?, std::process::id());
+        let started = process_start(proc_root, pid)?;
+        Some(Self { scope: format!("{}-{}", meta.dev(), meta.ino()), namespace, pid, started })
     }
 
     /// The value of [`MARK`] for an executor.
     pub(crate) fn of_executor(&self, place: usize, start: u64) -> String {
-        format!("{}:{}:{}:{place}.{start}", self.scope, self.pid, self.started)
+        let Self { scope, namespace, pid, started } = self;
+        format!("{scope}:{namespace}:{pid}:{started}:{place}.{start}")
+    }
+
+    /// The supervisor whose executor has this mark.
+    fn parse(value: &str) -> Option<Self> {
+        let mut fields = value.split(':');
+        let mut field = || fields.next();
+        let scope = field()?.to_owned();
+        let (namespace, pid, started) =
+            (field()?.parse().ok()?, field()?.parse().ok()?, field()?.parse().ok()?);
+        // The executor and its start.
+        (fields.count() == 1).then_some(Self { scope, namespace, pid, started })
     }
 
     /// Kills what the executor left behind. Returns the process ids.
@@ -45,22 +62,19 @@ impl Mark {
         // What is older than this supervisor was not started under it. An environment is only read
         // where it has to be: that waits while its process changes its memory, as one does that
         // takes or gives back the memory of a sector.
-        kill_marked(Path::new("/proc"), ticks(&self.started), |value| value == mark)
+        kill_marked(Path::new("/proc"), self.started, |value| value == mark)
     }
 
     /// Kills what executors of supervisors that are gone left behind, of those that shared this
-    /// runtime directory. Returns the process ids.
+    /// runtime directory and pid namespace. Returns the process ids.
     pub(crate) fn kill_left_by_the_dead(&self) -> Vec<u32> {
         let proc_root = Path::new("/proc");
         kill_marked(proc_root, 0, |value| {
-            let mut fields = value.split(':');
-            let (Some(scope), Some(pid), Some(started)) =
-                (fields.next(), fields.next(), fields.next())
-            else {
-                return false;
-            };
-            let Ok(pid) = pid.parse() else { return false };
-            scope == self.scope && start_of(proc_root, pid).as_deref() != Some(started)
+            Self::parse(value).is_some_and(|mark| {
+                mark.scope == self.scope
+                    && mark.namespace == self.namespace
+                    && process_start(proc_root, mark.pid) != Some(mark.started)
+            })
         })
     }
 }
@@ -74,7 +88,7 @@ fn kill_marked(proc_root: &Path, since: u64, is_meant: impl Fn(&str) -> bool) ->
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        if since > 0 && start_of(proc_root, pid).is_none_or(|start| ticks(&start) < since) {
+        if since > 0 && process_start(proc_root, pid).is_none_or(|start| start < since) {
             continue;
         }
         // Other users' processes cannot be read, and are not ours.
@@ -97,23 +111,6 @@ fn kill_marked(proc_root: &Path, since: u64, is_meant: impl Fn(&str) -> bool) ->
     killed
 }
 
-/// When a process was started, in the kernel's ticks; `None` if it is gone or a zombie.
-fn start_of(proc_root: &Path, pid: u32) -> Option<String> {
-    let stat = fs::read(proc_root.join(pid.to_string()).join("stat")).ok()?;
-    // The name in brackets may hold anything.
-    let end = stat.iter().rposition(|byte| *byte == b')')?;
-    let rest = std::ffi::OsStr::from_bytes(&stat[end + 1..]).to_str()?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?;
-    // The state is field 3, the start is field 22.
-    (!matches!(state, "Z" | "X")).then(|| fields.nth(18).map(str::to_owned))?
-}
-
-/// The time of [`start_of`] as a number; 0, the oldest there is, if it is none.
-fn ticks(start: &str) -> u64 {
-    start.parse().unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command, Stdio};
@@ -132,7 +129,7 @@ mod tests {
         let mark = Mark::own(dir.path()).expect("this process runs");
         let mut left = marked(&mark.of_executor(1, 2));
         let mut other = marked(&mark.of_executor(1, 3));
-        let younger = Mark { started: u64::MAX.to_string(), ..mark.clone() };
+        let younger = Mark { started: u64::MAX, ..mark.clone() };
         let mut older = marked(&younger.of_executor(1, 2));
         assert!(younger.kill_left_by(1, 2).is_empty(), "it is older than its supervisor");
         older.kill().expect("our child");
@@ -150,8 +147,8 @@ mod tests {
         let [own, foreign] = [(); 2].map(|()| tempfile::tempdir().expect("a temporary directory"));
         let mark = Mark::own(own.path()).expect("this process runs");
         // The process id is used again, by one that was started at another time.
-        let dead = Mark { started: "1".to_owned(), ..mark.clone() };
-        let elsewhere = Mark { started: "1".into(), ..Mark::own(foreign.path()).expect("it runs") };
+        let dead = Mark { started: 1, ..mark.clone() };
+        let elsewhere = Mark { started: 1, ..Mark::own(foreign.path()).expect("it runs") };
         let mut left = marked(&dead.of_executor(0, 1));
         let mut other = marked(&elsewhere.of_executor(0, 1));
         assert_eq!(mark.kill_left_by_the_dead(), [left.id()]);
@@ -159,5 +156,27 @@ mod tests {
         assert!(other.try_wait().expect("our child").is_none());
         other.kill().expect("our child");
         other.wait().expect("our child");
+    }
+
+    #[test]
+    fn what_bears_a_mark_of_another_pid_namespace_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mark = Mark::own(dir.path()).expect("this process runs");
+        // A process of this number and time is not there; in that namespace it may be.
+        let foreign = Mark { namespace: mark.namespace + 1, started: 1, ..mark.clone() };
+        let mut other = marked(&foreign.of_executor(0, 1));
+        assert!(mark.kill_left_by_the_dead().is_empty());
+        assert!(other.try_wait().expect("our child").is_none());
+        other.kill().expect("our child");
+        other.wait().expect("our child");
+    }
+
+    #[test]
+    fn a_mark_is_read_back_and_nothing_else_is_one() {
+        let mark = Mark { scope: "3-4".to_owned(), namespace: 5, pid: 6, started: 7 };
+        assert_eq!(Mark::parse(&mark.of_executor(1, 2)), Some(mark));
+        for value in ["", "3-4:5:6:7", "3-4:5:6:7:1.2:x", "3-4:6:7:1.2", "3-4:5:-6:7:1.2"] {
+            assert_eq!(Mark::parse(value), None, "{value}");
+        }
     }
 }

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use files::Files;
-pub use tree::{CgroupTree, Entered, Swept, process_start};
+pub use tree::{CgroupTree, Entered, Swept};
 
 use crate::{CpuSet, NodeId};
 

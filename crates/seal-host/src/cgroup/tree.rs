@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::files::{Files, Kernel};
 use super::mounts::{self, Mount};
 use super::{Cgroup, CgroupError, Version, Wanted, v1, v2};
-use crate::CpuSet;
+use crate::{CpuSet, pid_namespace, process_start};
 
 /// The group within which all others are made.
 const FAMILY: &str = "seal-exec";
@@ -52,17 +52,15 @@ pub struct Swept {
 struct Owner {
     /// The pid namespace: pids mean something only within it.
     namespace: u64,
-    pid: i32,
+    pid: u32,
     /// In the kernel's ticks after boot: pids are used again.
     start: u64,
 }
 
 impl Owner {
     fn this(proc_root: &Path) -> Option<Self> {
-        let link = std::fs::read_link(proc_root.join("self/ns/pid")).ok()?;
-        let namespace = link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()?;
-        let pid = nix::unistd::getpid().as_raw();
-        Some(Self { namespace, pid, start: start_of(proc_root, pid)? })
+        let (namespace, pid) = (pid_namespace(proc_root)?, std::process::id());
+        Some(Self { namespace, pid, start: process_start(proc_root, pid)? })
     }
 
     fn parse(name: &str) -> Option<Self> {
@@ -77,7 +75,7 @@ impl Owner {
     }
 
     fn is_alive(&self, proc_root: &Path) -> bool {
-        start_of(proc_root, self.pid) == Some(self.start)
+        process_start(proc_root, self.pid) == Some(self.start)
     }
 }
 
@@ -85,22 +83,6 @@ impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{}-{}", self.namespace, self.pid, self.start)
     }
-}
-
-/// When a process started, in the kernel's ticks after boot, if it is there and has not ended:
-/// with its pid this names it, because pids are used again. `proc_root` is `/proc`.
-pub fn process_start(proc_root: &Path, pid: u32) -> Option<u64> {
-    start_of(proc_root, i32::try_from(pid).ok()?)
-}
-
-fn start_of(proc_root: &Path, pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(proc_root.join(format!("{pid}/stat"))).ok()?;
-    // Fields are counted after the name, which may contain anything but the last bracket.
-    let mut fields = stat.rsplit(')').next()?.split_ascii_whitespace();
-    if matches!(fields.next()?, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
 }
 
 impl CgroupTree {

@@ -10,6 +10,7 @@
 //! which all supervisors keep together. There is no daemon.
 
 mod table;
+mod terms;
 mod view;
 mod wake;
 
@@ -27,13 +28,14 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use seal_host::{FileError, Mutex, Slots};
-use seal_limits::{Decision, Joining, Needs, Order, Reason, Resource, Ticket, Verdict};
+use seal_limits::{Decision, Joining, Needs, Reason, Resource, Ticket, Verdict};
 
 use crate::event::Event;
-use table::{Kernel, MEMBERS, Member, Owner, Probes, Table};
+use table::{Kernel, MEMBERS, Owner, Probes, Table};
 use wake::Bell;
 
 pub use table::Holder;
+pub(crate) use terms::Terms;
 pub use view::{LimitsView, ResourceView, WaiterView, view};
 
 /// How often a supervisor that waits looks by itself whether anything has changed.
@@ -52,6 +54,9 @@ const PATIENCE_AT_START: Duration = Duration::from_secs(3);
 /// that a supervisor has for its executors.
 const AFTER_TROUBLE: Duration = Duration::from_secs(1);
 
+/// What no member is: a supervisor that has not entered yet, or was refused.
+const NOBODY: u32 = MEMBERS;
+
 /// The directory of the table and the slots in the runtime directory.
 const DIRECTORY: &str = "limits";
 
@@ -63,21 +68,21 @@ pub enum LimitsError {
     File(#[from] FileError),
     /// Two supervisors of one runtime directory do not agree.
     #[error(
-        "{resource} is {wanted} here and {other} for the supervisor of {stage} that runs (pid \
+        "{what} is {wanted} here and {other} for the supervisor of {stage} that runs (pid \
          {pid}); all supervisors of a runtime directory must agree: restart that one with this \
          configuration, or use another runtime_dir"
     )]
     Disagreement {
-        /// The limit or lock.
-        resource: Resource,
-        /// Its count here.
-        wanted: NonZeroU32,
-        /// Its count there.
-        other: NonZeroU32,
+        /// What they do not agree about.
+        what: String,
+        /// What it is here.
+        wanted: String,
+        /// What it is there.
+        other: String,
         /// The other's stage.
         stage: String,
         /// The other's process id.
-        pid: u32,
+        pid: String,
     },
     /// There are too many of them.
     #[error("{MEMBERS} supervisors share {}; use another runtime_dir for some", path.display())]
@@ -85,19 +90,6 @@ pub enum LimitsError {
         /// The directory.
         path: PathBuf,
     },
-}
-
-/// What a supervisor wants of limits and locks.
-#[derive(Clone, Debug)]
-pub(crate) struct Terms {
-    /// Its stage.
-    pub(crate) stage: String,
-    /// What is limited, and to how many.
-    pub(crate) counts: BTreeMap<Resource, NonZeroU32>,
-    /// Who gets a lock first.
-    pub(crate) orders: BTreeMap<Resource, Order<String>>,
-    /// The least time between two starts of the stage.
-    pub(crate) spacing: Duration,
 }
 
 /// The descriptions through which the tasks of one executor process hold their slots.
@@ -181,7 +173,7 @@ impl SharedLimits {
             boot: boot_id(),
             mutex,
             membership,
-            me: 0,
+            me: NOBODY,
             probes: Probes::default(),
             tickets: Vec::new(),
             reasons: Vec::new(),
@@ -206,27 +198,12 @@ impl SharedLimits {
         let mut table = Table::read(&self.dir, &self.boot)?;
         let alive = self.membership.held_by_others(MEMBERS)?;
         table.drop_members(|member| !alive.contains(&member));
-        for (resource, wanted) in &self.terms.counts {
-            let mut others = table.members.values();
-            let other = others.find_map(|member| Some((member, *member.counts.get(resource)?)));
-            if let Some((member, other)) = other
-                && other != *wanted
-            {
-                let (resource, wanted) = (resource.clone(), *wanted);
-                let (stage, pid) = (member.stage.clone(), member.pid);
-                return Err(LimitsError::Disagreement { resource, wanted, other, stage, pid });
-            }
-        }
+        table.members.values().try_for_each(|member| self.terms.agree_with(member))?;
         let free = (0..MEMBERS).find(|slot| !alive.contains(slot));
         let Some(me) = free else { return Err(LimitsError::TooMany { path: self.dir.clone() }) };
         self.membership.try_take(me)?;
         self.me = me;
-        let member = Member {
-            pid: std::process::id(),
-            stage: self.terms.stage.clone(),
-            counts: self.terms.counts.clone(),
-        };
-        table.members.insert(me, member);
+        table.members.insert(me, self.terms.member());
         for (resource, order) in &self.terms.orders {
             table.book.set_order(resource.clone(), order.clone());
         }
@@ -302,6 +279,9 @@ impl SharedLimits {
         if !self.membership.is_in_place() {
             self.begin_anew()?;
         }
+        if self.me == NOBODY {
+            self.enter(PATIENCE)?;
+        }
         let mutex = Rc::clone(&self.mutex);
         let _guard = mutex.lock(PATIENCE)?;
         // Armed before the look: what changes after it wakes.
@@ -338,12 +318,7 @@ impl SharedLimits {
         }
         let known = table.members.contains_key(&self.me);
         if !known {
-            let member = Member {
-                pid: std::process::id(),
-                stage: self.terms.stage.clone(),
-                counts: self.terms.counts.clone(),
-            };
-            table.members.insert(self.me, member);
+            table.members.insert(self.me, self.terms.member());
         }
         !stray.is_empty() || !known
     }
@@ -357,16 +332,18 @@ impl SharedLimits {
         );
         make(&self.dir)?;
         self.mutex = Rc::new(Mutex::open(&self.dir.join("table.mutex"))?);
+        self.me = NOBODY;
         self.membership = Slots::open(&self.dir.join("members.slots"))?;
         self.tickets.clear();
-        self.enter(PATIENCE)
+        Ok(())
     }
 }
 
 impl Drop for SharedLimits {
     fn drop(&mut self) {
         // Others notice anyway that this one is gone; like this they notice at once.
-        if let Ok(_guard) = self.mutex.lock(PATIENCE)
+        if self.me != NOBODY
+            && let Ok(_guard) = self.mutex.lock(PATIENCE)
             && let Ok(mut table) = Table::read(&self.dir, &self.boot)
         {
             let me = self.me;

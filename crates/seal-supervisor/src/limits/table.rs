@@ -7,14 +7,16 @@
 //! lost and nothing else.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
 use std::num::NonZeroU32;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use seal_host::{FileError, Slots};
-use seal_limits::{Book, Free, Resource, Ticket};
+use seal_limits::{Book, Free, Order, Resource, Ticket};
 use serde::{Deserialize, Serialize};
 
 /// The table's name in its directory. Another form of the table gets another name.
@@ -40,9 +42,18 @@ pub(super) struct Table {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Member {
     pub(super) pid: u32,
+    /// The pid namespace of that; 0 if it cannot tell.
+    #[serde(default)]
+    pub(super) pid_namespace: u64,
     pub(super) stage: String,
     /// What it knows to be limited.
     pub(super) counts: BTreeMap<Resource, NonZeroU32>,
+    /// In which order it has locks given; what is not named here is not known of it.
+    #[serde(default)]
+    pub(super) orders: BTreeMap<Resource, Order<String>>,
+    /// The least time between two starts of its stage, if that is known of it.
+    #[serde(default)]
+    pub(super) spacing: Option<Duration>,
 }
 
 /// Whose ticket.
@@ -74,7 +85,7 @@ impl Table {
     /// Reads the table, or begins a new one where there is none that can be read.
     pub(super) fn read(dir: &Path, boot: &str) -> Result<Self, FileError> {
         let path = dir.join(TABLE);
-        let mut table = match fs::read(&path) {
+        let mut table = match read(&path) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
                 tracing::error!(path = %path.display(), %error, "the table of those who wait is broken; their order is lost");
                 Self::default()
@@ -142,12 +153,19 @@ impl Table {
 #[derive(Debug, Default)]
 pub(super) struct Probes {
     files: BTreeMap<Resource, Slots>,
+    /// Whether files that are missing stay so.
+    only_looks: bool,
 }
 
 /// How many of each resource are free, and which slots are held.
 pub(super) type Kernel = (Free, BTreeMap<Resource, std::collections::BTreeSet<u32>>);
 
 impl Probes {
+    /// For whoever takes no part and may be another user: nothing is made.
+    pub(super) fn to_look() -> Self {
+        Self { only_looks: true, ..Self::default() }
+    }
+
     /// Looks at the slots of everything in `table`, and drops from it the holders that are gone.
     /// Returns whether there were any.
     pub(super) fn look(
@@ -160,17 +178,21 @@ impl Probes {
             counts.keys().chain(table.holders.keys()).cloned().collect();
         let (mut free, mut held, mut changed) = (Free::new(), BTreeMap::new(), false);
         for resource in resources {
-            let slots = match self.files.get(&resource).filter(|slots| slots.is_in_place()) {
-                Some(slots) => slots,
-                None => {
-                    self.files.insert(resource.clone(), Slots::open(&file(dir, &resource))?);
-                    &self.files[&resource]
-                }
-            };
+            if !self.files.get(&resource).is_some_and(Slots::is_in_place) {
+                let path = file(dir, &resource);
+                let opened = match self.only_looks {
+                    false => Some(Slots::open(&path)?),
+                    true => Slots::open_to_look(&path)?,
+                };
+                self.files.remove(&resource);
+                self.files.extend(opened.map(|slots| (resource.clone(), slots)));
+            }
             // A count that was higher before still has its holders.
             let known = table.holders.get(&resource).and_then(|slots| slots.keys().last());
             let count = counts.get(&resource).map_or(0, |count| count.get());
-            let taken = slots.held_by_others(count.max(known.map_or(0, |last| last + 1)))?;
+            let most = count.max(known.map_or(0, |last| last + 1));
+            let slots = self.files.get(&resource).map(|slots| slots.held_by_others(most));
+            let taken = slots.transpose()?.unwrap_or_default();
             if let Some(holders) = table.holders.get_mut(&resource) {
                 let before = holders.len();
                 holders.retain(|slot, _| taken.contains(slot));
@@ -187,6 +209,14 @@ impl Probes {
         }
         Ok(((free, held), changed))
     }
+}
+
+/// The text of a file, no link and nothing that lets its reader wait.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let mut text = Vec::new();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)?.read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// The file whose slots are those of `resource`.

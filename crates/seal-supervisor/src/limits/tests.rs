@@ -1,5 +1,7 @@
 //! Several supervisors in one process: the kernel tells their open file descriptions apart.
 
+use seal_limits::Order;
+
 use super::*;
 
 /// A supervisor with one executor.
@@ -91,12 +93,59 @@ fn the_same_name_with_another_limit_is_an_error_that_names_both() {
     for part in ["lock gpu is 3 here and 2 for the supervisor of pc2", &format!("pid {own}")] {
         assert!(error.contains(part), "{error}");
     }
+    // Being refused changes nothing for who runs.
+    let again = SharedLimits::join(dir.path(), terms("c2", &[("gpu", 3)], Duration::ZERO), None);
+    assert!(again.is_err());
     // A limit of that name is something else, and a supervisor that is gone does not count.
     let limit = BTreeMap::from([(Resource::Limit("gpu".to_owned()), count(3))]);
     let other = Terms { counts: limit, ..terms("c2", &[], Duration::ZERO) };
     drop(SharedLimits::join(dir.path(), other, None).expect("another thing"));
     drop(running);
     join(&dir, "c2", &[("gpu", 3)]);
+}
+
+#[test]
+fn another_order_of_a_lock_is_an_error_that_names_both() {
+    let dir = scene();
+    let ordered = |stage: &str, order: Order<String>| Terms {
+        orders: BTreeMap::from([(lock("gpu"), order)]),
+        ..terms(stage, &[("gpu", 1)], Duration::ZERO)
+    };
+    let join = |terms| SharedLimits::join(dir.path(), terms, None);
+    let priority = |stages: [&str; 2]| Order::Priority(stages.map(str::to_owned).to_vec());
+    let running = join(ordered("pc2", priority(["c2", "pc2"]))).expect("the first one");
+    join(ordered("c2", priority(["c2", "pc2"]))).map(drop).expect("they agree");
+    for (order, told) in [
+        (Order::Turns, "the order of lock gpu is \"turns\" here and \"priority\" of c2, pc2 for"),
+        (priority(["pc2", "c2"]), "is \"priority\" of pc2, c2 here and \"priority\" of c2, pc2"),
+    ] {
+        let error = join(ordered("c2", order)).expect_err("they disagree").to_string();
+        assert!(error.contains(told), "{error}");
+    }
+    // What runs goes by its own order all the while.
+    let table = Table::read(&dir.path().join("limits"), &boot_id()).expect("readable");
+    let member = table.members.values().next().expect("it runs");
+    assert_eq!(member.orders[&lock("gpu")], priority(["c2", "pc2"]));
+    drop(running);
+    join(ordered("c2", Order::Turns)).map(drop).expect("nobody disagrees any more");
+}
+
+#[test]
+fn another_distance_of_starts_of_the_same_stage_is_an_error_that_names_both() {
+    let dir = scene();
+    let join = |stage, spacing| {
+        SharedLimits::join(dir.path(), terms(stage, &[], Duration::from_secs(spacing)), None)
+    };
+    let _running = join("pc1", 300).expect("the first one");
+    for (spacing, told) in [
+        (60, "limitation.staggered of pc1 is 1m here and 5m for the supervisor of pc1"),
+        (0, "limitation.staggered of pc1 is not set here and 5m for"),
+    ] {
+        let error = join("pc1", spacing).expect_err("they disagree").to_string();
+        assert!(error.contains(told), "{error}");
+    }
+    join("pc1", 300).map(drop).expect("they agree");
+    join("pc2", 60).map(drop).expect("another stage");
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub struct WaiterView {
     pub stage: String,
     /// The process id of its supervisor.
     pub supervisor: u32,
+    /// The pid namespace in which it has that.
+    pub pid_namespace: u64,
     /// How long it has waited.
     pub waited: Duration,
     /// Why.
@@ -53,9 +55,10 @@ pub fn view(runtime_dir: &Path) -> Result<LimitsView, FileError> {
         return Ok(LimitsView::default());
     }
     let mut table = Table::read(&dir, &boot_id())?;
-    let alive = Slots::open(&dir.join("members.slots"))?.held_by_others(MEMBERS)?;
+    let members = Slots::open_to_look(&dir.join("members.slots"))?;
+    let alive = members.map(|slots| slots.held_by_others(MEMBERS)).transpose()?.unwrap_or_default();
     table.drop_members(|member| !alive.contains(&member));
-    let ((free, held), _) = Probes::default().look(&dir, &mut table)?;
+    let ((free, held), _) = Probes::to_look().look(&dir, &mut table)?;
     let now = machine_time();
     let resources = table.counts().into_iter().map(|(resource, count)| ResourceView {
         count,
@@ -74,9 +77,11 @@ pub fn view(runtime_dir: &Path) -> Result<LimitsView, FileError> {
             Decision::Start { .. } => "it is about to start".to_owned(),
             Decision::Wait(reason) => explain(&table, reason),
         };
+        let member = table.members.get(&owner.member)?;
         Some(WaiterView {
             stage: table.book.waiter(verdict.ticket)?.kind.clone(),
-            supervisor: table.members.get(&owner.member)?.pid,
+            supervisor: member.pid,
+            pid_namespace: member.pid_namespace,
             waited: now.saturating_sub(owner.since),
             reason,
         })

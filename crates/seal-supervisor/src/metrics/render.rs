@@ -88,7 +88,7 @@ impl Out {
         for (name, kind, help, value) in families {
             self.family(name, kind, help);
             for supervisor in supervisors {
-                let pid = supervisor.pid.to_string();
+                let pid = supervisor.name();
                 let labels = [("stage", supervisor.stage.as_str()), ("supervisor", &pid)];
                 self.sample(name, &labels, value(supervisor));
             }
@@ -96,7 +96,7 @@ impl Out {
         let name = "seal_tasks_failed_total";
         self.family(name, "counter", "Tasks that failed, by the code of their error.");
         for supervisor in supervisors {
-            let pid = supervisor.pid.to_string();
+            let pid = supervisor.name();
             for (code, count) in &supervisor.failed {
                 let labels =
                     [("stage", supervisor.stage.as_str()), ("supervisor", &pid), ("code", code)];
@@ -146,7 +146,7 @@ impl Out {
         mut tell: impl FnMut(&mut Self, Labels<'_>, &crate::status::Executor),
     ) {
         for supervisor in supervisors {
-            let pid = supervisor.pid.to_string();
+            let pid = supervisor.name();
             for executor in &supervisor.executors {
                 let labels = [
                     ("stage", supervisor.stage.as_str()),
@@ -196,7 +196,7 @@ impl Out {
         let name = "seal_task_duration_seconds";
         self.family(name, "histogram", "How long tasks ran, without waiting.");
         for supervisor in supervisors {
-            let pid = supervisor.pid.to_string();
+            let pid = supervisor.name();
             let measures = &supervisor.measures;
             for (result, by_executor) in [("done", &measures.done), ("failed", &measures.failed)] {
                 for (executor, histogram) in by_executor {
@@ -213,14 +213,14 @@ impl Out {
         let name = "seal_task_waiting_seconds";
         self.family(name, "histogram", "How long tasks waited before they ran.");
         for supervisor in supervisors {
-            let pid = supervisor.pid.to_string();
+            let pid = supervisor.name();
             let labels = [("stage", supervisor.stage.as_str()), ("supervisor", &pid)];
             self.histogram(name, &labels, &supervisor.measures.waited);
         }
         let name = "seal_resource_hold_seconds";
         self.family(name, "histogram", "How long tasks held a limit or lock.");
         for supervisor in supervisors {
-            let pid = supervisor.pid.to_string();
+            let pid = supervisor.name();
             for (resource, histogram) in &supervisor.measures.held {
                 let labels = [
                     ("stage", supervisor.stage.as_str()),
@@ -331,6 +331,19 @@ mod tests {
             }
         }
         assert!(text.ends_with('\n'));
+    }
+
+    #[test]
+    fn supervisors_with_one_pid_in_two_namespaces_are_two_series() {
+        let mut machine = busy();
+        let mut other = machine.supervisors[0].clone();
+        (other.pid_namespace, other.foreign) = (77, true);
+        machine.supervisors.push(other);
+        let text = render(&machine);
+        for supervisor in ["300", "300@77"] {
+            let line = format!("seal_queue_length{{stage=\"pc2\",supervisor=\"{supervisor}\"}} 2");
+            assert_eq!(text.lines().filter(|there| *there == line).count(), 1, "{text}");
+        }
     }
 
     #[test]

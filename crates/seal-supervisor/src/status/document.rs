@@ -6,13 +6,15 @@ use serde::{Deserialize, Serialize};
 use super::Measures;
 
 /// The form of the files. Files of another form are not read.
-pub(super) const FORM: u32 = 1;
+pub(super) const FORM: u32 = 2;
 
 /// All supervisors that share a runtime directory.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Machine {
     /// When this was put together.
     pub(crate) at: f64,
+    /// The directory.
+    pub(crate) runtime_dir: String,
     /// The supervisors, by stage and age.
     pub(crate) supervisors: Vec<Supervisor>,
     /// Limits and locks.
@@ -28,7 +30,12 @@ pub(crate) struct Supervisor {
     pub(crate) form: u32,
     /// Its process.
     pub(crate) pid: u32,
-    /// When that started, in the kernel's ticks after boot.
+    /// The pid namespace in which it and its executors have their process ids.
+    pub(crate) pid_namespace: u64,
+    /// Whether that is another one than that of who asks, to whom the process ids mean nothing.
+    #[serde(default)]
+    pub(crate) foreign: bool,
+    /// When it started, in the kernel's ticks after boot.
     pub(crate) start_ticks: u64,
     /// Its version.
     pub(crate) version: String,
@@ -156,6 +163,8 @@ pub(crate) struct Waiting {
     pub(crate) stage: String,
     /// The process of its supervisor.
     pub(crate) supervisor: u32,
+    /// The pid namespace of that.
+    pub(crate) pid_namespace: u64,
     /// The number of its request, where its supervisor tells.
     pub(crate) req: Option<u64>,
     /// Its sector, if that is known.
@@ -215,4 +224,13 @@ pub(crate) struct Holder {
     pub(crate) executor: u32,
     /// How long it has held it.
     pub(crate) held: f64,
+}
+
+impl Supervisor {
+    /// Its process id, which names it among all that share the runtime directory: with its
+    /// namespace where that is another one.
+    pub(crate) fn name(&self) -> String {
+        let Self { pid, pid_namespace, .. } = self;
+        if self.foreign { format!("{pid}@{pid_namespace}") } else { pid.to_string() }
+    }
 }

@@ -1,7 +1,7 @@
 //! What is going on on the machine, for people and programs.
 //!
 //! Each supervisor writes what it is doing to a file in the runtime directory
-//! (`status/STAGE-PID.json`), replaced as a whole whenever something changes. Who asks reads the
+//! (`status/STAGE-PID-NAMESPACE.json`), replaced as a whole whenever something changes. Who asks reads the
 //! files of all supervisors that live, adds what the kernel says of their executors, and the limits
 //! and locks they share. Nobody has to be asked, so a supervisor that hangs is seen too.
 

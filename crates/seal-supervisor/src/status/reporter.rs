@@ -1,15 +1,14 @@
 //! Writes the status of this supervisor while it runs.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use nix::fcntl::OFlag;
 use seal_host::FileError;
 use seal_wire::ProgressUnit;
 
@@ -81,9 +80,11 @@ impl Reporter {
             }
             _ => {}
         }
-        store::remove_dead(&dir, Path::new("/proc"));
+        store::remove_dead(&dir);
         let stage = board.facts().stage;
-        let file = dir.join(format!("{stage}-{}.json", std::process::id()));
+        // Processes of different namespaces may have the same id.
+        let (pid, namespace) = (std::process::id(), own_namespace());
+        let file = dir.join(format!("{stage}-{pid}-{namespace}.json"));
         let file = Arc::new(Mutex::new(Some(file)));
         let report = {
             let file = file.clone();
@@ -108,6 +109,8 @@ fn report(board: &Board, about: &About, file: &Mutex<Option<PathBuf>>) {
     let mut sums = Sums::default();
     let (mut generation, mut trouble) = (0, false);
     let since = seconds(SystemTime::now());
+    // The file as it is now, by whose lock others know that this supervisor lives.
+    let mut held: Option<File> = None;
     loop {
         let (newest, facts) = board.newer_than(generation, AT_LEAST);
         generation = newest;
@@ -116,8 +119,11 @@ fn report(board: &Board, about: &About, file: &Mutex<Option<PathBuf>>) {
         {
             let file = file.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(path) = &*file else { return };
-            match write(path, &document) {
-                Ok(()) => trouble = false,
+            match store::write(path, &document) {
+                Ok(file) => {
+                    held.replace(file);
+                    trouble = false;
+                }
                 // Once: a full disk must not fill the log too.
                 Err(error) if !trouble => {
                     trouble = true;
@@ -173,6 +179,7 @@ fn document(facts: &Facts, about: &About, sums: &Sums) -> Supervisor {
     let waiting = |request: &crate::facts::WaitingFacts| Waiting {
         stage: facts.stage.to_string(),
         supervisor: pid,
+        pid_namespace: own_namespace(),
         req: Some(request.req),
         sector: request.sector.clone(),
         waited: now.duration_since(request.since).unwrap_or_default().as_secs_f64(),
@@ -181,6 +188,8 @@ fn document(facts: &Facts, about: &About, sums: &Sums) -> Supervisor {
     Supervisor {
         form: FORM,
         pid,
+        pid_namespace: own_namespace(),
+        foreign: false,
         start_ticks: seal_host::process_start(Path::new("/proc"), pid).unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         config: about.config.clone(),
@@ -272,21 +281,7 @@ fn seconds(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
-/// Replaces the file, so that a reader sees all of one state. It means nothing after the machine
-/// has stopped, so it is not synced to disk.
-fn write(path: &Path, document: &Supervisor) -> Result<(), FileError> {
-    let text = serde_json::to_vec(document)
-        .map_err(|error| FileError::of("write", path)(io::Error::other(error)))?;
-    let part = path.with_extension("json.part");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(OFlag::O_NOFOLLOW.bits())
-        .open(&part)
-        .map_err(FileError::of("open", &part))?;
-    file.write_all(&text).map_err(FileError::of("write", &part))?;
-    drop(file);
-    fs::rename(&part, path).map_err(FileError::of("rename", &part))
+/// 0, which is nobody's, where it cannot be told.
+fn own_namespace() -> u64 {
+    seal_host::pid_namespace(Path::new("/proc")).unwrap_or_default()
 }

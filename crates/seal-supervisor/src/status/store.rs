@@ -1,8 +1,12 @@
 //! The files of all supervisors that share a runtime directory.
+//!
+//! Each supervisor holds the kernel's lock on its present file. So whoever reads the files knows
+//! which of them have a supervisor that lives, also where it is in another pid namespace, such as
+//! that of a container, about whose processes nothing can be asked.
 
-use std::fs::{self, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,6 +20,10 @@ use crate::limits;
 /// No file of ours is as long as this.
 const LONGEST: u64 = 64 << 20;
 
+/// How often a file is opened again that was replaced while it was looked at. Supervisors replace
+/// theirs twice a second at most.
+const ATTEMPTS: usize = 5;
+
 /// Where the files are.
 pub(super) fn directory(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("status")
@@ -27,10 +35,11 @@ pub(crate) fn collect(runtime_dir: &Path, looker: &mut Looker) -> Result<Machine
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mut supervisors: Vec<_> = files(&directory(runtime_dir))
         .filter_map(|path| read(&path))
-        .filter(|supervisor| is_alive(supervisor, looker.proc_root()))
+        .filter_map(|(supervisor, is_alive)| is_alive.then_some(supervisor))
         .collect();
+    let own_namespace = seal_host::pid_namespace(looker.proc_root());
     supervisors.sort_by(|one, other| {
-        let key = |s: &Supervisor| (order_of(&s.stage), s.start_ticks, s.pid);
+        let key = |s: &Supervisor| (order_of(&s.stage), s.start_ticks, s.pid_namespace, s.pid);
         key(one).cmp(&key(other))
     });
     for supervisor in &mut supervisors {
@@ -38,8 +47,15 @@ pub(crate) fn collect(runtime_dir: &Path, looker: &mut Looker) -> Result<Machine
         let age = (now.as_secs_f64() - supervisor.written).max(0.0);
         supervisor.queue.iter_mut().for_each(|waiting| waiting.waited += age);
     }
-    for executor in supervisors.iter_mut().flat_map(|supervisor| &mut supervisor.executors) {
-        executor.live = executor.pid.and_then(|pid| looker.look(pid, executor.numa_node));
+    for supervisor in &mut supervisors {
+        supervisor.foreign = own_namespace != Some(supervisor.pid_namespace);
+        if supervisor.foreign {
+            // Its process ids are those of other processes here.
+            continue;
+        }
+        for executor in &mut supervisor.executors {
+            executor.live = executor.pid.and_then(|pid| looker.look(pid, executor.numa_node));
+        }
     }
     let view = limits::view(runtime_dir)?;
     let uptime = limits::machine_time();
@@ -67,13 +83,15 @@ pub(crate) fn collect(runtime_dir: &Path, looker: &mut Looker) -> Result<Machine
     let queue = view.queue.into_iter().map(|waiter| Waiting {
         stage: waiter.stage,
         supervisor: waiter.supervisor,
+        pid_namespace: waiter.pid_namespace,
         req: None,
         sector: None,
         waited: waiter.waited.as_secs_f64(),
         reason: waiter.reason,
     });
     let (resources, queue) = (resources.collect(), queue.collect());
-    Ok(Machine { at: now.as_secs_f64(), supervisors, resources, queue })
+    let runtime_dir = runtime_dir.display().to_string();
+    Ok(Machine { at: now.as_secs_f64(), runtime_dir, supervisors, resources, queue })
 }
 
 /// Stages in the order of sealing.
@@ -82,16 +100,12 @@ fn order_of(stage: &str) -> Option<seal_config::StageName> {
 }
 
 /// Removes the files of supervisors that died.
-pub(super) fn remove_dead(dir: &Path, proc_root: &Path) {
+pub(super) fn remove_dead(dir: &Path) {
     for path in files(dir) {
-        if read(&path).is_some_and(|supervisor| !is_alive(&supervisor, proc_root)) {
+        if let Some((_, false)) = read(&path) {
             let _ = fs::remove_file(&path);
         }
     }
-}
-
-fn is_alive(supervisor: &Supervisor, proc_root: &Path) -> bool {
-    seal_host::process_start(proc_root, supervisor.pid) == Some(supervisor.start_ticks)
 }
 
 fn files(dir: &Path) -> impl Iterator<Item = PathBuf> {
@@ -101,56 +115,150 @@ fn files(dir: &Path) -> impl Iterator<Item = PathBuf> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
 }
 
-/// A file, if it is one of ours in a form that is known here.
-fn read(path: &Path) -> Option<Supervisor> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
-    let mut text = Vec::new();
-    file.take(LONGEST).read_to_end(&mut text).ok()?;
-    let supervisor: Supervisor = serde_json::from_slice(&text).ok()?;
-    (supervisor.form == FORM).then_some(supervisor)
+/// A file, if it is one of ours in a form that is known here, and whether its supervisor lives.
+fn read(path: &Path) -> Option<(Supervisor, bool)> {
+    for _ in 0..ATTEMPTS {
+        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+        let is_held = match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => true,
+            Ok(()) => false,
+            Err(TryLockError::Error(_)) => return None,
+        };
+        // One that was replaced meanwhile is nobody's any more.
+        if !is_held && !is_in_place(&file, path) {
+            continue;
+        }
+        let mut text = Vec::new();
+        (&file).take(LONGEST).read_to_end(&mut text).ok()?;
+        let supervisor: Supervisor = serde_json::from_slice(&text).ok()?;
+        return (supervisor.form == FORM).then_some((supervisor, is_held));
+    }
+    None
+}
+
+fn is_in_place(file: &File, path: &Path) -> bool {
+    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    let own = file.metadata().map(identity);
+    let there = path.symlink_metadata().map(identity);
+    matches!((own, there), (Ok(own), Ok(there)) if own == there)
+}
+
+/// Replaces the file at `path`, so that a reader sees all of one state, and returns it with the
+/// lock on it: until that is closed, or this process dies, its supervisor counts as alive. The one
+/// before must be closed only after this.
+///
+/// It means nothing after the machine has stopped, so it is not synced to disk.
+pub(super) fn write(path: &Path, document: &Supervisor) -> Result<File, FileError> {
+    let text = serde_json::to_vec(document)
+        .map_err(|error| FileError::of("write", path)(io::Error::other(error)))?;
+    let part = path.with_extension("json.part");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(&part)
+        .map_err(FileError::of("open", &part))?;
+    // Nobody else opens a file of this name.
+    file.try_lock().map_err(|error| FileError::of("lock", &part)(error.into()))?;
+    file.write_all(&text).map_err(FileError::of("write", &part))?;
+    fs::rename(&part, path).map_err(FileError::of("rename", &part))?;
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn supervisor(pid: u32, start_ticks: u64, stage: &str) -> Supervisor {
+    fn supervisor(stage: &str) -> Supervisor {
         Supervisor {
             form: FORM,
-            pid,
-            start_ticks,
+            pid: std::process::id(),
+            pid_namespace: seal_host::pid_namespace(Path::new("/proc")).expect("this process"),
             stage: stage.to_owned(),
             ..Supervisor::default()
         }
     }
 
-    #[test]
-    fn only_files_of_supervisors_that_live_are_read_in_the_order_of_sealing() {
+    fn scene() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let status = directory(dir.path());
         fs::create_dir(&status).expect("writable");
-        let pid = std::process::id();
-        let start = seal_host::process_start(Path::new("/proc"), pid).expect("this process");
-        let write = |name: &str, supervisor: &Supervisor| {
-            let text = serde_json::to_vec(supervisor).expect("plain");
-            fs::write(status.join(name), text).expect("writable");
+        (dir, status)
+    }
+
+    /// Lets a file's supervisor die. What another test starts just now has its lock for a moment
+    /// too, between fork and exec.
+    fn dies(held: File, path: &Path) {
+        drop(held);
+        let begin = std::time::Instant::now();
+        while read(path).is_none_or(|(_, is_alive)| is_alive) {
+            assert!(begin.elapsed().as_secs() < 60, "{} stays held", path.display());
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn only_files_of_supervisors_that_live_are_read_in_the_order_of_sealing() {
+        let (dir, status) = scene();
+        let put = |name: &str, supervisor: &Supervisor| {
+            write(&status.join(name), supervisor).expect("writable")
         };
-        write("c2.json", &supervisor(pid, start, "c2"));
-        write("pc1.json", &supervisor(pid, start, "pc1"));
-        write("dead.json", &supervisor(pid, start + 1, "pc2"));
-        write("later.json", &Supervisor { form: FORM + 1, ..supervisor(pid, start, "pc2") });
-        write("x.json.part", &supervisor(pid, start, "pc2"));
+        let _c2 = put("c2.json", &supervisor("c2"));
+        let _pc1 = put("pc1.json", &supervisor("pc1"));
+        dies(put("dead.json", &supervisor("pc2")), &status.join("dead.json"));
+        let _later = put("later.json", &Supervisor { form: FORM + 1, ..supervisor("pc2") });
+        fs::write(status.join("x.json.part"), "{}").expect("writable");
         fs::write(status.join("junk.json"), "{").expect("writable");
-        let elsewhere = dir.path().join("elsewhere");
-        fs::write(&elsewhere, serde_json::to_vec(&supervisor(pid, start, "pc2")).expect("plain"))
-            .expect("writable");
+        let elsewhere = dir.path().join("elsewhere.json");
+        let _elsewhere = write(&elsewhere, &supervisor("pc2")).expect("writable");
         std::os::unix::fs::symlink(&elsewhere, status.join("link.json")).expect("writable");
         let machine = collect(dir.path(), &mut Looker::default()).expect("readable");
         let stages: Vec<_> = machine.supervisors.iter().map(|s| s.stage.as_str()).collect();
         assert_eq!(stages, ["pc1", "c2"]);
-        remove_dead(&status, Path::new("/proc"));
-        assert!(!status.join("dead.json").exists() && status.join("later.json").exists());
+        remove_dead(&status);
+        for (name, stays) in [("dead", false), ("later", true), ("junk", true), ("c2", true)] {
+            assert_eq!(status.join(format!("{name}.json")).exists(), stays, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_its_supervisors_through_all_its_replacements() {
+        let (dir, status) = scene();
+        let path = status.join("c2.json");
+        let mut held = write(&path, &supervisor("c2")).expect("writable");
+        for done in 0..20 {
+            let next = Supervisor { done, ..supervisor("c2") };
+            held = write(&path, &next).expect("writable");
+            let machine = collect(dir.path(), &mut Looker::default()).expect("readable");
+            assert_eq!(machine.supervisors[0].done, done);
+            remove_dead(&status);
+        }
+        dies(held, &path);
+        remove_dead(&status);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn supervisors_of_another_pid_namespace_live_by_their_lock_and_their_pids_mean_nothing() {
+        let (dir, status) = scene();
+        let executor =
+            super::super::Executor { pid: Some(std::process::id()), ..Default::default() };
+        let own = Supervisor { executors: vec![executor], ..supervisor("c2") };
+        let foreign = Supervisor { pid_namespace: own.pid_namespace + 1, ..own.clone() };
+        let _one = write(&status.join("one.json"), &own).expect("writable");
+        let other = write(&status.join("other.json"), &foreign).expect("writable");
+        remove_dead(&status);
+        let machine = collect(dir.path(), &mut Looker::default()).expect("readable");
+        let [one, two] = &machine.supervisors[..] else { panic!("{machine:?}") };
+        assert!(!one.foreign && one.executors[0].live.is_some());
+        assert!(two.foreign && two.executors[0].live.is_none());
+        assert_ne!(one.name(), two.name());
+        dies(other, &status.join("other.json"));
+        remove_dead(&status);
+        assert!(!status.join("other.json").exists() && status.join("one.json").exists());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::document::{Ended, Executor, Machine, Progress, Resource, Supervisor, 
 pub(crate) fn tell(machine: &Machine) -> String {
     let mut text = String::new();
     if machine.supervisors.is_empty() {
-        text.push_str("no supervisor is running\n");
+        line(&mut text, &format!("no supervisor is running in {}", machine.runtime_dir));
     }
     for supervisor in &machine.supervisors {
         tell_supervisor(&mut text, supervisor, machine.at);
@@ -25,7 +25,7 @@ pub(crate) fn tell(machine: &Machine) -> String {
     }
     for waiter in waiting {
         let sector = waiter.sector.as_ref().map(|sector| format!(" sector {sector}"));
-        let (stage, pid) = (&waiter.stage, waiter.supervisor);
+        let (stage, pid) = (&waiter.stage, waiting_at(machine, waiter));
         line(
             &mut text,
             &format!(
@@ -52,13 +52,15 @@ pub(crate) fn tell(machine: &Machine) -> String {
 }
 
 fn tell_supervisor(text: &mut String, supervisor: &Supervisor, at: f64) {
-    let Supervisor { stage, pid, life, waiting, done, config, .. } = supervisor;
+    let Supervisor { stage, life, waiting, done, config, .. } = supervisor;
+    let elsewhere = if supervisor.foreign { " (in another pid namespace)" } else { "" };
+    let name = supervisor.name();
     let failed: u64 = supervisor.failed.values().sum();
     let why = supervisor.why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
     line(
         text,
         &format!(
-            "{stage}  supervisor {pid} {life}{why} for {}, {waiting} waiting, {done} done, \
+            "{stage}  supervisor {name}{elsewhere} {life}{why} for {}, {waiting} waiting, {done} done, \
              {failed} failed  {config}",
             duration(at - supervisor.since)
         ),
@@ -119,10 +121,20 @@ fn tell_executor(text: &mut String, executor: &Executor, at: f64) {
 pub(crate) fn waiting(machine: &Machine) -> Vec<&Waiting> {
     let mut waiting: Vec<_> = machine.queue.iter().collect();
     waiting.extend(machine.supervisors.iter().flat_map(|supervisor| {
-        let known = machine.queue.iter().filter(|w| w.supervisor == supervisor.pid).count();
+        let known = machine.queue.iter().filter(|waiter| is_of(waiter, supervisor)).count();
         supervisor.queue.iter().skip(known)
     }));
     waiting
+}
+
+fn is_of(waiter: &Waiting, supervisor: &Supervisor) -> bool {
+    (waiter.supervisor, waiter.pid_namespace) == (supervisor.pid, supervisor.pid_namespace)
+}
+
+/// The name of the supervisor that a request waits at.
+fn waiting_at(machine: &Machine, waiter: &Waiting) -> String {
+    let supervisor = machine.supervisors.iter().find(|supervisor| is_of(waiter, supervisor));
+    supervisor.map_or_else(|| waiter.supervisor.to_string(), Supervisor::name)
 }
 
 /// The cpus that were asked for and those that it has, where the two differ.
@@ -337,6 +349,7 @@ pub(crate) mod tests {
         };
         Machine {
             at: 1000.0,
+            runtime_dir: "/run/seal-exec".to_owned(),
             supervisors: vec![supervisor],
             resources: vec![lock],
             queue: vec![waiting("lock gpu1 is held by pc2 of sector t01000-12 (pid 301)", 300)],
@@ -365,7 +378,21 @@ last tasks
 ";
         let text = tell(&busy());
         assert_eq!(text, expected, "{text}");
-        assert_eq!(tell(&Machine::default()), "no supervisor is running\n");
+        let nobody = Machine { runtime_dir: "/run/x".to_owned(), ..Machine::default() };
+        assert_eq!(tell(&nobody), "no supervisor is running in /run/x\n");
+    }
+
+    #[test]
+    fn supervisors_with_one_pid_in_two_namespaces_stay_apart() {
+        let mut machine = busy();
+        let other =
+            Supervisor { pid_namespace: 77, foreign: true, ..machine.supervisors[0].clone() };
+        machine.supervisors.push(other);
+        let told = tell(&machine);
+        let name = "pc2  supervisor 300@77 (in another pid namespace) serving";
+        assert!(told.contains(name), "{told}");
+        // One of the requests of the first one is in the common queue, none of the other one's.
+        assert_eq!(waiting(&machine).len(), 1 + 1 + 2);
     }
 
     #[test]

@@ -61,6 +61,10 @@ fn panel(frame: &mut Frame<'_>, area: Rect, title: &str, lines: Vec<Line<'_>>) {
 }
 
 fn headline(machine: &MachineStatus) -> Line<'static> {
+    if machine.supervisors.is_empty() {
+        let text = format!("no supervisor is running in {}   q ends", machine.runtime_dir);
+        return Line::styled(clean(&text), Style::new().add_modifier(Modifier::BOLD));
+    }
     let sum =
         |count: fn(&SupervisorStatus) -> u64| machine.supervisors.iter().map(count).sum::<u64>();
     let running: usize =
@@ -83,7 +87,7 @@ fn executor_lines(machine: &MachineStatus) -> Vec<Line<'static>> {
             quiet if quiet > 30.0 => format!("has said nothing for {}", duration(quiet)),
             _ => supervisor.life.clone(),
         };
-        let text = format!("{}  supervisor {}  {state}", supervisor.stage, supervisor.pid);
+        let text = format!("{}  supervisor {}  {state}", supervisor.stage, supervisor.name());
         lines.push(Line::styled(clean(&text), Style::new().fg(Color::Cyan)));
         for executor in &supervisor.executors {
             lines.push(executor_line(executor, machine.at));

@@ -8,6 +8,7 @@ mod harness;
 mod input;
 mod locks;
 mod misbehaviour;
+mod namespaces;
 mod retry;
 mod routing;
 mod start;

@@ -144,7 +144,7 @@ fn a_runtime_directory_open_to_others_stops_the_start() {
     fs::set_permissions(&run, all).expect("ours");
     let (code, log) = refused(&scene, "c2", &executor("c2", &[], ""));
     assert_eq!(code, 4, "{log}");
-    assert!(log.contains("set SEAL_RUNTIME_DIR"), "{log}");
+    assert!(log.contains("by SEAL_RUNTIME_DIR"), "{log}");
 }
 
 #[test]

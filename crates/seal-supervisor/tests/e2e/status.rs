@@ -29,6 +29,11 @@ fn status_when(scene: &Scene, what: &str, wanted: impl Fn(&Value) -> bool) -> Va
     })
 }
 
+/// The status where nothing runs.
+fn nobody(scene: &Scene) -> String {
+    format!("no supervisor is running in {}\n", scene.text("run"))
+}
+
 /// A port that nobody listens on now.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -54,7 +59,7 @@ fn the_status_tells_executors_tasks_locks_waiting_and_the_last_tasks() {
         "locks = ['gpu1']\ncgroup.cpuset = '{cpu}'\nenvs = {{ CUDA_VISIBLE_DEVICES = '3', \
          API_TOKEN = 'hunter2' }}"
     );
-    assert_eq!(status_command(&scene, &[]), "no supervisor is running\n");
+    assert_eq!(status_command(&scene, &[]), nobody(&scene));
     let one = executor("c2", &[], &more);
     let config = format!("{locks}{one}{}", executor("c2", &[], "locks = ['gpu1']"));
     let mut supervisor = scene.start("c2", &config);
@@ -104,7 +109,7 @@ fn the_status_tells_executors_tasks_locks_waiting_and_the_last_tasks() {
     supervisor.output(2);
     supervisor.output(3);
     supervisor.finish();
-    assert_eq!(status_command(&scene, &[]), "no supervisor is running\n");
+    assert_eq!(status_command(&scene, &[]), nobody(&scene));
     let files = std::fs::read_dir(scene.path("run/status")).expect("there").count();
     assert_eq!(files, 0, "the status was left behind");
 }
@@ -133,7 +138,7 @@ fn a_status_of_a_killed_supervisor_is_not_shown_and_goes_with_the_next_start() {
     status_when(&scene, "it is there", |status| status["supervisors"][0]["stage"] == "c2");
     killed.signal(nix::sys::signal::Signal::SIGKILL);
     killed.wait_status();
-    assert_eq!(status_command(&scene, &[]), "no supervisor is running\n");
+    assert_eq!(status_command(&scene, &[]), nobody(&scene));
     let next = scene.start("pc2", &executor("pc2", &[], ""));
     let status =
         status_when(&scene, "it is there", |status| status["supervisors"][0]["stage"] == "pc2");
