@@ -1,7 +1,7 @@
 //! The command line of `c2-exec`.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,12 @@ use crate::{C2, bench, params};
 const PARAMETER_CACHE: &str = "FIL_PROOFS_PARAMETER_CACHE";
 const FORCE_ISA: &str = "SEAL_FORCE_ISA";
 const READY_WITHIN: &str = "SEAL_READY_WITHIN";
+const CIRCUIT_CACHE: &str = "SEAL_CIRCUIT_CACHE";
+
+/// Where compiled circuits are kept, beside the parameters.
+const CIRCUITS: &str = "seal-exec-circuits";
+/// Instead of a directory: they are not kept.
+const OFF: &str = "off";
 
 /// Below the 5 s that venus-worker waits.
 const DEFAULT_READY_WITHIN: Duration = Duration::from_secs(4);
@@ -49,6 +55,7 @@ Environment:
                                        again when a file has changed
   SEAL_READY_WITHIN                    how long --preload may look for parameters before the ready
                                        line goes out all the same; default 4s
+  SEAL_CIRCUIT_CACHE                   where compiled circuits are kept, as --circuit-cache
   SEAL_FORCE_ISA                       arithmetic: portable, or ifma (AVX-512); default: the best
                                        that this processor has
   SEAL_ALLOW_TEST_PARAMS               1: prove with test parameters, as --allow-test-params
@@ -91,6 +98,10 @@ struct ServeArgs {
     /// do not fit together, those of one sector size make room for those of another.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     params_memory: Option<u64>,
+    /// Where compiled circuits are kept (a third of a GiB for 32GiB), so that not every start has
+    /// to compile them again; `off`: nowhere. Default: seal-exec-circuits beside the parameters.
+    #[arg(long, value_name = "DIR", global = true)]
+    circuit_cache: Option<PathBuf>,
     /// Prove with parameters that are not the published ones. Such proofs are worthless on the
     /// network.
     #[arg(long, global = true)]
@@ -168,7 +179,15 @@ pub fn main() -> ExitCode {
         memory: cli.serve.memory.unwrap_or(u64::MAX),
         params_memory: cli.serve.params_memory.unwrap_or(u64::MAX),
     };
-    let executor = || C2 { prover: Prover::new(ParamDir::new(&dir), trust, resources) };
+    let circuits = circuits(&cli.serve, &environment, Path::new(&dir));
+    let executor = || {
+        let prover = Prover::new(ParamDir::new(&dir), trust, resources);
+        let prover = match &circuits {
+            Some(circuits) => prover.keep_circuits(circuits),
+            None => prover,
+        };
+        C2 { prover }
+    };
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor(), &task),
         Some(Command::Params { sector_size }) => {
@@ -224,6 +243,14 @@ fn parse_range(text: &str) -> Result<(u32, u32), String> {
     let number = |text: &str| text.parse::<u32>().map_err(|_| wrong());
     let (from, to) = (number(from)?, number(to)?);
     if 6 <= from && from <= to && to <= 27 { Ok((from, to)) } else { Err(wrong()) }
+}
+
+/// The directory for compiled circuits, if they are to be kept.
+fn circuits(args: &ServeArgs, environment: &Environment, params: &Path) -> Option<PathBuf> {
+    let asked = args.circuit_cache.clone();
+    let asked = asked.or_else(|| environment.get(CIRCUIT_CACHE).map(PathBuf::from));
+    let dir = asked.unwrap_or_else(|| params.join(CIRCUITS));
+    (dir != Path::new(OFF)).then_some(dir)
 }
 
 fn trust(args: &ServeArgs, environment: &Environment) -> Trust {
@@ -322,6 +349,20 @@ mod tests {
         assert_eq!(within("250ms"), Ok(Duration::from_millis(250)));
         assert!(within("soon").expect_err("no time").contains("soon"));
         assert_eq!(ready_within(&Environment::of(&[])), Ok(DEFAULT_READY_WITHIN));
+    }
+
+    #[test]
+    fn circuits_are_kept_beside_the_parameters_or_where_one_says() {
+        let place = |line: &str, set: &[(&str, &str)]| {
+            let cli = Cli::try_parse_from(line.split(' ')).expect("a command line");
+            circuits(&cli.serve, &Environment::of(set), Path::new("/params"))
+        };
+        let set = [(CIRCUIT_CACHE, "/set")];
+        assert_eq!(place("c2-exec", &[]), Some("/params/seal-exec-circuits".into()));
+        assert_eq!(place("c2-exec", &set), Some("/set".into()));
+        assert_eq!(place("c2-exec run --task t --circuit-cache /told", &set), Some("/told".into()));
+        assert_eq!(place("c2-exec --circuit-cache off", &set), None);
+        assert_eq!(place("c2-exec", &[(CIRCUIT_CACHE, "off")]), None);
     }
 
     #[test]

@@ -47,6 +47,11 @@ impl CircuitFiles {
         self.sector_size
     }
 
+    /// What all names begin with.
+    pub(crate) fn stem(&self) -> &str {
+        &self.stem
+    }
+
     /// Name of the file with all points.
     pub fn params(&self) -> String {
         format!("{}.params", self.stem)

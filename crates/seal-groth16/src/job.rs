@@ -2,8 +2,6 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use bellperson::SynthesisError;
@@ -19,8 +17,9 @@ use storage_proofs_porep::stacked::{self, StackedCompound};
 
 use crate::groth::{self, ProofTimes, Stopped};
 use crate::load::Loaded;
+use crate::pipeline::{GoOn, one_by_one};
 use crate::shape::Shape;
-use crate::step::{At, LOOK_EVERY, ProveStep, step};
+use crate::step::At;
 use crate::task::{Challenge, PublicInputs, VanillaProofs};
 use crate::turns::Share;
 use crate::witness::{Assignment, assign};
@@ -56,48 +55,12 @@ where
         vanilla: VanillaProofs<Tree>,
         at: &mut At<'_>,
     ) -> Result<Vec<Proof<Bls12>>, Groth16Error> {
-        let partitions = self.proof.partitions();
-        let stop = AtomicBool::new(false);
-        let (ready, next) = mpsc::sync_channel(0);
-        thread::scope(|scope| {
-            let stop = &stop;
-            scope.spawn(move || {
-                for (partition, challenges) in (0..).zip(vanilla) {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    // Nobody listens after an error; the next look at `stop` ends this.
-                    let _ = ready.send(self.fill(partition, challenges, stop));
-                }
-            });
-            let mut proofs = Vec::with_capacity(partitions as usize);
-            let mut prove_next = |partition| {
-                let mut go_on = || step(at, ProveStep::Proving { partition, partitions });
-                let filled = loop {
-                    go_on()?;
-                    match next.recv_timeout(LOOK_EVERY) {
-                        Err(RecvTimeoutError::Timeout) => {}
-                        // The sender ends early only after `stop`.
-                        other => {
-                            break other.map_err(Groth16Error::upstream("fill the circuit"))??;
-                        }
-                    }
-                };
-                self.prove_partition(partition, filled, stop, &mut go_on)
-            };
-            for partition in 0..partitions {
-                match prove_next(partition) {
-                    Ok(proof) => proofs.push(proof),
-                    Err(error) => {
-                        stop.store(true, Ordering::Relaxed);
-                        // Frees a sender that waits.
-                        drop(next);
-                        return Err(error);
-                    }
-                }
-            }
-            Ok(proofs)
-        })
+        let fill =
+            |partition, challenges, stop: &AtomicBool| self.fill(partition, challenges, stop);
+        let prove = |partition, filled, stop: &AtomicBool, go_on: &mut GoOn<'_>| {
+            self.prove_partition(partition, filled, stop, go_on)
+        };
+        one_by_one(vanilla, fill, prove, at)
     }
 
     /// The values of a partition's variables, once there is memory for them.
@@ -109,7 +72,12 @@ where
     ) -> Result<Filled<'_, Tree>, Groth16Error> {
         let wanted = self.shape.partition_bytes;
         let memory = &self.prover.memory;
-        let share = memory.take(wanted).ok_or_else(|| Groth16Error::TooLittleMemory {
+        let mut go_on = || match stop.load(Ordering::Relaxed) {
+            false => Ok(()),
+            true => Err(Groth16Error::Cancelled),
+        };
+        let share = memory.take(wanted, &mut go_on)?;
+        let share = share.ok_or_else(|| Groth16Error::TooLittleMemory {
             proof: self.proof,
             wanted,
             allowed: memory.total(),
@@ -148,7 +116,7 @@ where
         partition: u32,
         filled: Filled<'_, Tree>,
         stop: &AtomicBool,
-        go_on: &mut dyn FnMut() -> Result<(), Groth16Error>,
+        go_on: &mut GoOn<'_>,
     ) -> Result<Proof<Bls12>, Groth16Error> {
         let Shape { queries, ntt, .. } = self.shape;
         let Filled { assignment, challenges, took, _memory } = filled;
@@ -166,7 +134,7 @@ where
             };
             let mut times = ProofTimes { witness: took, ..ProofTimes::default() };
             let proof = {
-                let _turn = self.prover.proving.take(1);
+                let _turn = self.prover.proving.take(1, go_on)?;
                 let random = [Scalar::random(OsRng), Scalar::random(OsRng)];
                 let key = &self.loaded.key;
                 let mut go_on = || go_on().map_err(|_| Stopped);

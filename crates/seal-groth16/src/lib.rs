@@ -10,6 +10,8 @@
 #[cfg(test)]
 mod captured;
 mod circuit;
+mod circuit_cache;
+mod circuit_file;
 mod digest;
 mod error;
 mod generate;
@@ -21,6 +23,7 @@ mod load;
 mod marker;
 mod msm;
 mod params;
+mod pipeline;
 mod prover;
 mod r1cs;
 mod setup;

@@ -1,5 +1,6 @@
 //! The prover: what it holds from task to task, and a task's way through it.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use storage_proofs_core::merkle::MerkleTreeTrait;
 use storage_proofs_porep::stacked::{self, StackedCompound};
 
 use crate::circuit::{public_params, representative};
+use crate::circuit_cache::{CircuitCache, Origin};
 use crate::job::Job;
 use crate::kept::{Slots, kept, lock};
 use crate::load::{Loaded, load};
@@ -46,6 +48,7 @@ pub struct Prover {
     trust: Trust,
     kernel: CurveKernel,
     params_memory: u64,
+    circuits: Option<CircuitCache>,
     loaded: Slots<Loaded>,
     shapes: Slots<Shape>,
     /// Memory for partitions, in bytes.
@@ -63,11 +66,21 @@ impl Prover {
             trust,
             kernel,
             params_memory,
+            circuits: None,
             loaded: Mutex::default(),
             shapes: Mutex::default(),
             memory: Turns::new(memory),
             proving: Turns::new(1),
         }
+    }
+
+    /// Keeps compiled circuits in `dir`, which is made when there is one, so that the next
+    /// process need not record them. Whatever is wrong with the directory or the files there is
+    /// logged and costs time only.
+    #[must_use]
+    pub fn keep_circuits(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.circuits = Some(CircuitCache::new(dir));
+        self
     }
 
     /// Finds the parameters for sectors of `sector_size` without loading them.
@@ -189,13 +202,17 @@ fn shape_of<Tree: 'static + MerkleTreeTrait>(
     let sector_size = proof.sector_size();
     kept(&prover.shapes, sector_size, at, |_| {
         let start = Instant::now();
-        let shape = shape::<Tree>(proof, prover.kernel)?;
+        let shape = shape::<Tree>(proof, prover.kernel, prover.circuits.as_ref())?;
         tracing::info!(
             constraints = shape.compiled.constraints(),
             circuit_bytes = shape.compiled.bytes(),
             partition_bytes = shape.partition_bytes,
             elapsed_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "the circuit for {sector_size} is compiled"
+            "the circuit for {sector_size} is {}",
+            match shape.origin {
+                Origin::Cache => "read",
+                Origin::Recorded => "compiled",
+            }
         );
         Ok(shape)
     })

@@ -8,10 +8,11 @@ use storage_proofs_core::compound_proof::CompoundProof;
 use storage_proofs_core::merkle::MerkleTreeTrait;
 use storage_proofs_porep::stacked::{Challenges, StackedCompound};
 
-use crate::Groth16Error;
 use crate::circuit::public_params;
+use crate::circuit_cache::{CircuitCache, Origin};
 use crate::groth::Queries;
 use crate::r1cs::Compiled;
+use crate::{CircuitFiles, Groth16Error};
 
 /// A circuit, compiled, with what the prover derives from it.
 pub(crate) struct Shape {
@@ -20,19 +21,26 @@ pub(crate) struct Shape {
     pub(crate) ntt: Ntt,
     /// Memory that a partition takes from its first variable to its proof.
     pub(crate) partition_bytes: u64,
+    /// Where the circuit came from.
+    pub(crate) origin: Origin,
 }
 
-/// Compiles the circuit of a proof.
+/// The compiled circuit of a proof, from `cache` if it is there.
 pub(crate) fn shape<Tree: 'static + MerkleTreeTrait>(
     proof: RegisteredProof,
     kernel: CurveKernel,
+    cache: Option<&CircuitCache>,
 ) -> Result<Shape, Groth16Error> {
-    let compiled = record::<Tree>(proof)?;
+    let record = || record::<Tree>(proof);
+    let (compiled, origin) = match cache {
+        Some(cache) => cache.get(&CircuitFiles::of(proof.sector_size())?, record)?,
+        None => (record()?, Origin::Recorded),
+    };
     let queries = Queries::of(&compiled);
     let ntt = Ntt::new(kernel, compiled.domain_bits())
         .map_err(Groth16Error::upstream("transform polynomials of the circuit"))?;
     let partition_bytes = partition_bytes(&compiled);
-    Ok(Shape { compiled, queries, ntt, partition_bytes })
+    Ok(Shape { compiled, queries, ntt, partition_bytes, origin })
 }
 
 /// Records the circuit of a proof from the published gadgets.

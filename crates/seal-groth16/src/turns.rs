@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::step::LOOK_EVERY;
+
 /// A number of units. Who asks first is served first, so that a large request is not overtaken
 /// by small ones for ever.
 pub(crate) struct Turns {
@@ -15,6 +17,29 @@ struct State {
     free: u64,
     next: u64,
     waiting: VecDeque<u64>,
+}
+
+/// A place among those who wait, left when this is dropped, whatever the reason.
+struct Place<'a> {
+    turns: &'a Turns,
+    ticket: u64,
+}
+
+impl<'a> Place<'a> {
+    fn last(turns: &'a Turns) -> Self {
+        let mut state = turns.lock();
+        let ticket = state.next;
+        state.next += 1;
+        state.waiting.push_back(ticket);
+        Self { turns, ticket }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.turns.lock().waiting.retain(|ticket| *ticket != self.ticket);
+        self.turns.changed.notify_all();
+    }
 }
 
 /// Units that go back when this is dropped.
@@ -34,24 +59,38 @@ impl Turns {
         self.total
     }
 
-    /// Waits for `units`; `None` if there are not so many at all.
-    pub(crate) fn take(&self, units: u64) -> Option<Share<'_>> {
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// Waits for `units`, and asks now and then whether to; `None` if there are not so many at
+    /// all.
+    pub(crate) fn take<E>(
+        &self,
+        units: u64,
+        go_on: &mut (impl FnMut() -> Result<(), E> + ?Sized),
+    ) -> Result<Option<Share<'_>>, E> {
         if units > self.total {
-            return None;
+            return Ok(None);
         }
+        let place = Place::last(self);
         let mut state = self.lock();
-        let ticket = state.next;
-        state.next += 1;
-        state.waiting.push_back(ticket);
-        while state.waiting.front() != Some(&ticket) || state.free < units {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        while state.waiting.front() != Some(&place.ticket) || state.free < units {
+            let waited = self.changed.wait_timeout(state, LOOK_EVERY);
+            let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            state = guard;
+            if timeout.timed_out() {
+                drop(state);
+                go_on()?;
+                state = self.lock();
+            }
         }
-        state.waiting.pop_front();
         state.free -= units;
         drop(state);
-        // The next one may fit as well.
-        self.changed.notify_all();
-        Some(Share { turns: self, units })
+        // With the place goes who stands before the next one, which may fit as well.
+        Ok(Some(Share { turns: self, units }))
     }
 
     /// Numbers are whole whatever panics.
@@ -70,44 +109,92 @@ impl Drop for Share<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::convert::Infallible;
     use std::sync::mpsc;
     use std::thread;
+
+    /// Waits as long as it takes.
+    fn take(turns: &Turns, units: u64) -> Option<Share<'_>> {
+        let Ok(share) = turns.take(units, &mut || Ok::<_, Infallible>(()));
+        share
+    }
+
+    fn wait_for(turns: &Turns, waiting: usize) {
+        while turns.waiting() < waiting {
+            thread::yield_now();
+        }
+    }
 
     #[test]
     fn what_is_not_there_at_all_is_refused_at_once() {
         let turns = Turns::new(3);
-        assert!(turns.take(4).is_none());
-        assert!(turns.take(3).is_some());
-        assert!(turns.take(3).is_some(), "it came back");
+        assert!(take(&turns, 4).is_none());
+        assert!(take(&turns, 3).is_some());
+        assert!(take(&turns, 3).is_some(), "it came back");
     }
 
     #[test]
     fn a_large_request_is_not_overtaken() {
         let turns = Turns::new(2);
-        let first = turns.take(1).expect("free");
+        let first = take(&turns, 1).expect("free");
         let (told, order) = mpsc::channel();
         thread::scope(|scope| {
-            let waiting = |count: usize| {
-                while turns.lock().waiting.len() < count {
-                    thread::yield_now();
-                }
-            };
             let large = told.clone();
             scope.spawn(|| {
-                let _share = turns.take(2).expect("there are two");
+                let _share = take(&turns, 2).expect("there are two");
                 large.send("large").expect("open");
                 drop(large);
             });
-            waiting(1);
+            wait_for(&turns, 1);
             scope.spawn(|| {
                 // One unit is free, but the other came first.
-                let _share = turns.take(1).expect("there are two");
+                let _share = take(&turns, 1).expect("there are two");
                 told.send("small").expect("open");
                 drop(told);
             });
-            waiting(2);
+            wait_for(&turns, 2);
             drop(first);
         });
         assert_eq!(order.iter().collect::<Vec<_>>(), ["large", "small"]);
+    }
+
+    #[test]
+    fn who_gives_up_leaves_the_place_to_the_next() {
+        let turns = Turns::new(2);
+        let first = take(&turns, 1).expect("free");
+        thread::scope(|scope| {
+            let (give_up, may_give_up) = mpsc::channel();
+            let large = scope.spawn(|| {
+                let mut go_on = move || {
+                    let _ = may_give_up.recv();
+                    Err("no more patience")
+                };
+                turns.take(2, &mut go_on).err()
+            });
+            wait_for(&turns, 1);
+            let small = scope.spawn(|| take(&turns, 1).is_some());
+            wait_for(&turns, 2);
+            give_up.send(()).expect("it asks");
+            assert_eq!(large.join().expect("no panic"), Some("no more patience"));
+            assert!(small.join().expect("no panic"), "though the first unit is still taken");
+        });
+        drop(first);
+        assert_eq!(turns.waiting(), 0);
+        assert!(take(&turns, 2).is_some());
+    }
+
+    #[test]
+    fn who_panics_while_waiting_is_in_nobodys_way() {
+        let turns = Turns::new(1);
+        let first = take(&turns, 1).expect("free");
+        fn panics() -> Result<(), ()> {
+            panic!("on purpose")
+        }
+        let waited =
+            thread::scope(|scope| scope.spawn(|| turns.take(1, &mut panics).is_ok()).join());
+        assert!(waited.is_err());
+        assert_eq!(turns.waiting(), 0);
+        drop(first);
+        assert!(take(&turns, 1).is_some());
     }
 }

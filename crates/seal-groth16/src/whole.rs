@@ -1,21 +1,32 @@
-//! Tests of the compiled circuit on a sector, against what the published crates lay out.
+//! Tests of compiled circuit and prover on sectors, against what the published crates lay out and
+//! prove.
 
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bellperson::groth16::{Parameters, create_proof_batch};
 use bellperson::{Circuit, ConstraintSystem, Index, LinearCombination, SynthesisError, Variable};
-use blstrs::Scalar;
+use blstrs::{Bls12, Scalar};
 use ff::Field;
 use filecoin_proofs::{DefaultPieceHasher, DefaultTreeHasher, with_shape};
+use rand::rngs::OsRng;
 use rayon::prelude::*;
+use seal_field::curve::CurveKernel;
 use seal_field::ntt::{FrWords, words_of_scalar};
 use seal_types::SectorSize;
 use seal_wire::C2Task;
 use storage_proofs_core::compound_proof::CompoundProof;
 use storage_proofs_core::merkle::MerkleTreeTrait;
 use storage_proofs_porep::stacked::{self, StackedCircuit, StackedCompound};
+use test_support::skip::{skipped, slow_tests};
 
-use crate::captured::captured;
+use crate::captured::{captured, prover};
 use crate::circuit::{public_params, representative};
-use crate::shape::record;
+use crate::circuit_cache::{CircuitCache, Origin};
+use crate::groth::{self, ProofTimes};
+use crate::shape::{record, shape};
 use crate::task::{self, public_inputs, vanilla_proofs};
+use crate::tiny;
 use crate::witness::{Assignment, assign};
 
 /// A constraint system that lays everything out, as bellperson's prover does.
@@ -169,4 +180,72 @@ where
 #[test]
 fn variables_and_products_of_a_sector_are_those_of_a_full_synthesis() {
     with_shape!(SectorSize::KIB_2.bytes(), check_vectors);
+}
+
+fn check_production<Tree: 'static + MerkleTreeTrait>() {
+    let proof = representative(SectorSize::GIB_32).expect("registered");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let cache = CircuitCache::new(dir.path());
+    let shape = || {
+        shape::<Tree>(proof, CurveKernel::detect(), Some(&cache)).expect("the published circuit")
+    };
+    let recorded = shape();
+    let compiled = &recorded.compiled;
+    assert_eq!(compiled.constraints(), 130_278_869, "with a row for each input");
+    assert_eq!(compiled.counts().aux, 130_169_893);
+    assert_eq!(compiled.domain_bits(), 27);
+    // What --help and docs/operations.md say.
+    assert_eq!(recorded.partition_bytes.div_ceil(1 << 30), 21);
+    assert_eq!(compiled.bytes() / 1_000_000, 327);
+    assert_eq!(recorded.origin, Origin::Recorded);
+
+    let read = shape();
+    assert_eq!(read.origin, Origin::Cache);
+    assert!(read.compiled == *compiled, "it is read back as it was");
+}
+
+#[test]
+fn the_circuit_of_32_gib_sectors_is_as_large_as_the_networks() {
+    if !slow_tests() {
+        let name = "seal-groth16 the_circuit_of_32_gib_sectors_is_as_large_as_the_networks";
+        return skipped(name, "recording it takes 15 seconds; --slow runs it");
+    }
+    with_shape!(SectorSize::GIB_32.bytes(), check_production);
+}
+
+fn check_bytes<Tree>(dir: &Path)
+where
+    Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
+{
+    let size = SectorSize::KIB_2;
+    let kernel = CurveKernel::detect();
+    let loaded = prover(dir).load(size, &mut |_| ControlFlow::Continue(())).expect("whole");
+    let proof = representative(size).expect("registered");
+    let shape = shape::<Tree>(proof, kernel, None).expect("the published circuit");
+    let captured = Captured::<Tree>::new();
+    let assignment = filled(&captured, &shape.compiled);
+    let [r, s] = [0; 2].map(|_| Scalar::random(OsRng));
+    let (mut times, mut go_on) = (ProofTimes::default(), || Ok(()));
+    let (key, queries) = (&loaded.key, &shape.queries);
+    let ours = groth::prove(key, queries, &shape.ntt, assignment, [r, s], &mut times, &mut go_on);
+
+    let file = std::fs::File::open(dir.join(tiny::files().params())).expect("there");
+    let parameters = Parameters::<Bls12>::read(std::io::BufReader::new(file), false);
+    let parameters = parameters.expect("the same file");
+    let circuit = captured.circuit(&captured.challenges);
+    let theirs = create_proof_batch(vec![circuit], &parameters, vec![r], vec![s]);
+    assert_eq!(ours.as_ref(), Ok(&theirs.expect("captured")[0]));
+}
+
+#[test]
+fn a_sectors_proof_is_bellpersons_for_the_same_randomness() {
+    let name = "seal-groth16 a_sectors_proof_is_bellpersons_for_the_same_randomness";
+    if !slow_tests() {
+        return skipped(name, "bellperson takes a minute; --slow runs it");
+    }
+    let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-params"));
+    if !dir.join(tiny::files().params()).exists() {
+        return skipped(name, "there are no test parameters in target/test-params");
+    }
+    with_shape!(SectorSize::KIB_2.bytes(), check_bytes, dir);
 }
