@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use seal_types::StageName;
 
-use crate::error::{ConfigError, Invalid, nearest};
+use crate::error::{ConfigError, Faults, Invalid, Refused, nearest};
 use crate::executor::read_executor;
 use crate::supervisor::read_supervisor;
 use crate::tree::{Node, Source, Table};
@@ -61,6 +61,15 @@ pub enum LockOrder {
 
 /// Reads the configuration in `path`.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    load_all(path).map_err(|refused| refused.first)
+}
+
+/// Reads the configuration in `path` and tells all that is wrong with it.
+pub fn load_all(path: &Path) -> Result<Config, Refused> {
+    parse_all(path, &read_file(path)?)
+}
+
+fn read_file(path: &Path) -> Result<String, ConfigError> {
     let read = |source| ConfigError::Read { path: path.to_path_buf(), source };
     let mut text = String::new();
     File::open(path)
@@ -70,11 +79,18 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let text = format!("it has more than {} MiB", LONGEST >> 20);
         return Err(read(io::Error::new(io::ErrorKind::FileTooLarge, text)));
     }
-    parse(path, &text)
+    Ok(text)
 }
 
 /// Reads the configuration `text`; `path` is for messages.
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    parse_all(path, text).map_err(|refused| refused.first)
+}
+
+/// Reads the configuration `text` and tells all that is wrong with it, as far as that does not
+/// follow from something else; `path` is for messages.
+pub fn parse_all(path: &Path, text: &str) -> Result<Config, Refused> {
+    let mut faults = Faults::default();
     let places = RefCell::default();
     let mut config = Config {
         path: path.to_path_buf(),
@@ -95,42 +111,61 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
             reason: "the file has no [processors] section".to_owned(),
             hint: nearest("processors", file.take_all().iter().map(|(key, _)| key.as_str()))
                 .map(str::to_owned),
-        })));
+        }))
+        .into());
     };
-    read_limits(&mut processors, &mut config)?;
-    if let Some(mut locks) = processors.take_table("ext_locks")? {
-        for (name, count) in locks.take_all() {
-            if name.is_empty() {
-                return Err(count.invalid("a lock needs a name"));
-            }
-            let lock = LockConfig { count: count.count()?, order: LockOrder::Turns };
-            config.locks.insert(name, lock);
-        }
+    faults.note(read_limits(&mut processors, &mut config));
+    if let Some(locks) = processors.take("ext_locks") {
+        read_locks(locks, &mut config.locks, &mut faults);
     }
     // The worker's own setting: checked for its shape, no effect on executors.
-    if let Some(mut files) = processors.take_table("static_tree_d")? {
+    if let Some(mut files) = faults.note(processors.take_table("static_tree_d")).flatten() {
         for (_, file) in files.take_all() {
-            file.nonempty_text()?;
+            faults.note(file.nonempty_text());
         }
     }
-    if let Some(mut supervisor) = file.take_table("supervisor")? {
-        config.supervisor = read_supervisor(&mut supervisor)?;
-        if let Some(locks) = supervisor.take_table("locks")? {
-            read_orders(locks, &mut config.locks)?;
-        }
-        supervisor.finish("key or stage")?;
+    if let Some(mut supervisor) = faults.note(file.take_table("supervisor")).flatten() {
+        faults.note(read_section(&mut supervisor, &mut config).and_then(|()| {
+            // What is left to be read is known only when all else was.
+            supervisor.finish("key or stage")
+        }));
     }
     for stage in StageName::ALL {
         let Some(tables) = processors.take(stage.name()) else { continue };
-        let mut executors = Vec::new();
-        for table in tables.into_items()? {
-            executors.push(read_executor(table, &config.locks)?);
-        }
+        let tables = faults.note(tables.into_items()).unwrap_or_default();
+        let executors = tables.into_iter().filter_map(|table| {
+            let read = read_executor(table, &config.locks);
+            faults.note(read)
+        });
+        let executors = executors.collect();
         config.executors.insert(*stage, executors);
     }
-    processors.finish("key or stage")?;
-    config.places = places.into_inner();
+    faults.note(processors.finish("key or stage"));
+    config.places = places.take();
+    faults.refuse()?;
     Ok(config)
+}
+
+/// `[supervisor]`, but for what in it is unknown.
+fn read_section(supervisor: &mut Table<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    config.supervisor = read_supervisor(supervisor)?;
+    if let Some(locks) = supervisor.take_table("locks")? {
+        read_orders(locks, &mut config.locks)?;
+    }
+    Ok(())
+}
+
+/// `[processors.ext_locks]`. A lock with a bad count is declared all the same, so that nothing is
+/// said against those who name it.
+fn read_locks(table: Node<'_>, locks: &mut BTreeMap<String, LockConfig>, faults: &mut Faults) {
+    let Some(mut table) = faults.note(table.into_table()) else { return };
+    for (name, count) in table.take_all() {
+        if name.is_empty() {
+            faults.note::<()>(Err(count.invalid("a lock needs a name")));
+        }
+        let count = faults.note(count.count()).unwrap_or(NonZeroU32::MIN);
+        locks.insert(name, LockConfig { count, order: LockOrder::Turns });
+    }
 }
 
 /// `[supervisor.locks.<name>]`: in which order a lock is given.
@@ -408,7 +443,7 @@ mod tests {
     #[test]
     fn bad_settings_of_the_supervisor_are_refused() {
         for (text, message) in [
-            ("[supervisor.pc1]\nretrys = 1", "w.toml:3: supervisor.pc1.retrys: unknown key"),
+            ("[supervisor.pc1]\nretrys = 1", "w.toml:3: supervisor.pc1.retrys = 1: unknown key"),
             ("[supervisor.pc1]\nretrys = 1", "did you mean \"retry\"?"),
             ("[supervisor.pc3]", "supervisor.pc3: unknown key or stage"),
             ("[supervisor.pc1]\nretry = -1", "supervisor.pc1.retry = -1: must be between 0"),
@@ -420,6 +455,14 @@ mod tests {
             ("[supervisor]\ngrace = \"0s\"", "must be longer than nothing"),
             ("[supervisor]\nmemlock = \"64G\"", "= \"64G\": not a size; write for example"),
             ("[supervisor]\nmemlock = \"999999999999TiB\"", "not a size"),
+            (
+                "[supervisor]\nrestart_wait = \"1m\"",
+                "w.toml:3: supervisor.restart_wait = \"1m\": longer than restart_wait_max, which is 30s",
+            ),
+            (
+                "[supervisor]\nrestart_wait = \"5s\"\n[supervisor.c2]\nrestart_wait_max = \"2s\"",
+                "supervisor.c2.restart_wait_max = \"2s\": shorter than restart_wait, which is 5s",
+            ),
             ("[supervisor]\nmetrics = 0", "= 0: not an address"),
             ("[supervisor]\nmetrics = \"localhost\"", "not an address; write a port"),
             ("[supervisor]\nruntime_dir = \"run\"", "must be an absolute path"),
@@ -444,7 +487,7 @@ mod tests {
         for (text, message) in [
             (
                 "[[processors.pc1]]\nconcurent = 3",
-                "w.toml:2: processors.pc1[0].concurent: unknown key; known are ",
+                "w.toml:2: processors.pc1[0].concurent = 3: unknown key; known are ",
             ),
             ("[[processors.pc1]]\nconcurent = 3", "; did you mean \"concurrent\"?"),
             ("[processors]\n[[processors.pc3]]", "w.toml:2: processors.pc3: unknown key or stage"),
@@ -498,7 +541,7 @@ mod tests {
                 "processors.pc1[0].cgroup.group_name = \"../x\": not a name of a cgroup",
             ),
             ("[[processors.pc1]]\nenvs = { \"A=B\" = \"\" }", "not a name that an environment"),
-            ("[[processors.pc1]]\nenvs = { A = 1 }", "envs.A = 1: expected a string"),
+            ("[[processors.pc1]]\nenvs = { A = 1 }", "envs.A: expected a string, found integer"),
             ("[[processors.pc1]]\nauto_restart = 1", "= 1: expected true or false"),
             ("[processor]\n", "w.toml:1: processors: the file has no [processors] section"),
             ("[processor]\n", "did you mean \"processor\"?"),
@@ -507,6 +550,55 @@ mod tests {
             let got = refused(text);
             assert!(got.contains(message), "{text}\n   gave {got}\n   not  {message}");
         }
+    }
+
+    #[test]
+    fn no_error_shows_what_may_be_a_secret() {
+        for (text, told) in [
+            ("envs = 'API_TOKEN=hunter2'", "w.toml:2: processors.pc1[0].envs: expected a table"),
+            ("envs = ['API_TOKEN=hunter2']", "processors.pc1[0].envs: expected a table"),
+            ("envs = { API_TOKEN = \"hunter2\\u0000\" }", "envs.API_TOKEN: must not contain a NUL"),
+            ("envs = { API_TOKEN = ['hunter2'] }", "envs.API_TOKEN: expected a string"),
+            ("envs = { API_TOKEN = { x = 'hunter2' } }", "envs.API_TOKEN: expected a string"),
+            ("envs = { 'API_TOKEN=hunter2' = '' }", "envs.API_TOKEN: not a name that an env"),
+            ("envs = { API_TOKEN = hunter2 }", "w.toml:2: not valid TOML: "),
+            ("envs = { API_TOKEN = 'hunter2', API_TOKEN = 'hunter2' }", "not valid TOML: "),
+            ("envs = { API_TOKEN = 'hunter2 }", "not valid TOML: "),
+            ("env = 'API_TOKEN=hunter2'", "processors.pc1[0].env: unknown key"),
+            ("API_TOKEN = 'hunter2'", "processors.pc1[0].API_TOKEN: unknown key"),
+        ] {
+            let error = refused(&format!("[[processors.pc1]]\n{text}"));
+            assert!(error.contains(told), "{text}\n   gave {error}\n   not  {told}");
+            assert!(!error.contains("hunter2"), "{text}\n   gave {error}");
+        }
+        let error = refused("[[processors.pc1]]\nenvs = { API_TOKEN = 918273 }");
+        assert!(error.contains("envs.API_TOKEN: expected") && !error.contains("918273"), "{error}");
+    }
+
+    #[test]
+    fn all_faults_are_found_that_do_not_follow_from_others() {
+        let text = "[processors]\nlimit.pc1 = 0\next_locks = { gpu = 0, x = 1 }\n\
+                    [[processors.pc1]]\nconcurent = 1\n[[processors.pc1]]\nlocks = ['gpu']\n\
+                    [[processors.c2]]\ncgroup.cpuset = 'x'\n[supervisor]\ngrace = 'x'\n";
+        let refused = parse_all(Path::new("w.toml"), text).expect_err("it has faults");
+        let told = refused.to_string();
+        let lines: Vec<_> = told
+            .lines()
+            .map(|line| line.split(": ").nth(1).and_then(|key| key.split(' ').next()))
+            .map(|key| key.expect("every line names its key"))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "processors.limit.pc1",
+                "processors.ext_locks.gpu",
+                "processors.pc1[0].concurent",
+                "processors.c2[0].cgroup.cpuset",
+                "supervisor.grace",
+            ],
+            "{told}"
+        );
+        assert_eq!(refused.first.to_string(), self::refused(text), "the first one of all");
     }
 
     #[test]

@@ -65,7 +65,8 @@ pub(crate) fn read_executor(
         numa_preferred: opt(table.take("numa_preferred"), |node| node.number())?,
         group_name,
         cpus,
-        envs: table.take_table("envs")?.map(read_envs).transpose()?.unwrap_or_default(),
+        envs: opt(table.take("envs"), |envs| read_envs(envs.secret().into_table()?))?
+            .unwrap_or_default(),
         concurrent: opt(table.take("concurrent"), |count| count.count())?,
         locks: opt(table.take("locks"), |locks| read_locks(locks, declared))?.unwrap_or_default(),
         auto_restart: opt(table.take("auto_restart"), |value| value.boolean())?.unwrap_or(true),
@@ -100,7 +101,11 @@ fn read_envs(mut envs: Table<'_>) -> Result<BTreeMap<String, String>, ConfigErro
     let mut read = BTreeMap::new();
     for (name, value) in envs.take_all() {
         if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(value.invalid("not a name that an environment can hold"));
+            return Err(value.invalid_name(
+                &name,
+                "not a name that an environment can hold: it must not be empty and must hold \
+                 neither \"=\" nor NUL",
+            ));
         }
         let text = value.nonnul_text()?.to_owned();
         read.insert(name, text);

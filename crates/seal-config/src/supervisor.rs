@@ -9,7 +9,7 @@ use std::time::Duration;
 use seal_types::StageName;
 
 use crate::error::ConfigError;
-use crate::tree::{Table, opt};
+use crate::tree::{Node, Table, opt};
 
 /// The `[supervisor]` section, with its defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,10 @@ impl Default for SupervisorConfig {
         }
     }
 }
+
+/// The wait before the first restart where the configuration says nothing, and the longest one.
+const RESTART_WAIT: Duration = Duration::from_millis(500);
+const RESTART_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Whether executors are put into cgroups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,8 +151,8 @@ impl SupervisorConfig {
             no_progress: key!(no_progress),
             ready_within: key!(ready_within).unwrap_or(seconds(4)),
             grace: key!(grace).unwrap_or(seconds(10)),
-            restart_wait: key!(restart_wait).unwrap_or(Duration::from_millis(500)),
-            restart_wait_max: key!(restart_wait_max).unwrap_or(seconds(30)),
+            restart_wait: key!(restart_wait).unwrap_or(RESTART_WAIT),
+            restart_wait_max: key!(restart_wait_max).unwrap_or(RESTART_WAIT_MAX),
             crash_loop_after: key!(crash_loop_after).unwrap_or(10),
             crash_loop_wait: key!(crash_loop_wait).unwrap_or(seconds(300)),
             memory: key!(memory).unwrap_or(MemoryBinding::Preferred),
@@ -165,6 +169,7 @@ pub(crate) fn read_supervisor(table: &mut Table<'_>) -> Result<SupervisorConfig,
         let path = PathBuf::from(dir.nonempty_text()?);
         if path.is_absolute() { Ok(path) } else { Err(dir.invalid("must be an absolute path")) }
     })?;
+    let all = read_stage_keys(table, &StageKeys::default())?;
     let words =
         [("auto", CgroupUse::Auto), ("always", CgroupUse::Always), ("never", CgroupUse::Never)];
     Ok(SupervisorConfig {
@@ -173,30 +178,31 @@ pub(crate) fn read_supervisor(table: &mut Table<'_>) -> Result<SupervisorConfig,
         history: opt(table.take("history"), |count| count.number_up_to(10_000))?
             .unwrap_or(default.history),
         cgroup: opt(table.take("cgroup"), |word| word.word(&words))?.unwrap_or(default.cgroup),
-        all: read_stage_keys(table)?,
         stages: StageName::ALL
             .iter()
             .filter_map(|stage| {
                 let table = table.take_table(stage.name()).transpose()?;
                 let read = table.and_then(|mut table| {
-                    let keys = read_stage_keys(&mut table)?;
+                    let keys = read_stage_keys(&mut table, &all)?;
                     table.finish("key")?;
                     Ok((*stage, keys))
                 });
                 Some(read)
             })
             .collect::<Result<_, _>>()?,
+        all,
     })
 }
 
-fn read_stage_keys(table: &mut Table<'_>) -> Result<StageKeys, ConfigError> {
+/// Reads the keys of a stage, beside which those of `all` stages hold.
+fn read_stage_keys(table: &mut Table<'_>, all: &StageKeys) -> Result<StageKeys, ConfigError> {
     let drains = [("checkpoint", Drain::Checkpoint), ("task", Drain::Task), ("now", Drain::Now)];
     let bindings = [("preferred", MemoryBinding::Preferred), ("strict", MemoryBinding::Strict)];
     let mut time = |key| opt(table.take(key), |value| value.span_of_time());
     let (deadline, no_progress) = (time("deadline")?, time("no_progress")?);
     let (ready_within, grace) = (time("ready_within")?, time("grace")?);
-    let (restart_wait, restart_wait_max) = (time("restart_wait")?, time("restart_wait_max")?);
     let crash_loop_wait = time("crash_loop_wait")?;
+    let (restart_wait, restart_wait_max) = read_restart_waits(table, all)?;
     Ok(StageKeys {
         retry: opt(table.take("retry"), |count| count.number())?,
         drain: opt(table.take("drain"), |word| word.word(&drains))?,
@@ -215,4 +221,27 @@ fn read_stage_keys(table: &mut Table<'_>) -> Result<StageKeys, ConfigError> {
             _ => size.bytes().map(MemoryLimit::Bytes),
         })?,
     })
+}
+
+type Waits = (Option<Duration>, Option<Duration>);
+
+/// `restart_wait` and `restart_wait_max`, the first of which must not be the longer one.
+fn read_restart_waits(table: &mut Table<'_>, all: &StageKeys) -> Result<Waits, ConfigError> {
+    let [first, longest] = ["restart_wait", "restart_wait_max"].map(|key| table.take(key));
+    let time = |node: &Option<Node<'_>>| node.as_ref().map(Node::span_of_time).transpose();
+    let (wait, wait_max) = (time(&first)?, time(&longest)?);
+    let holds = wait.or(all.restart_wait).unwrap_or(RESTART_WAIT);
+    let holds_max = wait_max.or(all.restart_wait_max).unwrap_or(RESTART_WAIT_MAX);
+    if holds > holds_max {
+        let told = |time| humantime::format_duration(time);
+        if let Some(first) = first {
+            let reason = format!("longer than restart_wait_max, which is {}", told(holds_max));
+            return Err(first.invalid(reason));
+        }
+        if let Some(longest) = longest {
+            let reason = format!("shorter than restart_wait, which is {}", told(holds));
+            return Err(longest.invalid(reason));
+        }
+    }
+    Ok((wait, wait_max))
 }

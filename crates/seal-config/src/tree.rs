@@ -32,6 +32,8 @@ pub(crate) struct Table<'a> {
     name: String,
     left: BTreeMap<Cow<'a, str>, (Range<usize>, Spanned<DeValue<'a>>)>,
     known: Vec<&'static str>,
+    /// Whether its values may be secrets, which are never shown.
+    secret: bool,
 }
 
 /// A value with its place and name.
@@ -40,6 +42,8 @@ pub(crate) struct Node<'a> {
     source: Source<'a>,
     name: String,
     value: Spanned<DeValue<'a>>,
+    /// Whether it may be a secret, which is never shown.
+    secret: bool,
 }
 
 impl<'a> Source<'a> {
@@ -62,7 +66,21 @@ impl<'a> Source<'a> {
         let span = value.span();
         let place = Place { line: self.line(span.start), span };
         self.places.borrow_mut().note(name.clone(), place);
-        Node { source: self, name, value }
+        Node { source: self, name, value, secret: false }
+    }
+
+    /// A value as it is written, where that is one line.
+    fn shown(self, value: &Spanned<DeValue<'_>>) -> Option<String> {
+        const SHOWN: usize = 80;
+        let text = &self.text[value.span()];
+        let mut shown: String = text.chars().take(SHOWN).collect();
+        if shown.len() < text.len() {
+            shown.push('…');
+        }
+        // Tables, also those with a header of their own, are more than what stands there.
+        let is_table = value.get_ref().is_table() || text.starts_with("[[");
+        let is_long = is_table || shown.contains('\n');
+        (!is_long && !shown.is_empty()).then_some(shown)
     }
 
     fn line(self, offset: usize) -> usize {
@@ -80,14 +98,15 @@ impl<'a> Table<'a> {
                 (key.into_inner(), (span, value))
             })
             .collect();
-        Self { source, name, left, known: Vec::new() }
+        Self { source, name, left, known: Vec::new(), secret: false }
     }
 
     /// The value of a key that this table may have.
     pub(crate) fn take(&mut self, key: &'static str) -> Option<Node<'a>> {
         self.known.push(key);
         let (_, value) = self.left.remove(key)?;
-        Some(self.source.node(self.name_of(key), value))
+        let node = self.source.node(self.name_of(key), value);
+        Some(Node { secret: self.secret, ..node })
     }
 
     /// The table under a key that this table may have.
@@ -101,35 +120,34 @@ impl<'a> Table<'a> {
             .into_iter()
             .map(|(key, (_, value))| {
                 let node = self.source.node(self.name_of(&key), value);
-                (key.into_owned(), node)
+                (key.into_owned(), Node { secret: self.secret, ..node })
             })
             .collect()
     }
 
     /// Complains of the first key, in the order of the file, that nobody read.
     pub(crate) fn finish(self, what: &str) -> Result<(), ConfigError> {
-        let Some((key, (span, _))) = self.left.iter().min_by_key(|(_, (span, _))| span.start)
+        let Some((key, (span, value))) = self.left.iter().min_by_key(|(_, (span, _))| span.start)
         else {
             return Ok(());
         };
+        let hint = nearest(key, self.known.iter().copied());
+        // What is known to be a slip of a setting is shown; anything else may be a secret that
+        // stands in the wrong place.
+        let may_show = !self.secret && hint.is_some_and(|hint| hint != "envs");
         Err(Box::new(Invalid {
             path: self.source.path.to_path_buf(),
             line: self.source.line(span.start),
             key: self.name_of(key),
-            value: None,
+            value: self.source.shown(value).filter(|_| may_show),
             reason: format!("unknown {what}; known are {}", self.known.join(", ")),
-            hint: nearest(key, self.known.iter().copied()).map(str::to_owned),
+            hint: hint.map(str::to_owned),
         })
         .into())
     }
 
     fn name_of(&self, key: &str) -> String {
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        let key = if !key.is_empty() && key.chars().all(plain) {
-            key.to_owned()
-        } else {
-            format!("{key:?}")
-        };
+        let key = quoted(key);
         if self.name.is_empty() { key } else { format!("{}.{key}", self.name) }
     }
 }
@@ -146,22 +164,36 @@ impl<'a> Node<'a> {
         reason: impl Display,
         hint: Option<&str>,
     ) -> ConfigError {
-        const SHOWN: usize = 80;
-        let text = &self.source.text[self.value.span()];
-        let mut shown: String = text.chars().take(SHOWN).collect();
-        if shown.len() < text.len() {
-            shown.push('…');
-        }
-        let whole_table = self.value.get_ref().is_table() || shown.contains('\n');
         Box::new(Invalid {
             path: self.source.path.to_path_buf(),
             line: self.line(),
             key: self.name.clone(),
-            value: (!whole_table && !shown.is_empty()).then_some(shown),
+            value: self.source.shown(&self.value).filter(|_| !self.secret),
             reason: reason.to_string(),
             hint: hint.map(str::to_owned),
         })
         .into()
+    }
+
+    /// An error about the name of this value in its table, of which only what is before `=` is
+    /// shown: what follows may be a secret.
+    pub(crate) fn invalid_name(&self, name: &str, reason: impl Display) -> ConfigError {
+        let table = self.name.strip_suffix(&quoted(name)).unwrap_or_default();
+        let shown = name.split(['=', '\0']).next().unwrap_or_default();
+        Box::new(Invalid {
+            path: self.source.path.to_path_buf(),
+            line: self.line(),
+            key: format!("{table}{}", quoted(shown)),
+            value: None,
+            reason: reason.to_string(),
+            hint: None,
+        })
+        .into()
+    }
+
+    /// The same value, which may be a secret, as all that is in it.
+    pub(crate) fn secret(self) -> Self {
+        Self { secret: true, ..self }
     }
 
     /// The line the value starts on.
@@ -178,7 +210,10 @@ impl<'a> Node<'a> {
             return Err(self.expected("a table"));
         }
         match self.value.into_inner() {
-            DeValue::Table(table) => Ok(Table::new(self.source, self.name, table)),
+            DeValue::Table(table) => {
+                let secret = self.secret;
+                Ok(Table { secret, ..Table::new(self.source, self.name, table) })
+            }
             _ => unreachable!("checked above"),
         }
     }
@@ -188,8 +223,11 @@ impl<'a> Node<'a> {
             return Err(self.expected("an array"));
         }
         let DeValue::Array(items) = self.value.into_inner() else { unreachable!("checked above") };
-        let (source, name) = (self.source, self.name);
-        let node = |(index, value)| source.node(format!("{name}[{index}]"), value);
+        let (source, name, secret) = (self.source, self.name, self.secret);
+        let node = |(index, value)| {
+            let node = source.node(format!("{name}[{index}]"), value);
+            Node { secret, ..node }
+        };
         Ok(items.into_iter().enumerate().map(node).collect())
     }
 
@@ -297,6 +335,12 @@ impl<'a> Node<'a> {
             },
         }
     }
+}
+
+/// A key as it is written.
+fn quoted(key: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if !key.is_empty() && key.chars().all(plain) { key.to_owned() } else { format!("{key:?}") }
 }
 
 /// Reads a value where there is one.
