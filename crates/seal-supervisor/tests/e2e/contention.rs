@@ -12,11 +12,16 @@ use serde_json::{Value, json};
 
 use crate::harness::{Scene, Supervisor, eventually, executor};
 
-/// A task that works while no more than `count` may have the lock.
-fn exclusive(scene: &Scene, lock: &str, count: usize, who: &str) -> Value {
-    let files: Vec<_> = (0..count).map(|n| scene.path(&format!("oracle-{lock}.{n}"))).collect();
+/// A task that works while no more than so many may have each of the locks.
+fn exclusive(scene: &Scene, locks: &[(&str, usize)], who: &str) -> Value {
+    let files = |(lock, count): &(&str, usize)| -> Vec<_> {
+        (0..*count).map(|n| scene.path(&format!("oracle-{lock}.{n}"))).collect()
+    };
+    let files: Vec<_> = locks.iter().map(files).collect();
+    let names: Vec<_> = locks.iter().map(|(lock, _)| *lock).collect();
+    let text = format!("{who} {}", names.join("+"));
     json!([
-        {"exclusive": {"files": files, "ms": 5, "log": scene.path("log"), "text": format!("{who} {lock}")}},
+        {"exclusive": {"locks": files, "ms": 5, "log": scene.path("log"), "text": text}},
         {"answer": who},
     ])
 }
@@ -76,15 +81,21 @@ fn drive(
 fn eight_supervisors_under_random_kills_never_exceed_a_count_and_lose_nothing() {
     const TASKS: u64 = 200;
     const LOCKS: [(&str, usize); 3] = [("x", 1), ("y", 1), ("z", 2)];
+    const X: (&str, usize) = LOCKS[0];
+    const Y: (&str, usize) = LOCKS[1];
+    const Z: (&str, usize) = LOCKS[2];
+    // What the executor of each supervisor takes, as it is written: some take two, in opposite
+    // orders, which would be a deadlock if they were taken one after the other as written.
+    const TAKES: [&[(&str, usize)]; 8] =
+        [&[X], &[X, Y], &[Y, X], &[Z], &[Z, X], &[X, Z], &[Y, Z], &[Z, Y]];
     let scene = Scene::new();
     let mut config = "[supervisor]\ncgroup = 'never'\n[processors.ext_locks]\n".to_owned();
     for (lock, count) in LOCKS {
         config += &format!("{lock} = {count}\n");
     }
     let config_of = |number: usize| {
-        // Each supervisor has one executor for one of the locks.
-        let (lock, _) = LOCKS[number % LOCKS.len()];
-        format!("{config}{}", executor("pc2", &[], &format!("concurrent = 1\nlocks = ['{lock}']")))
+        let names: Vec<_> = TAKES[number].iter().map(|(lock, _)| *lock).collect();
+        format!("{config}{}", executor("pc2", &[], &format!("concurrent = 1\nlocks = {names:?}")))
     };
     let start = |number: usize| {
         let path = scene.config(&format!("{number}.toml"), &config_of(number));
@@ -100,11 +111,10 @@ fn eight_supervisors_under_random_kills_never_exceed_a_count_and_lose_nothing() 
         let drive_one = |number: usize| {
             let (start, scene, pid) = (&start, &scene, &pids[number]);
             scope.spawn(move || {
-                let (lock, count) = LOCKS[number % LOCKS.len()];
                 let mut ids: BTreeSet<_> = (0..TASKS).collect();
                 while !ids.is_empty() {
                     let mut supervisor = start(number);
-                    let task = |_| exclusive(scene, lock, count, &format!("s{number}"));
+                    let task = |_| exclusive(scene, TAKES[number], &format!("s{number}"));
                     drive(&mut supervisor, &mut ids, 3, task, pid);
                     *pid.lock().expect("no panic") = 0;
                 }
@@ -134,6 +144,9 @@ fn eight_supervisors_under_random_kills_never_exceed_a_count_and_lose_nothing() 
     let violations: Vec<_> = log.iter().filter(|line| line.starts_with("VIOLATION")).collect();
     assert!(violations.is_empty(), "{violations:?}");
     assert!(log.len() >= 8 * usize::try_from(TASKS).expect("small") - 200, "{}", log.len());
+    for two in ["s1 x+y", "s2 y+x", "s4 z+x", "s5 x+z"] {
+        assert!(log.iter().filter(|line| *line == two).count() > 100, "{two} hardly ran");
+    }
     scene.assert_nothing_is_locked();
 }
 
@@ -157,7 +170,7 @@ fn survivors_of_one_stage_are_served_first_come_first_served() {
             let scene = &scene;
             scope.spawn(move || {
                 let mut ids = (0..TASKS).collect();
-                let task = |_| exclusive(scene, "x", 1, &format!("{number}"));
+                let task = |_| exclusive(scene, &[("x", 1)], &format!("{number}"));
                 drive(&mut supervisor, &mut ids, 3, task, &Mutex::new(0));
                 assert_eq!(ids.is_empty(), number >= 2, "two were killed, the others go on");
             });

@@ -108,7 +108,7 @@ enum Step {
     Complain(String),
     /// Tell the parent, as an event, that of this part so much of so much is done.
     Progress(String, u64, u64),
-    /// Work for some time while no more than the allowed number of processes may: see
+    /// Work for some time while no more than the allowed numbers of processes may: see
     /// [`Exclusive`].
     Exclusive(Exclusive),
     /// Start a grandchild in a session of its own, which writes its pid to this file and keeps
@@ -118,13 +118,13 @@ enum Step {
     Grandchild(PathBuf),
 }
 
-/// Work during which a process holds one of some files, to find out whether more processes work
-/// than there are files. The kernel's lock on a file ends with its process, whatever the one who
-/// sent the task believes.
+/// Work during which a process holds one of some files for each lock, to find out whether more
+/// processes work than there are files. The kernel's lock on a file ends with its process, whatever
+/// the one who sent the task believes.
 #[derive(Deserialize)]
 struct Exclusive {
-    /// One file for each process that may work.
-    files: Vec<PathBuf>,
+    /// For each lock one file for each process that may work.
+    locks: Vec<Vec<PathBuf>>,
     ms: u64,
     /// Where the begin of the work, or that it must not begin, is noted.
     log: PathBuf,
@@ -133,10 +133,14 @@ struct Exclusive {
 
 impl Exclusive {
     fn work(&self) -> anyhow::Result<()> {
-        let taken = self.files.iter().find_map(|path| self.take(path).transpose()).transpose()?;
-        let Some(_held) = taken else {
-            return Ok(append(&self.log, &format!("VIOLATION {}", self.text))?);
-        };
+        let mut held = Vec::new();
+        for files in &self.locks {
+            let taken = files.iter().find_map(|path| self.take(path).transpose()).transpose()?;
+            match taken {
+                Some(file) => held.push(file),
+                None => return Ok(append(&self.log, &format!("VIOLATION {}", self.text))?),
+            }
+        }
         append(&self.log, &self.text)?;
         thread::sleep(Duration::from_millis(self.ms));
         Ok(())
