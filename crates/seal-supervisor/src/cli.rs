@@ -36,8 +36,8 @@ Environment:
                       effect); not passed on, because it places its executors by its own
                       configuration
 
-Exit codes: 0 done, 2 wrong command line, 3 wrong configuration, 4 the start failed,
-5 the parent went away while tasks were running.";
+Exit codes: 0 done, 1 something else failed, such as writing what was asked for, 2 wrong command
+line, 3 wrong configuration, 4 the start failed, 5 the parent went away while tasks were running.";
 
 /// Runs the executors of a sealing stage under venus-worker: starts them where they belong, gives
 /// each task to the least loaded one under limits and locks that hold across all supervisors of
@@ -194,6 +194,17 @@ mod tests {
         assert_eq!(address("9184"), Ok("127.0.0.1:9184".parse().expect("an address")));
         assert_eq!(address("0.0.0.0:80"), Ok("0.0.0.0:80".parse().expect("an address")));
         assert!(address("0").is_err() && address("localhost:1").is_err());
+    }
+
+    #[test]
+    fn every_exit_code_is_listed() {
+        use seal_wire::ExitCode::*;
+        let (_, listed) = AFTER_HELP.split_once("Exit codes: ").expect("they are listed");
+        let listed = listed.replace('\n', " ");
+        for code in [Success, Failed, Usage, Config, Start, ParentGone] {
+            let text = format!("{} ", code as u8);
+            assert!(listed.split(", ").any(|told| told.starts_with(&text)), "{code:?}: {listed}");
+        }
     }
 
     #[test]

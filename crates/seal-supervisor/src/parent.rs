@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -12,11 +13,20 @@ use seal_wire::{Line, LineReader, RequestHead, salvage_id};
 
 use crate::event::Event;
 
-/// Starts reading requests from standard input.
-pub(crate) fn read_requests(stage: StageName, events: SyncSender<Event>) -> io::Result<()> {
+/// So many bytes of answers may wait for a parent that does not read them before no more requests
+/// are taken from it. An answer has some thousand.
+const UNREAD_MOST: usize = 1 << 20;
+
+/// Starts reading requests from standard input, none while too much of `backlog` waits.
+pub(crate) fn read_requests(
+    stage: StageName,
+    events: SyncSender<Event>,
+    backlog: Arc<Backlog>,
+) -> io::Result<()> {
     let read = move || {
         let mut lines = LineReader::new(BufReader::new(io::stdin()), stage.line_cap());
         let ended = loop {
+            backlog.await_room();
             match lines.next_line() {
                 Ok(Some(line)) => {
                     let Some(event) = understand(stage, line) else { continue };
@@ -88,11 +98,43 @@ pub(crate) fn await_signals(signals: SigSet, events: SyncSender<Event>) -> io::R
     Ok(())
 }
 
+/// How much waits for the parent to read it.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    bytes: Mutex<usize>,
+    less: Condvar,
+}
+
+impl Backlog {
+    fn add(&self, bytes: usize) {
+        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+    }
+
+    fn remove(&self, bytes: usize) {
+        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
+        self.less.notify_all();
+    }
+
+    /// Waits while more than [`UNREAD_MOST`] waits.
+    fn await_room(&self) {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        if *bytes <= UNREAD_MOST {
+            return;
+        }
+        tracing::warn!("the parent does not read answers; no requests are taken until it does");
+        while *bytes > UNREAD_MOST {
+            bytes = self.less.wait(bytes).unwrap_or_else(PoisonError::into_inner);
+        }
+        tracing::info!("requests are taken again");
+    }
+}
+
 /// Standard output. Lines are written by a thread of its own, so that a parent that does not read
 /// never keeps the supervisor from looking after its executors.
 #[derive(Debug)]
 pub(crate) struct Outlet {
     lines: Sender<Vec<u8>>,
+    backlog: Arc<Backlog>,
     finished: Receiver<()>,
     output: File,
 }
@@ -103,25 +145,31 @@ impl Outlet {
         let (lines, to_write) = channel::<Vec<u8>>();
         let (finish, finished) = channel();
         let mut writer = output.try_clone()?;
+        let backlog = Arc::new(Backlog::default());
+        let written = backlog.clone();
         let write = move || {
             let mut gone = false;
             for line in to_write {
-                if gone {
-                    continue;
-                }
-                if let Err(error) = writer.write_all(&line) {
+                if !gone && let Err(error) = writer.write_all(&line) {
                     gone = true;
                     let _ = events.send(Event::OutputGone(error));
                 }
+                written.remove(line.len());
             }
             let _ = finish.send(());
         };
         thread::Builder::new().name("answers".to_owned()).spawn(write)?;
-        Ok(Self { lines, finished, output })
+        Ok(Self { lines, backlog, finished, output })
+    }
+
+    /// How much waits to be written.
+    pub(crate) fn backlog(&self) -> Arc<Backlog> {
+        self.backlog.clone()
     }
 
     /// Writes a line, with its end.
     pub(crate) fn send(&self, line: Vec<u8>) {
+        self.backlog.add(line.len());
         // The writer lives until the sender is gone.
         let _ = self.lines.send(line);
     }

@@ -109,6 +109,8 @@ pub(crate) enum Next {
     Terminate,
     /// End it.
     Kill,
+    /// End it: it has not ended in the time it had for that.
+    KillLate,
     /// It does not even die.
     Undead,
     /// It has ended, and somebody else holds its output open.
@@ -256,10 +258,16 @@ impl Running {
                 self.process.close_input();
                 self.process.signal(Signal::SIGTERM);
                 self.signalled = true;
-                self.next = Some((now + timing.grace, Next::Kill));
+                self.next = Some((now + timing.grace, Next::KillLate));
             }
-            Next::Kill => {
-                tracing::warn!(pid, "an executor did not end in time and is killed");
+            Next::Kill | Next::KillLate => {
+                let why = self.why.as_deref();
+                match next {
+                    Next::KillLate => {
+                        tracing::warn!(pid, why, "an executor did not end in time and is killed");
+                    }
+                    _ => tracing::info!(pid, why, "an executor is killed"),
+                }
                 self.process.signal(Signal::SIGKILL);
                 self.signalled = true;
                 self.next = Some((now + timing.undead, Next::Undead));

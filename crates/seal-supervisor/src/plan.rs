@@ -4,10 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io;
 use std::num::NonZeroU32;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +17,8 @@ use seal_config::{
 use seal_host::{Binding, CgroupTree, CpuSet, NodeId, Placement, ResourceLimit, Wanted};
 use seal_limits::{Needs, Resource};
 
-use crate::GroupPlan;
+use crate::program::{find_program, is_same_file, runnable};
+use crate::{GroupPlan, Problem};
 
 /// The executors of a stage and the rules they run under.
 #[derive(Clone, Debug)]
@@ -96,8 +95,8 @@ pub enum PlanError {
     },
     /// The supervisor would start itself, and that one itself, and so on.
     #[error(
-        "{}:{line}: {key}.bin = {:?} is the supervisor itself; {}name an executor",
-        path.display(), bin.display(), or_leave_out(*stage)
+        "{}:{line}: {key}.bin = {:?} is the supervisor itself; {}",
+        path.display(), bin.display(), instead(*stage, *is_workers)
     )]
     Itself {
         /// The configuration.
@@ -110,96 +109,21 @@ pub enum PlanError {
         bin: PathBuf,
         /// The stage.
         stage: StageName,
+        /// Whether its arguments are those by which a worker starts a supervisor.
+        is_workers: bool,
     },
 }
 
-/// What keeps an executor from being started on this machine.
-#[derive(Debug, thiserror::Error)]
-pub enum Problem {
-    /// The binary is not there.
-    #[error("{key} (line {line}): there is no executable {}", program.display())]
-    NoProgram {
-        /// The table.
-        key: String,
-        /// Its line.
-        line: usize,
-        /// The binary.
-        program: PathBuf,
-    },
-    /// Cpus are not there or not switched on.
-    #[error(
-        "{key} (line {line}): cgroup.cpuset = \"{wanted}\": cpus {missing} are missing; this machine has {online}"
-    )]
-    NoCpus {
-        /// The table.
-        key: String,
-        /// Its line.
-        line: usize,
-        /// What is asked for.
-        wanted: CpuSet,
-        /// What is not there.
-        missing: CpuSet,
-        /// What is there.
-        online: CpuSet,
-    },
-    /// Cpus are there, but not for this process.
-    #[error(
-        "{key} (line {line}): cgroup.cpuset = \"{wanted}\": the kernel does not let this process use \
-         cpus {refused}; look at the cpuset of the cgroup or container it runs in"
-    )]
-    CpusRefused {
-        /// The table.
-        key: String,
-        /// Its line.
-        line: usize,
-        /// What is asked for.
-        wanted: CpuSet,
-        /// What is not granted.
-        refused: CpuSet,
-    },
-    /// The NUMA node is not there.
-    #[error("{key} (line {line}): numa_preferred = {node}: this machine has {}", Nodes(nodes))]
-    NoNode {
-        /// The table.
-        key: String,
-        /// Its line.
-        line: usize,
-        /// What is asked for.
-        node: NodeId,
-        /// What is there.
-        nodes: Vec<NodeId>,
-    },
-    /// The machine does not answer.
-    #[error("{key} (line {line}): cannot ask the kernel for cpus {wanted}")]
-    Unknown {
-        /// The table.
-        key: String,
-        /// Its line.
-        line: usize,
-        /// What is asked for.
-        wanted: CpuSet,
-        /// What the operating system says.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// The advice that fits a stage with an executor of ours.
-fn or_leave_out(stage: StageName) -> String {
-    let served = stage.served();
-    served.map(|s| format!("leave bin out for {}, or ", s.executor())).unwrap_or_default()
-}
-
-struct Nodes<'a>(&'a [NodeId]);
-
-impl std::fmt::Display for Nodes<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("no NUMA nodes");
-        }
-        let nodes: CpuSet = self.0.iter().map(|node| node.0).collect();
-        write!(f, "NUMA nodes {nodes}")
+/// What is to be done about an executor that is the supervisor itself.
+fn instead(stage: StageName, is_workers: bool) -> String {
+    if is_workers {
+        return "this is the worker's file: give the supervisor, and check, the one that its args \
+                name after --config"
+            .to_owned();
     }
+    let served = stage.served();
+    let leave_out = served.map(|s| format!("leave bin out for {}, or ", s.executor()));
+    leave_out.unwrap_or_default() + "name an executor"
 }
 
 /// What the plan is held against.
@@ -281,7 +205,8 @@ impl Plan {
             let program = find_program(&bin, env::var_os("PATH").as_deref());
             if is_same_file(&program, own_binary) {
                 let (path, line) = (config.path.clone(), executor.line);
-                return Err(PlanError::Itself { path, line, key, bin, stage });
+                let is_workers = executor.args.first().is_some_and(|arg| arg == "processor");
+                return Err(PlanError::Itself { path, line, key, bin, stage, is_workers });
             }
             Ok(ExecutorPlan {
                 key,
@@ -372,8 +297,8 @@ impl ExecutorPlan {
     fn problems(&self, machine: &Machine) -> Vec<Problem> {
         let (key, line) = (|| self.key.clone(), self.line);
         let mut problems = Vec::new();
-        if !is_executable(&self.program) {
-            problems.push(Problem::NoProgram { key: key(), line, program: self.program.clone() });
+        if let Err(lack) = runnable(&self.program) {
+            problems.push(Problem::NoProgram { key: key(), line, lack });
         }
         if let Some(wanted) = &self.placement.cpus {
             let missing = wanted.minus(&machine.online);
@@ -434,28 +359,10 @@ fn is_placement_name(name: &OsStr) -> bool {
     seal_config::PLACEMENT_NAMES.iter().any(|placement| name == *placement)
 }
 
-/// The binary that is meant by `bin`: a path, or a name to be looked up in `search`. What is not
-/// found stays as it is.
-fn find_program(bin: &Path, search: Option<&OsStr>) -> PathBuf {
-    if bin.components().count() > 1 || bin.is_absolute() {
-        return bin.to_path_buf();
-    }
-    let dirs = search.into_iter().flat_map(env::split_paths);
-    let found = dirs.map(|dir| dir.join(bin)).find(|candidate| is_executable(candidate));
-    found.unwrap_or_else(|| bin.to_path_buf())
-}
-
-fn is_executable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o111 != 0)
-}
-
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    let inode = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
-    matches!((inode(one), inode(other)), (Ok(one), Ok(other)) if one == other)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const STAGES: [StageName; 3] = [StageName::Pc1, StageName::Pc2, StageName::C2];
@@ -541,6 +448,46 @@ mod tests {
                 "processors.pc1[1] (line 13): numa_preferred = 1: this machine has NUMA nodes 0"
                     .to_owned(),
             ]
+        );
+    }
+
+    #[test]
+    fn what_a_binary_lacks_is_told() {
+        let (dir, supervisor) = installed();
+        let [plain, executable] = ["plain", "pc1-exec"].map(|name| dir.path().join(name));
+        fs::write(&plain, "").expect("writable");
+        let plain_mode: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        fs::set_permissions(&plain, plain_mode).expect("ours");
+        for (bin, told) in [
+            (dir.path().join("none").as_path(), "there is no executable /"),
+            (&*plain, "plain is not executable: it has mode 644"),
+            (dir.path(), " is no file that could be run"),
+            (Path::new("no-such-exec"), "there is no executable no-such-exec in PATH; write"),
+            (&*executable, ""),
+        ] {
+            let text = format!("[[processors.pc1]]\nbin = {bin:?}");
+            let config = seal_config::parse(Path::new("w.toml"), &text).expect("well formed");
+            let plan = Plan::new(&config, StageName::Pc1, &supervisor, None).expect("meant");
+            let problems = problems(&plan, &machine("0-1", &["0-1"]));
+            assert_eq!(problems.is_empty(), told.is_empty(), "{problems:?}");
+            assert!(problems.iter().all(|problem| problem.contains(told)), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_workers_file_is_told_from_one_that_starts_the_supervisor_by_mistake() {
+        let (_dir, supervisor) = installed();
+        let refused = |args: &str| {
+            let text = format!("[[processors.pc1]]\nbin = {supervisor:?}\nargs = {args}");
+            let config = seal_config::parse(Path::new("w.toml"), &text).expect("well formed");
+            Plan::new(&config, StageName::Pc1, &supervisor, None).expect_err("itself").to_string()
+        };
+        let workers = refused("['processor', 'pc1', '--config', '/etc/p.toml']");
+        assert!(workers.ends_with("the one that its args name after --config"), "{workers}");
+        let mistaken = refused("[]");
+        assert!(
+            mistaken.ends_with("leave bin out for pc1-exec, or name an executor"),
+            "{mistaken}"
         );
     }
 

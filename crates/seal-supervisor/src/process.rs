@@ -251,9 +251,8 @@ fn pass_log_on(stderr: ChildStderr, last: &LastLines) {
         };
         last.add(&line);
         line.push(b'\n');
-        // In one piece, so that lines of several executors do not mix. When nobody takes the log
-        // the executor must go on all the same.
-        let _ = io::stderr().lock().write_all(&line);
+        // When nobody takes the log the executor goes on all the same.
+        crate::log::pass_on(&line);
     }
 }
 

@@ -2,24 +2,21 @@
 
 use std::env;
 use std::error::Error;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use seal_config::Config;
+use seal_config::{Config, ConfigError, Refused};
 use seal_host::{CgroupTree, place_self};
 use seal_wire::{ErrorCode, ExitCode, TaskError};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::status::{About, Looker, Reporter, collect, tell};
 use crate::{
     Cli, Command, ConfigArgs, Machine, PlaceArgs, Plan, ProcessorArgs, RuntimeDir,
     SYSTEM_RUNTIME_DIR, StatusArgs, Timing, config_command, default_runtime_dir, describe, groups,
-    serve,
+    log, serve,
 };
 use crate::{metrics, top};
 
@@ -42,7 +39,21 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
         }
     };
-    log_to_stderr(matches!(cli.command, Command::Processor(_)));
+    // Dropped last, so that the last lines are written.
+    let _last_words = match &cli.command {
+        Command::Processor(_) => match log::of_supervisor() {
+            Ok(last_words) => Some(last_words),
+            Err(error) => {
+                log::of_command();
+                tracing::error!(%error, "the log cannot be written");
+                return ExitCode::Start;
+            }
+        },
+        _ => {
+            log::of_command();
+            None
+        }
+    };
     let _span;
     let done = match &cli.command {
         Command::Processor(args) => {
@@ -67,7 +78,7 @@ pub fn run() -> ExitCode {
 }
 
 fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
-    let config = seal_config::load(&args.config).map_err(because(ExitCode::Config))?;
+    let config = seal_config::load_all(&args.config).map_err(refused)?;
     let own_binary = env::current_exe().map_err(because(ExitCode::Start))?;
     // Not VC_CG_NAME: groups are made for the executors, in which the supervisor is none.
     let place = |name: &str| env::var(name).ok().filter(|_| name != "VC_CG_NAME");
@@ -94,6 +105,12 @@ fn with_cgroups(
     let mut plan =
         Plan::new(config, args.stage, own_binary, cgroups).map_err(because(ExitCode::Config))?;
     args.overrule(&mut plan.settings);
+    let (wait, wait_max) = (plan.settings.restart_wait, plan.settings.restart_wait_max);
+    if wait > wait_max {
+        let [wait, wait_max] = [wait, wait_max].map(humantime::format_duration);
+        let text = format!("--restart-wait is {wait}, longer than --restart-wait-max, {wait_max}");
+        return Err(Failure { code: ExitCode::Usage, text });
+    }
     let machine = Machine::this(cgroups.map(Arc::as_ref)).map_err(because(ExitCode::Start))?;
     if args.dry_run {
         let text = describe(&plan, &machine);
@@ -151,7 +168,7 @@ fn with_cgroups(
 fn config(args: &ConfigArgs) -> Result<ExitCode, Failure> {
     let (text, code) = match &args.config {
         Some(path) if !args.example => {
-            let config = seal_config::load(path).map_err(because(ExitCode::Config))?;
+            let config = seal_config::load_all(path).map_err(refused)?;
             if args.check {
                 let own_binary = env::current_exe().map_err(because(ExitCode::Start))?;
                 let cgroups =
@@ -234,64 +251,15 @@ fn runtime_dir(given: Option<&Path>, config: Option<&Config>) -> PathBuf {
     named.unwrap_or_else(|| default_runtime_dir(xdg.as_deref().map(Path::new)))
 }
 
+/// Tells all that is wrong with a configuration.
+fn refused(refused: Refused) -> Failure {
+    let told = |error: &ConfigError| TaskError::from_error(ErrorCode::Internal, error).message;
+    let errors = std::iter::once(&refused.first).chain(&refused.others);
+    let text = errors.map(told).collect::<Vec<_>>().join("\n");
+    Failure { code: ExitCode::Config, text }
+}
+
 /// An adapter for `map_err`: tells an error with all its causes.
 fn because<E: Error + 'static>(code: ExitCode) -> impl FnOnce(E) -> Failure {
     move |error| Failure { code, text: TaskError::from_error(ErrorCode::Internal, &error).message }
-}
-
-/// Logs go to standard error: text on a terminal, JSON elsewhere where a supervisor runs, and short
-/// text for commands that people type, whatever they pipe it into.
-fn log_to_stderr(serves: bool) {
-    let (filter, unread) = log_filter(env::var("RUST_LOG").ok().as_deref());
-    let registry = tracing_subscriber::registry().with(filter);
-    let terminal = io::stderr().is_terminal();
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_target(!terminal);
-    if !serves {
-        registry.with(layer.with_target(false).without_time().with_ansi(terminal)).init();
-    } else if terminal {
-        registry.with(layer).init();
-    } else {
-        registry.with(layer.json().flatten_event(true).with_span_list(false)).init();
-    }
-    if let Some(error) = unread {
-        tracing::warn!(
-            "environment: RUST_LOG cannot be read ({error}); write LEVEL or TARGET=LEVEL, with commas between"
-        );
-    }
-}
-
-/// What `RUST_LOG` lets through, `info` where it says nothing, and why it cannot be read.
-///
-/// Levels of targets only: what `EnvFilter` has beyond that, conditions on fields of spans, takes
-/// two crates for regular expressions, which were a ninth of this program's build.
-fn log_filter(given: Option<&str>) -> (Targets, Option<String>) {
-    let usual = Targets::new().with_default(LevelFilter::INFO);
-    match given.map(str::trim) {
-        None | Some("") => (usual, None),
-        Some(text) => match text.parse() {
-            Ok(filter) => (filter, None),
-            Err(error) => (usual, Some(error.to_string())),
-        },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tracing::Level;
-
-    use super::*;
-
-    #[test]
-    fn rust_log_chooses_levels_by_target_and_nonsense_leaves_info() {
-        let shows = |given, target, level| log_filter(given).0.would_enable(target, &level);
-        for usual in [None, Some(""), Some(" "), Some("info"), Some("a=b=c")] {
-            assert!(shows(usual, "seal_host", Level::INFO), "{usual:?}");
-            assert!(!shows(usual, "seal_host", Level::DEBUG), "{usual:?}");
-        }
-        let chosen = Some("warn,seal_host=debug");
-        assert!(shows(chosen, "seal_host::child", Level::DEBUG));
-        assert!(!shows(chosen, "seal_supervisor", Level::INFO));
-        assert!(log_filter(chosen).1.is_none());
-        assert!(log_filter(Some("a=b=c")).1.is_some(), "it is reported");
-    }
 }

@@ -168,7 +168,7 @@ impl Sums {
 }
 
 fn document(facts: &Facts, about: &About, sums: &Sums) -> Supervisor {
-    let pid = std::process::id();
+    let (pid, pid_namespace) = (std::process::id(), own_namespace());
     let now = SystemTime::now();
     let (life, why) = match &facts.life {
         Life::Starting => ("starting", None),
@@ -179,7 +179,7 @@ fn document(facts: &Facts, about: &About, sums: &Sums) -> Supervisor {
     let waiting = |request: &crate::facts::WaitingFacts| Waiting {
         stage: facts.stage.to_string(),
         supervisor: pid,
-        pid_namespace: own_namespace(),
+        pid_namespace,
         req: Some(request.req),
         sector: request.sector.clone(),
         waited: now.duration_since(request.since).unwrap_or_default().as_secs_f64(),
@@ -188,7 +188,7 @@ fn document(facts: &Facts, about: &About, sums: &Sums) -> Supervisor {
     Supervisor {
         form: FORM,
         pid,
-        pid_namespace: own_namespace(),
+        pid_namespace,
         foreign: false,
         start_ticks: seal_host::process_start(Path::new("/proc"), pid).unwrap_or_default(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -99,8 +99,8 @@ fn tell_executor(text: &mut String, executor: &Executor, at: f64) {
     if let Some(gpu) = &executor.gpu {
         parts.push(format!("gpu {gpu}"));
     }
-    let most = executor.concurrent.map_or("any".to_owned(), |count| count.to_string());
-    parts.push(format!("{} of {most} tasks", executor.tasks.len()));
+    let most = executor.concurrent.map(|count| format!(" of {count}"));
+    parts.push(format!("{}{} tasks", executor.tasks.len(), most.unwrap_or_default()));
     if executor.restarts > 0 {
         parts.push(format!("{} restarts", executor.restarts));
     }
@@ -147,9 +147,13 @@ pub(crate) fn cpus(executor: &Executor) -> String {
     }
 }
 
+/// The sector of a task, which may be a bare number.
+fn sector(name: Option<&str>) -> String {
+    format!("sector {}", name.unwrap_or("unknown"))
+}
+
 fn tell_task(text: &mut String, task: &Task, at: f64) {
-    let sector = task.sector.as_deref().unwrap_or("sector unknown");
-    let mut parts = vec![format!("req {}", task.req), sector.to_owned()];
+    let mut parts = vec![format!("req {}", task.req), sector(task.sector.as_deref())];
     if let Some(told) = &task.progress {
         parts.push(progress(told));
     }
@@ -183,7 +187,7 @@ fn tell_resource(text: &mut String, resource: &Resource) {
 }
 
 fn tell_ended(text: &mut String, stage: &str, task: &Ended, at: f64) {
-    let sector = task.sector.as_deref().unwrap_or("sector unknown");
+    let sector = sector(task.sector.as_deref());
     let result = task.error.as_ref().map_or("done".to_owned(), |error| format!("failed: {error}"));
     line(
         text,
@@ -223,7 +227,7 @@ fn short(number: f64) -> String {
         n if n >= 1e9 => format!("{:.1} G", n / 1e9),
         n if n >= 1e6 => format!("{:.1} M", n / 1e6),
         n if n >= 1e3 => format!("{:.1} k", n / 1e3),
-        n => format!("{n:.1} "),
+        n => format!("{n:.1}"),
     }
 }
 
@@ -362,8 +366,8 @@ pub(crate) mod tests {
 pc2  supervisor 300 serving for 16m 40s, 2 waiting, 4 done, 0 failed  /etc/p.toml
   processors.pc2[0]  pid 301  ready for 8m 20s  cpus 0-2 (asked for 0-3)  node 0 (98 % of its memory)  3.0 GiB  gpu 0  1 of 1 tasks  1 restarts
     last end: exited with code 9
-    req 7  t01000-12  tree C 25 %, 1.9 GiB/s, 48s left  running for 1m 00s  try 2  holds lock gpu1, limit of pc2
-  processors.pc2[1]  crash-loop for 10s, next start in 1m 00s  any cpus  0 of any tasks
+    req 7  sector t01000-12  tree C 25 %, 1.9 GiB/s, 48s left  running for 1m 00s  try 2  holds lock gpu1, limit of pc2
+  processors.pc2[1]  crash-loop for 10s, next start in 1m 00s  any cpus  0 tasks
 
 limits and locks
   lock gpu1  1 of 1 held
@@ -374,7 +378,7 @@ waiting
   pc2 of supervisor 300 for 1m 01s: no executor has room
 
 last tasks
-  pc2  req 6  t01000-11  ran 3s  waited 1s  2m 00s ago  failed: [no-space] disk\u{fffd}[31m full
+  pc2  req 6  sector t01000-11  ran 3s  waited 1s  2m 00s ago  failed: [no-space] disk\u{fffd}[31m full
 ";
         let text = tell(&busy());
         assert_eq!(text, expected, "{text}");
@@ -410,6 +414,6 @@ last tasks
             assert_eq!(duration(seconds), text);
         }
         assert_eq!([1_u64 << 10, 5 << 20, 64 << 30].map(size), ["1 KiB", "5 MiB", "64.0 GiB"]);
-        assert_eq!([3.0, 4200.0, 1.1e6, 2e9].map(short), ["3.0 ", "4.2 k", "1.1 M", "2.0 G"]);
+        assert_eq!([3.0, 4200.0, 1.1e6, 2e9].map(short), ["3.0", "4.2 k", "1.1 M", "2.0 G"]);
     }
 }

@@ -8,6 +8,7 @@ use seal_limits::AfterDeath;
 use seal_wire::{ErrorCode, ExitCode, Line, TaskError, ready_line};
 
 use super::Supervisor;
+use super::requests::Whose;
 use crate::event::{FromExecutor, Tag};
 use crate::limits::ExecutorSlots;
 use crate::place::{Next, Place, Running, State, shown};
@@ -206,13 +207,16 @@ impl Supervisor {
         }
         for (id, mut task) in lost {
             let (again, tries) = (task.again.take(), task.tries);
+            let sector = task.sector.clone();
+            let whose = Whose { sector: sector.as_deref(), pid: Some(pid) };
             if let Some(end) = self.end.clone() {
                 self.remember(index, id, task, Some(end.reason.clone()), now);
-                self.fail(id, ErrorCode::Cancelled, &end.reason);
+                self.fail(id, whose, ErrorCode::Cancelled, &end.reason);
             } else if let Some(request) = again {
                 tracing::warn!(
                     req = id,
-                    sector = task.sector.as_deref(),
+                    sector = whose.sector,
+                    pid,
                     tries,
                     story,
                     "the task is sent again"
@@ -223,7 +227,7 @@ impl Supervisor {
                 let reason = told_of_death(&story, tries, &last_words);
                 let error = TaskError::new(ErrorCode::ExecutorDied, reason.clone()).to_string();
                 self.remember(index, id, task, Some(error), now);
-                self.fail(id, ErrorCode::ExecutorDied, &reason);
+                self.fail(id, whose, ErrorCode::ExecutorDied, &reason);
             }
         }
         if self.end.is_none() {

@@ -36,8 +36,8 @@ const BACKLOG: usize = 64;
 /// Times the supervisor keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// The supervisor is ready when all its executors are, or when this time has passed, none
-    /// has failed and one is ready.
+    /// The supervisor is ready when its first executor is, or when this time has passed and none
+    /// has failed: tasks wait until one is ready.
     pub ready_within: Duration,
     /// How long an executor that is to end may take before it is killed.
     pub grace: Duration,
@@ -79,7 +79,7 @@ pub enum ServeError {
 /// Answers go to `output`; `watch` is called once with the board on which the supervisor publishes
 /// what is going on, and may start threads that read it.
 ///
-/// Must be called on the main thread, before any other thread is started.
+/// Must be called on the main thread, before any other thread is started that takes signals.
 pub fn serve(
     plan: Plan,
     timing: Timing,
@@ -97,7 +97,7 @@ pub fn serve(
     }
     let terms = terms(&plan);
     let limits = SharedLimits::join(runtime_dir.path(), terms, Some(sender.clone()))?;
-    read_requests(plan.stage, sender.clone())?;
+    read_requests(plan.stage, sender.clone(), outlet.backlog())?;
     let now = Instant::now();
     let places: Vec<_> = plan.executors.into_iter().map(|plan| Place::new(plan, now)).collect();
     let board = Board::new(publish::first_facts(plan.stage, &places));

@@ -9,6 +9,22 @@ use crate::facts::EndedTask;
 use crate::place::Place;
 use crate::queue::Request;
 
+/// What the log tells of a request beside its number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Whose<'a> {
+    /// Its sector, if that is known.
+    pub(super) sector: Option<&'a str>,
+    /// The executor that had it, if one had.
+    pub(super) pid: Option<u32>,
+}
+
+impl<'a> Whose<'a> {
+    /// Of a request that no executor has had.
+    fn of(sector: Option<&'a str>) -> Self {
+        Self { sector, pid: None }
+    }
+}
+
 impl Supervisor {
     pub(super) fn accept(&mut self, head: RequestHead, mut line: Vec<u8>) {
         let RequestHead { id, sector } = head;
@@ -17,10 +33,11 @@ impl Supervisor {
         }
         if let Some(end) = &self.end {
             let reason = format!("{}; the request was not started", end.reason);
-            return self.refuse(id, ErrorCode::Cancelled, &reason);
+            return self.refuse(id, Whose::of(sector.as_deref()), ErrorCode::Cancelled, &reason);
         }
         if let Some(reason) = self.none_left() {
-            return self.refuse(id, ErrorCode::Unavailable, &reason);
+            let whose = Whose::of(sector.as_deref());
+            return self.refuse(id, whose, ErrorCode::Unavailable, &reason);
         }
         tracing::debug!(req = id, sector, "request");
         line.push(b'\n');
@@ -34,30 +51,31 @@ impl Supervisor {
             Some(id) if self.outstanding.contains(&id) => {
                 tracing::error!(req = id, reason, "a request repeats an id in use; it is ignored");
             }
-            Some(id) => self.refuse(id, ErrorCode::BadRequest, reason),
+            Some(id) => self.refuse(id, Whose::default(), ErrorCode::BadRequest, reason),
             None => tracing::error!(reason, "a line is no request and has no id; it is ignored"),
         }
     }
 
     /// Answers a request with an error.
-    fn refuse(&mut self, id: u64, code: ErrorCode, reason: &str) {
+    fn refuse(&mut self, id: u64, whose: Whose<'_>, code: ErrorCode, reason: &str) {
         let error = TaskError::new(code, reason);
-        tracing::warn!(req = id, %error, "request failed");
+        let Whose { sector, pid } = whose;
+        tracing::warn!(req = id, sector, pid, %error, "request failed");
         *self.totals.failed.entry(code.name().to_owned()).or_default() += 1;
         self.outlet.send(to_line(&Response::<()>::failed(id, &error)));
     }
 
     /// Answers an outstanding request with an error.
-    pub(super) fn fail(&mut self, id: u64, code: ErrorCode, reason: &str) {
+    pub(super) fn fail(&mut self, id: u64, whose: Whose<'_>, code: ErrorCode, reason: &str) {
         if self.outstanding.remove(&id) {
-            self.refuse(id, code, reason);
+            self.refuse(id, whose, code, reason);
         }
     }
 
     pub(super) fn fail_queue(&mut self, code: ErrorCode, reason: &str) {
         let now = Instant::now();
         for Request { id, sector, since, .. } in self.queue.clear() {
-            self.fail(id, code, reason);
+            self.fail(id, Whose::of(sector.as_deref()), code, reason);
             self.board.ended(EndedTask {
                 req: id,
                 sector: sector.map(|sector| sector.to_string()),

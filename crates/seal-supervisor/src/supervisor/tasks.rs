@@ -9,6 +9,7 @@ use seal_limits::{Openings, Resource, TICKETS_MOST};
 use seal_wire::{ErrorCode, Line};
 
 use super::Supervisor;
+use super::requests::Whose;
 use crate::facts::EndedTask;
 use crate::limits::{Held, Holder, machine_time};
 use crate::place::{Answer, Next, Place, Task, code_of, understand};
@@ -127,8 +128,10 @@ impl Supervisor {
                     return;
                 };
                 let reason = format!("{name} (pid {pid}) wrote a broken answer: {reason}");
+                let sector = task.sector.clone();
                 self.remember(index, id, task, Some(reason.clone()), now);
-                self.fail(id, ErrorCode::Internal, &reason);
+                let whose = Whose { sector: sector.as_deref(), pid: Some(pid) };
+                self.fail(id, whose, ErrorCode::Internal, &reason);
                 self.remind_when_idle(index, now);
             }
             Answer::Junk { reason } => {

@@ -62,6 +62,18 @@ pub(crate) fn is_alive(pid: i64) -> bool {
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.starts_with(" Z"))
 }
 
+/// The resident memory of a process.
+pub(crate) fn resident_kib(pid: i64) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("told");
+    resident.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// How many files a process has open.
+pub(crate) fn open_files(pid: i64) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
+}
+
 impl Scene {
     pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().expect("a temporary directory") }
@@ -170,16 +182,16 @@ impl Scene {
 
 impl Supervisor {
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the supervisor can be run");
+        Self::attach(command.stderr(Stdio::piped()).stdout(Stdio::piped()))
+    }
+
+    /// Starts it with its standard output and error where `command` says. What is piped is read.
+    pub(crate) fn attach(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("the supervisor can be run");
         let (sender, lines) = channel();
-        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let stdout = child.stdout.take();
         thread::spawn(move || {
-            for line in stdout.lines() {
+            for line in stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines()) {
                 if sender.send(line.expect("UTF-8")).is_err() {
                     // Nobody reads any more, and dropping the pipe tells the supervisor.
                     return;
@@ -187,10 +199,11 @@ impl Supervisor {
             }
         });
         let log = Arc::new(Mutex::new(String::new()));
-        let mut stderr = child.stderr.take().expect("piped");
+        let stderr = child.stderr.take();
         thread::spawn({
             let log = log.clone();
             move || {
+                let Some(mut stderr) = stderr else { return };
                 let mut block = [0; 4096];
                 while let Ok(count @ 1..) = stderr.read(&mut block) {
                     let text = String::from_utf8_lossy(&block[..count]);
@@ -226,6 +239,11 @@ impl Supervisor {
         if let Some(stdin) = &mut self.stdin {
             let _ = stdin.write_all(format!("{line}\n").as_bytes());
         }
+    }
+
+    /// Its standard input, to be written to by another thread.
+    pub(crate) fn take_input(&mut self) -> ChildStdin {
+        self.stdin.take().expect("input is open")
     }
 
     pub(crate) fn end_input(&mut self) {

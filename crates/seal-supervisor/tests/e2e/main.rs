@@ -14,3 +14,4 @@ mod routing;
 mod start;
 mod status;
 mod stop;
+mod unread;

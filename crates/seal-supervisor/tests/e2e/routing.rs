@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, Supervisor, executor};
+use crate::harness::{Scene, Supervisor, executor, open_files, resident_kib};
 
 /// Steps that write when they start and end, and wait for a file in between.
 fn logged(scene: &Scene, name: &str, until: Option<&str>) -> Value {
@@ -194,21 +194,15 @@ fn ten_thousand_requests_are_answered_once_each_and_leave_nothing_behind() {
             assert_eq!(output.expect("answered"), id);
             assert!(answered.insert(id), "request {id} was answered twice");
         }
-        resources(supervisor.pid())
+        (resident_kib(supervisor.pid()), open_files(supervisor.pid()))
     };
-    let (_, files) = run(0, 500, 20);
     // Some of them all at once, so that many wait.
-    let (memory, files_after) = run(500, MANY, 2000);
+    let (memory, files) = run(0, 2500, 2000);
+    let (memory_after, files_after) = run(2500, MANY, 2000);
     assert_eq!(files_after, files, "descriptors");
-    assert!(memory < 16 << 10, "{memory} KiB resident");
+    assert!(memory_after < 16 << 10, "{memory_after} KiB resident");
+    // 100 bytes for each task would be 1 MB.
+    assert!(memory_after < memory + 1024, "{memory} KiB, then {memory_after} KiB resident");
     supervisor.finish();
     scene.assert_nothing_is_locked();
-}
-
-/// The resident memory of a process in KiB, and how many files it has open.
-fn resources(pid: i64) -> (u64, usize) {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("told");
-    let resident = resident.trim().trim_end_matches(" kB").parse().expect("a number");
-    (resident, std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count())
 }
