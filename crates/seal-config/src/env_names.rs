@@ -1,7 +1,7 @@
 //! Environment names that mean something to sealing software, and what is to be said of those that
 //! do not.
 
-use seal_types::FIL_PROOFS_SETTINGS;
+use seal_types::{FIL_PROOFS_SETTINGS, SEAL_SETTINGS, is_unknown_seal_setting};
 
 use crate::error::nearest;
 
@@ -31,6 +31,9 @@ pub fn env_warning(name: &str) -> Option<EnvWarning> {
     }
     if name == "FIL_PROOFS_MAXIMIZE_CACHING" {
         return Some(EnvWarning::NoEffect);
+    }
+    if is_unknown_seal_setting(name) {
+        return Some(EnvWarning::Unknown { nearest: nearest(name, SEAL_SETTINGS) });
     }
     if !name.starts_with("FIL_PROOFS_") || FIL_PROOFS_SETTINGS.contains(&name) {
         return None;
@@ -92,6 +95,8 @@ mod tests {
                 "FIL_PROOFS_USE_MULTICORE_SDRR",
                 Some(EnvWarning::Unknown { nearest: Some("FIL_PROOFS_USE_MULTICORE_SDR") }),
             ),
+            ("SEAL_PC1_LANE", Some(EnvWarning::Unknown { nearest: Some("SEAL_PC1_LANES") })),
+            ("SEAL_PC1_LANES", None),
             ("FIL_PROOFS_X", Some(EnvWarning::Unknown { nearest: None })),
             ("VC_CG_CPUSET", Some(EnvWarning::Placement)),
             ("FIL_PROOFS_USE_MULTICORE_SDR", None),

@@ -36,6 +36,8 @@ pub struct TaskContext {
     /// What is going on: parts of a task can run side by side.
     parts: Mutex<Vec<Part>>,
     parent: Option<Parent>,
+    /// The task's own, so that lines say whose progress it is, whichever thread tells it.
+    span: tracing::Span,
 }
 
 /// A parent that asked to be told how far the task is.
@@ -49,15 +51,25 @@ struct Parent {
 struct Part {
     name: String,
     started: Instant,
+    /// How much was done when it started: of a part that goes on with something.
+    first: u64,
     logged: Instant,
     told: Option<Instant>,
     bar: ProgressBar,
 }
 
 impl TaskContext {
-    /// A context for the task that people know as `label`, stopped by `cancel`.
+    /// A context for the task that people know as `label`, stopped by `cancel`. What it logs is
+    /// of the span that is current now.
     pub fn new(label: String, cancel: CancelToken) -> Self {
-        Self { label, cancel, parts: Mutex::default(), parent: None }
+        let span = tracing::Span::current();
+        Self { label, cancel, parts: Mutex::default(), parent: None, span }
+    }
+
+    /// What it logs is of `span`.
+    pub(crate) fn within(mut self, span: tracing::Span) -> Self {
+        self.span = span;
+        self
     }
 
     /// Tells progress to the parent too, as that of request `id`.
@@ -76,7 +88,7 @@ impl TaskContext {
     pub fn progress(&self, name: &str, done: u64, total: u64, unit: Unit) {
         let mut parts = self.parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let index = parts.iter().position(|part| part.name == name).unwrap_or_else(|| {
-            parts.push(self.start(name, total, unit));
+            parts.push(self.start(name, (done, total), unit));
             parts.len() - 1
         });
         let part = &mut parts[index];
@@ -94,6 +106,7 @@ impl TaskContext {
         if complete || part.logged.elapsed() >= LOG_EVERY {
             part.logged = Instant::now();
             if part.bar.is_hidden() || complete {
+                let _of_task = self.span.enter();
                 log_progress(part, done, total);
             }
         }
@@ -102,7 +115,7 @@ impl TaskContext {
         }
     }
 
-    fn start(&self, name: &str, total: u64, unit: Unit) -> Part {
+    fn start(&self, name: &str, (first, total): (u64, u64), unit: Unit) -> Part {
         let counts = match unit {
             Unit::Bytes => "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}",
             Unit::Nodes => "{human_pos}/{human_len} nodes {rate}",
@@ -122,7 +135,7 @@ impl TaskContext {
         bar.set_prefix(self.label.clone());
         bar.set_message(name.to_owned());
         let now = Instant::now();
-        Part { name: name.to_owned(), started: now, logged: now, told: None, bar }
+        Part { name: name.to_owned(), started: now, first, logged: now, told: None, bar }
     }
 }
 
@@ -150,17 +163,27 @@ impl Drop for TaskContext {
 
 fn log_progress(part: &Part, done: u64, total: u64) {
     let elapsed = part.started.elapsed();
-    let left = total.saturating_sub(done);
-    let eta_s = (done > 0).then(|| elapsed.as_secs_f64() / done as f64 * left as f64);
+    let per_second = rate(done.saturating_sub(part.first), elapsed);
+    let left = total.saturating_sub(done) as f64;
+    let eta_s = match per_second {
+        Some(rate) if rate > 0.0 => Some(left / rate),
+        _ => (left == 0.0).then_some(0.0),
+    };
     tracing::info!(
         part = part.name,
         done,
         total,
         percent = done.saturating_mul(100) / total.max(1),
+        per_second = per_second.map(f64::round),
         elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         eta_s = eta_s.map(f64::round),
         "progress"
     );
+}
+
+/// How many of `done` were done in a second; `None` before any time has passed.
+fn rate(done: u64, elapsed: Duration) -> Option<f64> {
+    (!elapsed.is_zero()).then(|| done as f64 / elapsed.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -172,6 +195,13 @@ mod tests {
     fn told(reader: PipeReader) -> Vec<Event> {
         let lines = BufReader::new(reader).lines();
         lines.map(|line| Event::parse(line.expect("text").as_bytes()).expect("an event")).collect()
+    }
+
+    #[test]
+    fn a_rate_is_of_what_was_done_since_the_start() {
+        assert_eq!(rate(3000, Duration::from_millis(1500)), Some(2000.0));
+        assert_eq!(rate(0, Duration::from_secs(1)), Some(0.0));
+        assert_eq!(rate(7, Duration::ZERO), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 
-use seal_types::FIL_PROOFS_SETTINGS;
+use seal_types::{FIL_PROOFS_SETTINGS, is_unknown_seal_setting};
 
 /// Other names that users set for some stage. Those of a place are for all of them: see
 /// [`place`](crate::place).
@@ -92,6 +92,10 @@ fn finding(name: &str, value: &str) -> Option<String> {
     if FIL_PROOFS_SETTINGS.contains(&name) || OTHERS.contains(&name) {
         return Some(format!("{name}={value} has no effect on this executor"));
     }
+    if is_unknown_seal_setting(name) {
+        // Not its value: it may be a secret of somebody else's.
+        return Some(format!("{name} is not a setting of this software; is it misspelt?"));
+    }
     name.starts_with("FIL_PROOFS_").then(|| {
         format!("{name}={value} is not a setting that any software knows; is it misspelt?")
     })
@@ -109,14 +113,17 @@ mod tests {
             ("FIL_PROOFS_USE_MULTICORE_SDR", "1"),
             ("FIL_PROOFS_PARENTS_CACHE", "/p"),
             ("HOME", "/h"),
+            ("SEAL_PC1_LANE", "2"),
+            ("SEAL_PC1_LANES", "2"),
         ]);
         let dir = tempfile::tempdir().expect("a temporary directory");
         let honoured = Honoured(&["FIL_PROOFS_PARENT_CACHE"]);
         let findings = environment.findings(honoured, dir.path());
-        assert_eq!(findings.len(), 3, "{findings:?}");
+        assert_eq!(findings.len(), 4, "{findings:?}");
         assert!(findings[0].contains("any current software"), "{findings:?}");
         assert!(findings[1].contains("no effect on this executor"), "{findings:?}");
         assert!(findings[2].contains("FIL_PROOFS_PARENTS_CACHE=/p is not a setting"));
+        assert!(findings[3].starts_with("SEAL_PC1_LANE is not a setting"), "{findings:?}");
     }
 
     #[test]

@@ -81,7 +81,9 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         tracing::error!(%error, "nobody reads the ready line");
         return ExitCode::ParentGone;
     }
-    tracing::info!(stage = %E::STAGE, pid = std::process::id(), concurrent = options.concurrent, "{ready}");
+    // Without a limit nothing is said of one.
+    let concurrent = (options.concurrent < usize::MAX).then_some(options.concurrent);
+    tracing::info!(stage = %E::STAGE, pid = std::process::id(), concurrent, "{ready}");
     read_input(E::STAGE.line_cap(), events.clone());
     Loop {
         executor,
@@ -384,6 +386,7 @@ fn run_task<E: Executor>(
 ) -> bool {
     let span = tracing::info_span!("task", stage = %E::STAGE, req = id, sector);
     let _in_span = span.enter();
+    let context = context.within(span.clone());
     let started = Instant::now();
     tracing::info!("task starts");
     // The executor is shared, but after a panic it gets no further task: see `on_panic`.

@@ -28,7 +28,7 @@ pub use digests::{
 };
 pub use porep::{ApiVersion, Feature, NODE_SIZE, Porep, TreeShape};
 pub use proof::{RegisteredProof, UnknownProof};
-pub use settings::FIL_PROOFS_SETTINGS;
+pub use settings::{FIL_PROOFS_SETTINGS, SEAL_SETTINGS, is_unknown_seal_setting};
 pub use size::{SectorSize, SizeError};
 pub use stage::{Stage, UnknownStage};
 pub use stage_name::{StageName, UnknownStageName};

@@ -1,5 +1,32 @@
 //! Names of the settings that sealing software takes from the environment.
 
+/// Every `SEAL_*` name that a program of this project reads.
+pub const SEAL_SETTINGS: [&str; 14] = [
+    "SEAL_ALLOW_TEST_PARAMS",
+    "SEAL_CONFIG",
+    "SEAL_EXEC_EVENTS",
+    "SEAL_FORCE_ISA",
+    "SEAL_GPU",
+    "SEAL_NUMA",
+    "SEAL_PC1_CONCURRENT",
+    "SEAL_PC1_LANES",
+    "SEAL_PC1_RESUME",
+    "SEAL_PC1_SMT",
+    "SEAL_READY_WITHIN",
+    "SEAL_RUNTIME_DIR",
+    "SEAL_SUPERVISED",
+    "SEAL_WORK_DIR",
+];
+
+/// Whether `name` looks like a setting of this project and is none: it is probably misspelt.
+/// Names that only tests read are none of a user's.
+pub fn is_unknown_seal_setting(name: &str) -> bool {
+    let of_tests = ["SEAL_TEST", "SEAL_VECTORS_DIR", "SEAL_REQUIRE_ISA"];
+    name.starts_with("SEAL_")
+        && !SEAL_SETTINGS.contains(&name)
+        && !of_tests.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Every `FIL_PROOFS_*` name that today's software reads, and `FIL_PROOFS_MAXIMIZE_CACHING`, which
 /// users carry from guide to guide although nothing reads it.
 ///
