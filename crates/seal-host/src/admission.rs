@@ -120,7 +120,8 @@ fn kib(meminfo: &str, name: &str) -> Option<u64> {
     })
 }
 
-/// The memory that tasks of this process take, counted while they take it.
+/// The memory that tasks of this process take, counted while they take it. Other processes are
+/// kept away meanwhile by a turn (see `MemoryTurns`).
 #[derive(Debug, Default)]
 pub struct Admission {
     roots: Roots,
@@ -146,6 +147,11 @@ pub struct Reserved<'a> {
 }
 
 impl Reserved<'_> {
+    /// Whether all regions have been taken.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// The next region, its pages taken by threads on `cpus`; `None` when all have been taken.
     pub fn next(&mut self, cpus: CpuSet) -> Option<Result<Region, AdmissionError>> {
         let (size, region) = self.waiting.pop_front()?;

@@ -44,15 +44,7 @@ impl PartFile {
     /// Starts the file that will be called `target`. An older temporary of the same name is
     /// replaced; the target itself stays as it is until [`PartFile::finish`].
     pub fn create(target: &Path) -> Result<Self, FileError> {
-        let name = target.file_name().ok_or_else(|| FileError {
-            verb: "create",
-            path: target.to_path_buf(),
-            source: io::Error::from(io::ErrorKind::InvalidInput),
-        })?;
-        let mut part_name = std::ffi::OsString::from(".");
-        part_name.push(name);
-        part_name.push(".part");
-        let part = target.with_file_name(part_name);
+        let part = part_of(target)?;
         remove_if_there(&part)?;
         let file = OpenOptions::new()
             .read(true)
@@ -61,6 +53,13 @@ impl PartFile {
             .open(&part)
             .map_err(FileError::of("create", &part))?;
         Ok(Self { file, part, target: target.to_path_buf(), finished: false })
+    }
+
+    /// Removes what a killed process has left of the file that would be called `target`. It counts
+    /// as used space until then, so this comes before any look at how much is free. Only for one
+    /// who knows that nobody else writes that file.
+    pub fn remove_stale(target: &Path) -> Result<(), FileError> {
+        remove_if_there(&part_of(target)?)
     }
 
     /// The open file.
@@ -105,6 +104,19 @@ impl Drop for PartFile {
     }
 }
 
+/// The hidden name under which `target` is written.
+fn part_of(target: &Path) -> Result<PathBuf, FileError> {
+    let name = target.file_name().ok_or_else(|| FileError {
+        verb: "create",
+        path: target.to_path_buf(),
+        source: io::Error::from(io::ErrorKind::InvalidInput),
+    })?;
+    let mut part_name = std::ffi::OsString::from(".");
+    part_name.push(name);
+    part_name.push(".part");
+    Ok(target.with_file_name(part_name))
+}
+
 /// Brings a directory's entries to disk.
 pub fn sync_dir(dir: &Path) -> Result<(), FileError> {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
@@ -118,8 +130,12 @@ pub fn open_read(path: &Path) -> Result<File, FileError> {
 
 /// Removes a file; that there is none is no error.
 pub fn remove_if_there(path: &Path) -> Result<(), FileError> {
+    let is_there = || {
+        // A read-only file system refuses to remove even what is not there.
+        !path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound && is_there() => {
             Err(FileError::of("remove", path)(error))
         }
         _ => Ok(()),
@@ -206,6 +222,19 @@ mod tests {
         drop(PartFile::create(&target).expect("writable"));
         assert_eq!(read_dir_names(dir.path()).expect("readable"), ["layer"]);
         assert_eq!(fs::read(&target).expect("readable"), b"old");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_goes_and_the_file_itself_stays() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let target = dir.path().join("layer");
+        for name in ["layer", ".layer.part", ".other.part"] {
+            fs::write(dir.path().join(name), "old").expect("writable");
+        }
+        for _ in 0..2 {
+            PartFile::remove_stale(&target).expect("writable");
+            assert_eq!(read_dir_names(dir.path()).expect("readable"), [".other.part", "layer"]);
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod slots;
 mod space;
 mod stdio;
 mod topology;
+mod turns;
 mod units;
 
 pub use admission::{Admission, AdmissionError, Admitted, NodeMemory, Reserved, Roots};
@@ -63,6 +64,7 @@ pub use slots::{Mutex, MutexGuard, Slots};
 pub use space::{SpaceError, free_bytes, is_all_holes, require_free};
 pub use stdio::{claim_stdout, has_reader};
 pub use topology::{Cpu, L3Id, Topology};
+pub use turns::{MemoryTurn, MemoryTurns};
 pub use units::{CoreUnit, NoUnits, Reduced, Threads, UnitPlan, UnitRequest, plan_units};
 
 pub use seal_types::CpuSet;

@@ -156,11 +156,10 @@ impl Executor {
         let lanes = number("SEAL_PC1_LANES").unwrap_or(DEFAULT_LANES).clamp(1, DEFAULT_LANES);
         let units = (stage == StageName::Pc1).then(|| {
             let producers = number("FIL_PROOFS_MULTICORE_SDR_PRODUCERS").unwrap_or(1);
-            let smt = executor.envs.get("SEAL_PC1_SMT").is_some_and(|value| value == "1");
-            let request = UnitRequest {
-                producers: producers as usize,
-                threads: if smt { Threads::All } else { Threads::OnePerCore },
-            };
+            let smt = executor.envs.get("SEAL_PC1_SMT").map(String::as_str);
+            // One that the executor refuses is a finding of its own.
+            let threads = Threads::of_setting(smt).unwrap_or_default();
+            let request = UnitRequest { producers: producers as usize, threads };
             plan_units(&hardware.topology, &allowed, request).ok()
         });
         let units = units.flatten();

@@ -61,6 +61,11 @@ impl Checking<'_> {
             (StageName::Pc1, "SEAL_NUMA") if !matches!(value, "strict" | "preferred") => {
                 Some("strict or preferred")
             }
+            (StageName::Pc1, "SEAL_PC1_SMT")
+                if seal_host::Threads::of_setting(Some(value)).is_err() =>
+            {
+                Some("0 or 1")
+            }
             (StageName::Pc1, "SEAL_PC1_RESUME") if !matches!(value, "0" | "1") => Some("0 or 1"),
             (StageName::Pc2, "SEAL_GPU") if value != "optional" => Some("optional"),
             (
