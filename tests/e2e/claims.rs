@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use seal_host::{MemoryTurns, NodeId, RuntimeDir};
 use seal_types::{CpuSet, Stage};
 use serde_json::Value;
 use test_support::client::Processor;
-use test_support::launch::{Launch, Log};
+use test_support::launch::{Launch, Log, until};
 use test_support::sector::Sector;
 use test_support::skip::skipped;
 use test_support::vector::Vector;
@@ -18,11 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The first two cpus that this process may use.
 fn two_cpus() -> Result<Option<CpuSet>> {
+    let two: CpuSet = allowed()?.iter().take(2).collect();
+    Ok((two.len() == 2).then_some(two))
+}
+
+/// The cpus that this process may use.
+fn allowed() -> Result<CpuSet> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    let allowed = CpuSet::from_kernel(list.context("status names the cpus")?.trim())?;
-    let two: CpuSet = allowed.iter().take(2).collect();
-    Ok((two.len() == 2).then_some(two))
+    Ok(CpuSet::from_kernel(list.context("status names the cpus")?.trim())?)
 }
 
 /// An executor on `cpus`, a unit of one sector on each of them.
@@ -62,6 +67,11 @@ impl Labeller {
         line["consumer"].as_u64().with_context(|| format!("the cpu in {line}"))
     }
 
+    /// Waits until it has all of its memory, which others may take then.
+    fn has_memory(&self) -> Result<()> {
+        until(PATIENCE, || Ok(self.log.lines_with(&["\"memory for a layer\""])?.len() == 2))
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill(Pid::from_raw(i32::try_from(self.process.pid())?), signal)?)
     }
@@ -93,9 +103,11 @@ fn processes_without_cpusets_of_their_own_label_on_different_units() -> Result<(
     // Stopped while it labels, a process keeps its unit.
     one.begin()?;
     let first = one.cpu()?;
+    one.has_memory()?;
     one.signal(Signal::SIGSTOP)?;
     other.begin()?;
     let second = other.cpu()?;
+    other.has_memory()?;
     other.signal(Signal::SIGSTOP)?;
     ensure!(first != second, "both label on cpu {first}");
     let both: CpuSet = [first, second].into_iter().filter_map(|cpu| cpu.try_into().ok()).collect();
@@ -110,4 +122,24 @@ fn processes_without_cpusets_of_their_own_label_on_different_units() -> Result<(
     other.signal(Signal::SIGCONT)?;
     third.finishes()?;
     other.finishes()
+}
+
+/// This process and an executor: what the one is about to take is not promised to the other.
+#[test]
+fn memory_that_another_process_is_taking_is_waited_for() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let turns = MemoryTurns::in_dir(&RuntimeDir::open(&dir.path().join("run"))?);
+    let nodes: Vec<_> = (0..64).map(NodeId).collect();
+    let turn = turns.try_take(&nodes)?.context("nobody else is there")?;
+    let mut executor = Labeller::start("one", &allowed()?, dir.path())?;
+    executor.begin()?;
+    executor.log.wait_for(&["the sector waits: another process is taking memory"], PATIENCE)?;
+    ensure!(executor.log.lines_with(&["memory for a layer"])?.is_empty(), "it takes memory");
+    drop(turn);
+    executor.cpu()?;
+    // It gives its own turn up as soon as it has all of its memory, long before it is done.
+    executor.has_memory()?;
+    ensure!(turns.try_take(&nodes)?.is_some(), "it keeps its turn");
+    ensure!(executor.log.lines_with(&["\"layer labelled\""])?.is_empty(), "it kept its turn");
+    executor.finishes()
 }

@@ -10,6 +10,8 @@ use seal_sha256::ChaCha8;
 use seal_types::parents_cache_digest;
 use sha2::{Digest, Sha256};
 use test_support::client::binary;
+use test_support::launch::{Launch, can_mount};
+use test_support::skip::skipped;
 
 fn parents(args: &[&str], dir: &Path, force_isa: Option<&str>) -> Result<Output> {
     let mut command = Command::new(binary("pc1-exec")?);
@@ -92,6 +94,50 @@ fn what_cannot_be_done_is_told_by_the_exit_code() -> Result<()> {
         ensure!(output.status.code() == Some(code), "{args:?} ends with {}: {log}", output.status);
         ensure!(log.contains(said), "{args:?} does not name {said}: {log}");
         ensure!(output.stdout.is_empty(), "{args:?} has an answer");
+    }
+    Ok(())
+}
+
+/// `pc1-exec parents` of an 8 MiB sector, whose cache has 14 MiB, on a file system of its own.
+fn parents_on(test: &str, mounts: &str, disk: &Path) -> Result<Option<(Output, String)>> {
+    if let Err(reason) = can_mount(mounts) {
+        skipped(test, &reason);
+        return Ok(None);
+    }
+    let log_dir = tempfile::tempdir()?;
+    let launch = Launch::binary("pc1-exec", log_dir.path())?.mounts(mounts);
+    let launch = launch.args(["parents", "--proof", "StackedDrg8MiBV1_1", "--dir"]).args([disk]);
+    let output = launch.command()?.output()?;
+    Ok(Some((output, launch.log().text()?)))
+}
+
+#[test]
+fn what_a_killed_maker_has_left_does_not_stop_the_next_one() -> Result<()> {
+    let disk = tempfile::tempdir()?;
+    let porep = "StackedDrg8MiBV1_1".parse::<seal_types::RegisteredProof>()?.porep();
+    let cache = seal_sdr::Graph::new(&porep).cache_name() + ".cache";
+    let mounts = format!(
+        "mount -t tmpfs -o size=16m none {disk} && head -c 10000000 /dev/zero > {disk}/.{cache}.part",
+        disk = disk.path().display(),
+    );
+    let test = "what a killed maker of a parents cache has left";
+    let Some((output, log)) = parents_on(test, &mounts, disk.path())? else { return Ok(()) };
+    ensure!(output.status.success(), "{log}");
+    let [_, path, verdict] = answer(&output)?;
+    ensure!(path.ends_with(&cache) && verdict == "published", "{path} is {verdict}");
+    Ok(())
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_named_with_the_setting() -> Result<()> {
+    let disk = tempfile::tempdir()?;
+    let mounts = format!("mount -t tmpfs -o ro none {}", disk.path().display());
+    let test = "a directory of parents caches that cannot be written";
+    let Some((output, log)) = parents_on(test, &mounts, disk.path())? else { return Ok(()) };
+    ensure!(!output.status.success() && output.stdout.is_empty(), "it succeeds: {log}");
+    let shown = disk.path().display().to_string();
+    for word in ["Read-only file system", "FIL_PROOFS_PARENT_CACHE", &shown] {
+        ensure!(log.contains(word), "{word:?} is not named: {log}");
     }
     Ok(())
 }

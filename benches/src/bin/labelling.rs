@@ -3,7 +3,8 @@
 //! `cargo run --release -p benches --bin labelling -- --layer-size 4GiB --parents DIR`. Every
 //! layer is a line of JSON on standard output. The chain is measured just before each layer: label
 //! after label with everything else prepared and in the first cache, once beside idle cores and
-//! once while the unit's producer is busy, since cores share clocks and caches.
+//! once while the unit's producer is busy, since cores share clocks and caches; and once for two
+//! sectors side by side. The clock that cycles are told by is that of the same core and moment.
 #![forbid(unsafe_code)]
 
 use std::io::Write;
@@ -23,6 +24,7 @@ use seal_sha256::{Kernel, LabelPrefix, Prepared, Run};
 use seal_types::{ApiVersion, Porep, PorepId, SectorSize, TreeShape};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use test_support::process::thread_cpu_ns;
 
 /// A layer takes hours at most.
 const PATIENCE: Duration = Duration::from_secs(48 * 3600);
@@ -76,6 +78,7 @@ fn main() -> Result<()> {
         .map(|unit| UnitCores {
             consumer: unit.consumer as usize,
             producers: unit.producers.iter().map(|cpu| *cpu as usize).collect(),
+            node: None,
         })
         .collect();
     let cpus: CpuSet =
@@ -99,7 +102,8 @@ fn main() -> Result<()> {
     }
     for layer in 1..=args.layers {
         let mut line = chains(kernel, core, neighbour)?;
-        let began = Instant::now();
+        let producers = || thread_cpu_ns(std::process::id(), "sdr-p-");
+        let (began, busy) = (Instant::now(), producers());
         for sector in &mut sectors {
             sector.start(&engine, layer, kernel, &cache)?;
         }
@@ -107,10 +111,14 @@ fn main() -> Result<()> {
             sector.finish()?;
         }
         let seconds = began.elapsed().as_secs_f64();
+        let labels = porep.nodes() as f64 * f64::from(args.sectors);
+        let busy = busy.zip(producers()).filter(|_| args.producers > 0);
+        let producer_ns = busy.map(|(before, after)| (after - before) as f64 / labels);
         let Value::Object(measured) = json!({
             "layer": layer, "nodes": porep.nodes(), "sectors": args.sectors,
             "producers": args.producers, "units": units.len(), "kernel": kernel.name(),
             "seconds": seconds, "ns_per_label": seconds * 1e9 / porep.nodes() as f64,
+            "producer_ns_per_label": producer_ns,
             "sha256": sectors[0].digest(),
         }) else {
             unreachable!("an object")
@@ -154,7 +162,7 @@ impl Sector {
             previous: self.previous.clone(),
             memory: self.spare.pop().context("two layers of memory")?,
         };
-        self.running = Some(engine.label_layer(&self.seat, job));
+        self.running = Some(engine.label_layer(&self.seat, job)?);
         Ok(())
     }
 
@@ -184,16 +192,35 @@ impl Sector {
     }
 }
 
-/// The chain on `core`, alone and while `neighbour` is busy.
+/// The chain on `core`, alone and while `neighbour` is busy, of one lane and of two.
 fn chains(kernel: Kernel, core: u32, neighbour: Option<u32>) -> Result<Map<String, Value>> {
-    let alone = chain_ns(kernel, core)?;
-    let beside = chain_ns_beside(kernel, core, neighbour)?;
-    let figures = json!({ "chain_ns": alone, "chain_beside_busy_ns": beside });
+    let alone = chain::<1>(kernel, core)?;
+    let beside = chain_beside(kernel, core, neighbour)?;
+    let two = chain::<2>(kernel, core)?;
+    let figures = json!({
+        "chain_ns": alone.ns, "chain_beside_busy_ns": beside.map(|chain| chain.ns),
+        "clock_ghz": alone.ghz, "clock_beside_busy_ghz": beside.map(|chain| chain.ghz),
+        "chain_cycles_per_block": alone.ns * alone.ghz / CHAIN_BLOCKS,
+        "chain_x2_ns": two.ns,
+        "chain_x2_cycles_per_block": two.ns * two.ghz / (2.0 * CHAIN_BLOCKS),
+    });
     Ok(figures.as_object().cloned().unwrap_or_default())
 }
 
-/// [`chain_ns`] while a thread on `neighbour` does what a producer does most.
-fn chain_ns_beside(kernel: Kernel, cpu: u32, neighbour: Option<u32>) -> Result<Option<f64>> {
+/// Blocks of a label that wait for the label before.
+const CHAIN_BLOCKS: f64 = 19.0;
+
+/// What was measured of a chain.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    /// For a label of every lane.
+    ns: f64,
+    /// The core's clock meanwhile.
+    ghz: f64,
+}
+
+/// [`chain`] of one lane while a thread on `neighbour` does what a producer does most.
+fn chain_beside(kernel: Kernel, cpu: u32, neighbour: Option<u32>) -> Result<Option<Measured>> {
     let Some(neighbour) = neighbour else { return Ok(None) };
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -210,42 +237,63 @@ fn chain_ns_beside(kernel: Kernel, cpu: u32, neighbour: Option<u32>) -> Result<O
             }
             bound
         });
-        let measured = chain_ns(kernel, cpu);
+        let measured = chain::<1>(kernel, cpu);
         stop.store(true, Ordering::Relaxed);
         busy.join().map_err(|_| anyhow!("the busy thread panicked"))??;
         measured.map(Some)
     })
 }
 
-/// The serial chain on `cpu`, in nanoseconds for a label: the median of many short rounds.
-fn chain_ns(kernel: Kernel, cpu: u32) -> Result<f64> {
+/// The serial chain of `LANES` sectors side by side on `cpu`: the median of many short rounds.
+fn chain<const LANES: usize>(kernel: Kernel, cpu: u32) -> Result<Measured> {
     const NODES: u32 = 2000;
     std::thread::scope(|scope| {
-        let chain = scope.spawn(move || -> Result<f64> {
+        let chain = scope.spawn(move || -> Result<Measured> {
             bind_current_thread(cpu)?;
-            let mut chain = Chain { slot: prepared(kernel).0, left: 0 };
-            let mut times = Vec::new();
+            let slots = std::array::from_fn(|_| prepared(kernel).0);
+            let mut chain = Chain::<LANES> { slots, left: 0 };
+            let (mut times, mut clocks) = (Vec::new(), Vec::new());
             for _ in 0..500 {
                 let began = Instant::now();
                 chain.left = NODES;
-                kernel.chain::<14, 1>(&mut chain);
+                kernel.chain::<14, LANES>(&mut chain);
                 times.push(began.elapsed().as_secs_f64() * 1e9 / f64::from(NODES));
+                clocks.push(clock_ghz());
             }
-            std::hint::black_box(&chain.slot);
-            times.sort_by(f64::total_cmp);
-            Ok(times[times.len() / 2])
+            std::hint::black_box(&chain.slots);
+            Ok(Measured { ns: median(times), ghz: median(clocks) })
         });
         chain.join().map_err(|_| anyhow!("the chain panicked"))?
     })
 }
 
+/// The clock of the core this runs on, by multiplications of which each waits for the one before:
+/// three cycles each on the processors of the last decade, where kernels and virtual machines tell
+/// a nominal clock only.
+fn clock_ghz() -> f64 {
+    const COUNT: u32 = 10_000;
+    const CYCLES_EACH: f64 = 3.0;
+    let mut product = std::hint::black_box(3_u64);
+    let began = Instant::now();
+    for _ in 0..COUNT {
+        product = product.wrapping_mul(product);
+    }
+    std::hint::black_box(product);
+    f64::from(COUNT) * CYCLES_EACH / (began.elapsed().as_secs_f64() * 1e9)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// Label after label, each with the one before in its first place.
-struct Chain {
-    slot: Prepared,
+struct Chain<const LANES: usize> {
+    slots: [Prepared; LANES],
     left: u32,
 }
 
-impl Run<1> for Chain {
+impl<const LANES: usize> Run<LANES> for Chain<LANES> {
     #[inline(always)]
     fn advance(&mut self) -> bool {
         let more = self.left > 0;
@@ -254,13 +302,15 @@ impl Run<1> for Chain {
     }
 
     #[inline(always)]
-    fn prepared(&self) -> [&Prepared; 1] {
-        [&self.slot]
+    fn prepared(&self) -> [&Prepared; LANES] {
+        self.slots.each_ref()
     }
 
     #[inline(always)]
-    fn done(&mut self, [label]: [[u8; 32]; 1]) {
-        self.slot.parents[0] = label;
+    fn done(&mut self, labels: [[u8; 32]; LANES]) {
+        for (slot, label) in self.slots.iter_mut().zip(labels) {
+            slot.parents[0] = label;
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use seal_host::{CpuClaims, RuntimeDir, default_runtime_dir};
+use seal_host::{CpuClaims, MemoryTurns, RuntimeDir, default_runtime_dir};
 use seal_runtime::{
     Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
     run_one, serve, serves_stage,
@@ -16,6 +16,7 @@ use seal_wire::{ErrorCode, ExitCode, TaskError};
 use crate::hugepages::{self, HugePagesArgs, prepare as prepare_huge_pages};
 use crate::labeller;
 use crate::parents::{ParentsArgs, parents as make_parents};
+use crate::work_dir::check_work_dir;
 use crate::{Labeller, LabellerSettings, Pc1, Pc1Settings, Resume};
 
 const RESUME: &str = "SEAL_PC1_RESUME";
@@ -35,6 +36,34 @@ const HONOURED: Honoured = Honoured(&[
     hugepages::PATTERN,
 ]);
 
+/// After the help of `parents`.
+const PARENTS_HELP: &str = "\
+Environment:
+  FIL_PROOFS_PARENT_CACHE  directory of the parents caches
+  FIL_PROOFS_CACHE_DIR     without the above, they are in this text with `filecoin-parents`
+                           appended; default /var/tmp/
+  SEAL_FORCE_ISA           instructions that the parents are drawn with: portable, avx2 or avx512;
+                           default: the fastest there are
+
+Example:
+  pc1-exec parents --proof StackedDrg32GiBV1_1
+
+The answer is one line: SHA-256, file, and whether the digest is `published`, `own` (no digest is
+published for this graph; nodes were compared with it) or `wrong`.";
+
+/// After the help of `hugepages`.
+const HUGEPAGES_HELP: &str = "\
+Environment:
+  HUGEPAGE_FILES_PATH      directory of the files, in numa_N for NUMA node N
+  HUGEPAGE_FILES_PATH_PATTERN
+                           directory with $NUMA_NODE_INDEX for the node's number; goes before the
+                           above
+Executors find the files by the same variables.
+
+Example:
+  mount -t hugetlbfs -o pagesize=1G none /mnt/huge
+  HUGEPAGE_FILES_PATH=/mnt/huge pc1-exec hugepages --node 0 --count 28 --size 32GiB";
+
 const AFTER_HELP: &str = "\
 Without a command, or as `pc1-exec processor pc1`, it serves requests: one JSON object a line on
 standard input, one answer a line on standard output, as venus-worker (damocles-worker) speaks to
@@ -52,12 +81,13 @@ Environment:
                            more than pairs of cores
   SEAL_PC1_LANES           sectors that may share a labelling thread: 1 to 4, default 4; they do
                            so only when all threads have one
-  SEAL_PC1_SMT             1: use both threads of a core
+  SEAL_PC1_SMT             1: use both threads of a core; default 0: one of each
   SEAL_PC1_RESUME          0: label all layers anew instead of going on after the finished ones
   SEAL_WORK_DIR            directory for layers until all are finished, on the file system of
                            cache_path; default: cache_path itself
   SEAL_RUNTIME_DIR         directory in which processes without cpusets of their own claim the cpus
-                           they label on, so that no two use the same; default: /run/seal-exec for
+                           they label on, so that no two use the same, and take turns at memory, so
+                           that no two are promised the same; default: /run/seal-exec for
                            root, else $XDG_RUNTIME_DIR/seal-exec, else /tmp/seal-exec-UID
   SEAL_NUMA                preferred: take memory of other nodes where the own one has too little
   HUGEPAGE_FILES_PATH      directory of memory files made by `pc1-exec hugepages`, in numa_N for
@@ -114,9 +144,11 @@ enum Command {
     },
     /// Make the parents cache of a proof ahead of the first sector, or check the one that is
     /// there. Tells its digest and whether it is the published one.
+    #[command(after_help = PARENTS_HELP)]
     Parents(ParentsArgs),
     /// Set memory aside for the layers of sectors: files of huge pages on a NUMA node, which are
     /// used by task after task. Does nothing if they are there.
+    #[command(after_help = HUGEPAGES_HELP)]
     Hugepages(HugePagesArgs),
 }
 
@@ -168,7 +200,10 @@ pub fn main() -> ExitCode {
         Ok(started) => started,
         Err(code) => return code,
     };
-    let work_dir = environment.get(WORK_DIR).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let work_dir = match work_dir(&environment) {
+        Ok(work_dir) => work_dir,
+        Err(code) => return code,
+    };
     let settings = Pc1Settings { parents, kernel, draws, labeller, resume, work_dir };
     let executor = Pc1 { settings };
     match cli.command {
@@ -193,6 +228,22 @@ fn runtime_dir(environment: &Environment) -> Result<RuntimeDir, ExitCode> {
     })
 }
 
+/// The directory in which layers are kept, if one is named; it has to be usable.
+fn work_dir(environment: &Environment) -> Result<Option<PathBuf>, ExitCode> {
+    let named = environment.get(WORK_DIR).filter(|path| !path.is_empty());
+    let Some(path) = named.map(PathBuf::from) else { return Ok(None) };
+    check_work_dir(&path).map_err(|error| {
+        let error = TaskError::from_error(ErrorCode::Unavailable, &error).message;
+        tracing::error!(
+            "{WORK_DIR}={}: {error}; name a directory that is there and can be written, on the \
+             file system of the cache directories, or leave {WORK_DIR} out",
+            path.display()
+        );
+        ExitCode::Config
+    })?;
+    Ok(Some(path))
+}
+
 /// Starts the threads that label, each on its core, as the environment asks.
 fn labeller(
     environment: &Environment,
@@ -211,6 +262,7 @@ fn labeller(
         ExitCode::Config
     })?;
     settings.claims = Some(CpuClaims::in_dir(shared));
+    settings.turns = Some(Arc::new(MemoryTurns::in_dir(shared)));
     let labeller = Labeller::start(&settings).map_err(|error| {
         tracing::error!("{}", seal_wire::TaskError::from(error).message);
         ExitCode::Start
@@ -239,6 +291,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_a_help_text_calls_below_is_below() {
+        for name in ["", "parents", "hugepages"] {
+            let mut command = Cli::command();
+            let command = match name {
+                "" => &mut command,
+                name => command.find_subcommand_mut(name).expect("a command"),
+            };
+            let help = command.render_long_help().to_string();
+            let (above, below) = help.split_once("Environment:").expect("it has the variables");
+            let mut words = above.split_whitespace().skip_while(|word| *word != "see");
+            let variable = words.nth(1).expect("it refers to one");
+            assert!(below.contains(variable), "{name}: {variable} is not in {below}");
+        }
     }
 
     #[test]

@@ -72,9 +72,7 @@ impl Staged {
         progress: &dyn Fn(u64),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(), Pc1Error> {
-        // A link is followed: what it points to is the file that other software will open.
-        let target = fs::canonicalize(out_path).unwrap_or_else(|_| out_path.to_path_buf());
-        let part = PartFile::create(&target)?;
+        let part = PartFile::create(&copy_target(out_path))?;
         if self.is_zero() {
             let set = part.file().set_len(self.size.bytes());
             set.map_err(FileError::of("set the length of", part.part_path()))?;
@@ -97,6 +95,18 @@ impl Staged {
         part.finish()?;
         Ok(())
     }
+}
+
+/// Where the copy for `out_path` goes. A link is followed: what it points to is the file that
+/// other software will open.
+fn copy_target(out_path: &Path) -> PathBuf {
+    fs::canonicalize(out_path).unwrap_or_else(|_| out_path.to_path_buf())
+}
+
+/// Removes what a killed PC1 has left of the copy for `out_path`. The caller has the sector's
+/// directory for itself.
+pub(crate) fn remove_stale_copy(out_path: &Path) -> Result<(), Pc1Error> {
+    Ok(PartFile::remove_stale(&copy_target(out_path))?)
 }
 
 #[cfg(test)]

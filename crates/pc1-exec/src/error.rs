@@ -87,7 +87,7 @@ pub enum Pc1Error {
         found: Commitment,
     },
     /// The task was cancelled.
-    #[error("cancelled")]
+    #[error("stopped before its end")]
     Cancelled,
 }
 
@@ -95,7 +95,10 @@ impl Pc1Error {
     /// As which code the error is answered.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::File(error) | Self::Labels(SdrError::File(error)) => code_of_file(error),
+            Self::File(error)
+            | Self::Labels(
+                SdrError::File(error) | SdrError::ParentsDirectory { source: error, .. },
+            ) => code_of_file(error),
             Self::Space(error) | Self::Labels(SdrError::Space(error)) => match error {
                 SpaceError::TooLittle { .. } => ErrorCode::NoSpace,
                 SpaceError::Unknown(error) => code_of_file(error),
@@ -139,6 +142,33 @@ fn code_of_trees(error: &TreesError) -> ErrorCode {
 
 impl From<Pc1Error> for TaskError {
     fn from(error: Pc1Error) -> Self {
-        Self::from_error(error.code(), &error)
+        match error.code() {
+            // Whichever part noticed it, there is one thing to be said.
+            code @ ErrorCode::Cancelled => Self::new(
+                code,
+                "PC1 was told to stop before its end; send the request again to go on after the \
+                 finished layers",
+            ),
+            code => Self::from_error(code, &error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_part_was_stopped_one_text_says_so_and_what_to_do() {
+        for error in [
+            Pc1Error::Cancelled,
+            Pc1Error::Labels(SdrError::Cancelled),
+            Pc1Error::Trees(TreesError::Cancelled),
+        ] {
+            let text = TaskError::from(error).to_string();
+            assert_eq!(text.matches("cancelled").count(), 1, "{text}");
+            assert!(text.starts_with("[cancelled] PC1 was told to stop"), "{text}");
+            assert!(text.contains("send the request again"), "{text}");
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! The stage as the request loop sees it.
 
 use seal_runtime::{Executor, TaskContext};
+use seal_sdr::SdrError;
 use seal_trees::Piece;
 use seal_types::{Stage, layer_id};
 use seal_wire::{LabelStores, Labels, Pc1Output, Pc1Task, StoreConfig, TaskError};
 
-use crate::{Pc1Job, Pc1Settings, pre_commit1};
+use crate::{Pc1Error, Pc1Job, Pc1Settings, pre_commit1};
 
 /// The executor of PC1.
 #[derive(Clone, Debug)]
@@ -25,7 +26,13 @@ impl Executor for Pc1 {
 
     fn run(&self, task: Pc1Task, context: &TaskContext) -> Result<Pc1Output, TaskError> {
         let job = job_of(&task);
-        let result = pre_commit1(&job, &self.settings, context)?;
+        let result = pre_commit1(&job, &self.settings, context);
+        if let Err(error @ Pc1Error::Labels(SdrError::Unit { .. })) = &result {
+            // The panic of a thread that every task at its unit needs: it goes on here, so that
+            // the process ends after its other tasks and a sound one takes its place.
+            std::panic::resume_unwind(Box::new(error.to_string()));
+        }
+        let result = result?;
         let store = |id: String, size: u64| StoreConfig {
             path: task.cache_path.clone(),
             id,

@@ -1,15 +1,18 @@
 //! Where labels are computed: the units of this process, and memory on their nodes.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use seal_host::{
-    Admission, Binding, CpuClaims, CpuSet, MemoryFiles, MemoryPolicy, NodeId, Region, Reserved,
-    Roots, Threads, Topology, UnitPlan, UnitRequest, allowed_cpus, bind_current_thread,
-    confine_current_thread, plan_units, preferred_node, yield_to_others,
+    Admission, Binding, CpuClaims, CpuSet, MemoryFiles, MemoryPolicy, MemoryTurn, MemoryTurns,
+    NodeId, Region, Reserved, Roots, Threads, Topology, UnitPlan, UnitRequest, allowed_cpus,
+    bind_current_thread, confine_current_thread, online_nodes, plan_units, preferred_node,
+    yield_to_others,
 };
 use seal_runtime::Environment;
-use seal_sdr::{Engine, MAX_LANES, NoSeat, SdrError, Seat, UnitCores};
+use seal_sdr::{Engine, MAX_LANES, NoSeat, SdrError, Seat, SharedParents, UnitCores};
+use seal_types::SectorSize;
 
 use crate::Pc1Error;
 use crate::hugepages::{PATH as FILES, PATTERN};
@@ -38,6 +41,8 @@ pub struct LabellerSettings {
     pub files: Option<MemoryFiles>,
     /// Where units are claimed among the processes of this machine; none claims nothing.
     pub claims: Option<CpuClaims>,
+    /// How processes of this machine take memory in turn; without, nobody is waited for.
+    pub turns: Option<Arc<MemoryTurns>>,
 }
 
 impl Default for LabellerSettings {
@@ -49,6 +54,7 @@ impl Default for LabellerSettings {
             threads: Threads::OnePerCore,
             files: None,
             claims: None,
+            turns: None,
         }
     }
 }
@@ -69,10 +75,9 @@ impl LabellerSettings {
         let (path, pattern) = (environment.get(FILES), environment.get(PATTERN));
         let files = MemoryFiles::from_settings(path.as_deref(), pattern.as_deref())
             .map_err(|error| error.to_string())?;
-        let threads =
-            if environment.is_set_to_yes(SMT) { Threads::All } else { Threads::OnePerCore };
+        let threads = Threads::of_setting(environment.get(SMT).as_deref())?;
         let producers = environment.parse(PRODUCERS)?.unwrap_or(defaults.producers);
-        Ok(Self { producers, lanes, binding, threads, files, claims: None })
+        Ok(Self { producers, lanes, binding, threads, files, ..defaults })
     }
 }
 
@@ -84,6 +89,10 @@ pub struct Labeller {
     units: Vec<Placed>,
     beside: Beside,
     files: Option<MemoryFiles>,
+    parents: SharedParents,
+    turns: Option<Arc<MemoryTurns>>,
+    /// All nodes, which memory that is not bound to one may come from.
+    nodes: Vec<NodeId>,
 }
 
 /// Where a unit is.
@@ -121,12 +130,15 @@ impl Labeller {
         if !plan.left_over.is_empty() {
             tracing::info!(cpus = %plan.left_over, "cpus that are left free");
         }
+        // On a machine with one node there is nothing to bind.
+        let several = topology.nodes_of(&topology.cpu_set()).len() > 1;
         let cores: Vec<_> = plan
             .units
             .iter()
             .map(|unit| UnitCores {
                 consumer: unit.consumer as usize,
                 producers: unit.producers.iter().map(|cpu| *cpu as usize).collect(),
+                node: several.then_some((unit.node, settings.binding)),
             })
             .collect();
         let bind = |cpu: usize| {
@@ -138,8 +150,6 @@ impl Labeller {
             Some(claims) => engine.claiming(claims.clone()),
             None => engine,
         };
-        // On a machine with one node there is nothing to bind.
-        let several = topology.nodes_of(&topology.cpu_set()).len() > 1;
         let units = plan
             .units
             .iter()
@@ -152,7 +162,21 @@ impl Labeller {
             .collect();
         let beside = Beside::start(&plan, &allowed)?;
         let admission = Admission::new(roots, None);
-        Ok(Self { engine, admission, units, beside, files: settings.files.clone() })
+        Ok(Self {
+            engine,
+            admission,
+            units,
+            beside,
+            files: settings.files.clone(),
+            parents: SharedParents::default(),
+            turns: settings.turns.clone(),
+            nodes: online_nodes(&Roots::default().sys)?,
+        })
+    }
+
+    /// The parents caches that all tasks share.
+    pub(crate) fn parents(&self) -> &SharedParents {
+        &self.parents
     }
 
     /// The units' threads.
@@ -172,12 +196,58 @@ impl Labeller {
     }
 
     /// Memory for two layers of `bytes` bytes, near the unit of `seat`: promised now, and taken
-    /// when it is asked for.
-    pub(crate) fn memory(&self, seat: &Seat, bytes: usize) -> Result<LayerMemory<'_>, Pc1Error> {
+    /// when it is asked for. Waits while another process takes memory there, unless `cancelled`.
+    pub(crate) fn memory(
+        &self,
+        seat: &Seat,
+        bytes: usize,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<LayerMemory<'_>, Pc1Error> {
         let unit = &self.units[seat.unit()];
+        let turn = self.turn(unit, cancelled)?;
         let policy = MemoryPolicy { node: unit.node, ..MemoryPolicy::default() };
         let reserved = self.admission.reserve(&[bytes, bytes], &policy, self.files.as_ref())?;
-        Ok(LayerMemory { reserved, unit, consumer_is_free: true })
+        let files = self.files.as_ref();
+        Ok(LayerMemory { reserved, turn, unit, files, consumer_is_free: true })
+    }
+
+    /// The turn to take memory for a sector at `unit`.
+    fn turn(
+        &self,
+        unit: &Placed,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<MemoryTurn>, Pc1Error> {
+        const LOOK_EVERY: Duration = Duration::from_millis(100);
+        // Pages of two layers take a minute at most, so that process is stopped or stuck.
+        const PATIENCE: Duration = Duration::from_secs(600);
+        let Some(turns) = &self.turns else { return Ok(None) };
+        let nodes = match unit.node {
+            Some((node, Binding::Strict)) => vec![node],
+            _ => self.nodes.clone(),
+        };
+        let (since, mut told) = (Instant::now(), false);
+        loop {
+            if let Some(turn) = turns.try_take(&nodes)? {
+                return Ok(Some(turn));
+            }
+            if cancelled() {
+                return Err(Pc1Error::Cancelled);
+            }
+            if since.elapsed() > PATIENCE {
+                tracing::warn!(
+                    "another process has been taking memory here for {PATIENCE:?}; is it stopped? \
+                     The sector goes on without its turn"
+                );
+                return Ok(None);
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::info!(
+                    "the sector waits: another process is taking memory here, and what is left is \
+                     known when it has"
+                );
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Where work runs that goes on beside labelling: it keeps off the cores that label.
@@ -242,7 +312,10 @@ fn yield_to_producers() {
 #[derive(Debug)]
 pub(crate) struct LayerMemory<'a> {
     reserved: Reserved<'a>,
+    /// Ended when all memory is taken, and counted by the kernel.
+    turn: Option<MemoryTurn>,
     unit: &'a Placed,
+    files: Option<&'a MemoryFiles>,
     /// Until the first layer is labelled, the unit's consumer has nothing to do.
     consumer_is_free: bool,
 }
@@ -256,6 +329,12 @@ impl LayerMemory<'_> {
             cpus = others;
         }
         let region = self.reserved.next(cpus).expect("two regions, asked for twice")?;
+        if self.reserved.is_empty() {
+            self.turn = None;
+        }
+        if let (Some(files), Some((node, _)), None) = (self.files, self.unit.node, region.file()) {
+            tracing::warn!("{}", no_file(files, node, &region));
+        }
         let local = self.unit.node.and_then(|(node, _)| region.percent_on(node));
         tracing::info!(
             bytes = region.len(),
@@ -282,6 +361,19 @@ fn elsewhere(plan: &UnitPlan, node: NodeId) -> Option<String> {
             others.len()
         )
     })
+}
+
+/// What is to be said of a region that should lie in one of the prepared `files` and does not.
+fn no_file(files: &MemoryFiles, node: NodeId, region: &Region) -> String {
+    let (directory, bytes) = (files.directory(node), region.len() as u64);
+    let size = SectorSize::new(bytes).map_or_else(|_| bytes.to_string(), |size| size.to_string());
+    format!(
+        "no memory file of {size} is free in {}, and a layer takes {} instead; `pc1-exec hugepages \
+         --node {node} --count K --size {size}` makes K files there, two for each sector that is \
+         labelled at a time",
+        directory.display(),
+        region.pages()
+    )
 }
 
 /// Why a sector waits.
@@ -341,6 +433,8 @@ mod tests {
             (LANES, "5"),
             (LANES, "two"),
             (NUMA, "maybe"),
+            (SMT, "maybe"),
+            (SMT, "yes"),
             (PRODUCERS, "-1"),
             (PATTERN, "/mnt/huge"),
         ] {

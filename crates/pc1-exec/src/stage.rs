@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use seal_host::require_free;
 use seal_runtime::{TaskContext, Unit};
-use seal_sdr::{
-    Graph, Labelling, LayerStore, ParentsCache, Sealing, finished_layers, label_sector, replica_id,
-};
+use seal_sdr::{Graph, Labelling, LayerStore, Sealing, finished_layers, label_sector, replica_id};
 use seal_sha256::{ChaCha8, Kernel};
 use seal_trees::{
     Piece, ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces,
@@ -17,7 +15,7 @@ use seal_trees::{
 use seal_types::{Commitment, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket};
 use seal_wire::ErrorCode;
 
-use crate::data::Staged;
+use crate::data::{Staged, remove_stale_copy};
 use crate::directory::DirectoryLock;
 use crate::work_dir::LayerHome;
 use crate::{Labeller, Pc1Error};
@@ -109,6 +107,9 @@ pub fn pre_commit1(
         cancelled: &|| context.is_cancelled() || data_failed.load(Ordering::Relaxed),
     };
 
+    // Whatever this thread and those that it starts do, such as hashing finished layers or making
+    // a parents cache, keeps off the cores that label.
+    settings.labeller.beside().confine()?;
     let _lock = DirectoryLock::take("cache_path", &job.cache_path)?;
     let sealing = Sealing {
         porep: job.porep,
@@ -127,7 +128,9 @@ pub fn pre_commit1(
     check_space(job, &staged, have_tree_d, finished.len())?;
 
     let mut store = LayerStore::begin(home.path(), &sealing, finished)?;
+    let span = tracing::Span::current();
     let data = || -> Result<(), Pc1Error> {
+        let _of_task = span.enter();
         let stop = || context.is_cancelled() || labels_failed.load(Ordering::Relaxed);
         if !have_tree_d {
             make_tree_d(&tree_d, job, &staged, comm_d, context, &stop)?;
@@ -189,13 +192,12 @@ fn label(
     store: &mut LayerStore,
     watch: seal_sdr::Watch<'_>,
 ) -> Result<(), Pc1Error> {
-    let graph = Graph::new(&job.porep).drawing_with(settings.draws);
-    let parents = Arc::new(ParentsCache::open(&graph, &settings.parents, watch)?);
     let labeller = &settings.labeller;
+    let graph = Graph::new(&job.porep).drawing_with(settings.draws);
+    let parents = labeller.parents().open(&graph, &settings.parents, watch)?;
     let seat = labeller.take_seat(watch.cancelled)?;
     let bytes = usize::try_from(job.porep.sector_size.bytes()).expect("64-bit addresses");
-    labeller.beside().confine()?;
-    let mut memory = labeller.memory(&seat, bytes)?;
+    let mut memory = labeller.memory(&seat, bytes, watch.cancelled)?;
     let consumer = labeller.consumer(&seat);
     tracing::info!(%replica_id, kernel = settings.kernel.name(), consumer, "labelling");
     let labelling =
@@ -242,6 +244,8 @@ fn check_space(
     let layers = sector * u64::from(job.porep.layers).saturating_sub(have_layers as u64);
     let tree_d = if have_tree_d { 0 } else { 2 * sector };
     let copy = if staged.is_zero() { 0 } else { sector };
+    // What a killed run has left there is replaced, so its space counts as free.
+    remove_stale_copy(&job.out_path)?;
     let out_dir = job.out_path.parent().unwrap_or(Path::new("/"));
     if on_one_file_system(&job.cache_path, out_dir) {
         return Ok(require_free(&job.cache_path, layers + tree_d + copy)?);

@@ -89,6 +89,18 @@ impl LayerHome {
     }
 }
 
+/// Whether layers can be kept in the directory `path`: tried once, before the first request comes.
+pub(crate) fn check_work_dir(path: &Path) -> Result<(), Pc1Error> {
+    let meta = path.metadata().map_err(FileError::of("query", path))?;
+    if !meta.is_dir() {
+        return Err(Pc1Error::Path { key: KEY, path: path.to_path_buf(), wanted: "a directory" });
+    }
+    // Processes that share it may start at the same moment.
+    let probe = path.join(format!(".seal-exec-probe-{}.part", std::process::id()));
+    fs::write(&probe, "").map_err(FileError::of("create", &probe))?;
+    Ok(remove_if_there(&probe)?)
+}
+
 impl Work {
     fn open(root: &Path, sealing: &Sealing) -> Result<Self, Pc1Error> {
         let path = root.join(sealing.replica_id.to_string());
@@ -367,6 +379,22 @@ mod tests {
         drop(home);
         LayerHome::open(Some(&scene.work()), &scene.cache(), &newer).expect("free");
         assert_eq!(scene.names(&scene.work()), [newer.replica_id.to_string()]);
+    }
+
+    #[test]
+    fn a_work_directory_is_tried_before_it_is_needed_and_left_as_it_was() {
+        let scene = Scene::new();
+        check_work_dir(&scene.work()).expect("writable");
+        assert!(scene.names(&scene.work()).is_empty());
+        let error = check_work_dir(&scene.dir.path().join("missing")).unwrap_err();
+        assert!(matches!(error, Pc1Error::File(_)), "{error}");
+        // Nobody can make files there, root neither.
+        let error = check_work_dir(Path::new("/proc")).unwrap_err();
+        assert!(error.to_string().starts_with("cannot create /proc/."), "{error}");
+        let file = scene.dir.path().join("file");
+        fs::write(&file, "").expect("writable");
+        let error = check_work_dir(&file).unwrap_err();
+        assert!(error.to_string().ends_with("is not a directory"), "{error}");
     }
 
     #[test]

@@ -13,9 +13,13 @@
 //! different places. A hand-over without a batch taken before passes stale slots on, but changes
 //! nothing of this: who may touch what follows from the counts alone.
 
-use std::cell::UnsafeCell;
+use std::collections::BTreeMap;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::memory::SMALL_PAGE;
+use crate::{MemoryError, MemoryPolicy, NodeId, PageChoice, Region};
 
 /// A counter on a cache line of its own, so that its reader does not slow its neighbours' writers.
 /// Two lines, because processors fetch them in pairs.
@@ -25,7 +29,10 @@ struct Count(AtomicU64);
 
 #[derive(Debug)]
 struct Ring<T> {
-    slots: Box<[UnsafeCell<T>]>,
+    /// The first of `batch * places` slots.
+    slots: *mut T,
+    /// Owns the slots' memory; not touched in any other way while there is a ring.
+    memory: Region,
     batch: usize,
     places: u64,
     /// Batches that each producer has filled.
@@ -34,6 +41,8 @@ struct Ring<T> {
     released: Count,
 }
 
+// SAFETY: the pointer is to memory that the ring owns beside it, and the slots in it are `Send`.
+unsafe impl<T: Send> Send for Ring<T> {}
 // SAFETY: a slot is reached only through the producer or the consumer whose batch it is in, as
 // the module's documentation argues, so sharing the ring moves slots between threads and never
 // shares one: `T: Send` suffices.
@@ -47,10 +56,11 @@ impl<T> Ring<T> {
     #[expect(clippy::mut_from_ref, reason = "the handing over of batches makes it exclusive")]
     unsafe fn slots(&self, batch: u64) -> &mut [T] {
         let place = usize::try_from(batch % self.places).expect("below the number of places");
-        let cells = &self.slots[place * self.batch..(place + 1) * self.batch];
-        let first = cells.as_ptr().cast_mut().cast::<T>();
-        // SAFETY: `UnsafeCell<T>` has the layout of `T`, so `first` begins `batch` slots of the
-        // ring, in bounds by the slicing above; the caller vouches that nobody else reaches them.
+        // SAFETY: `place` is below `places`, so the slot lies in `memory`, which has `places` times
+        // `batch` of them.
+        let first = unsafe { self.slots.add(place * self.batch) };
+        // SAFETY: `first` begins `batch` slots, all of them in `memory` and initialised by `ring`;
+        // the caller vouches that nobody else reaches them.
         unsafe { std::slice::from_raw_parts_mut(first, self.batch) }
     }
 }
@@ -72,7 +82,11 @@ pub struct RingConsumer<T> {
     released: u64,
 }
 
-/// A ring of `places` batches of `batch` slots each.
+/// A ring of `places` batches of `batch` slots each, in memory as `policy` wants it: all of its
+/// threads should be near it. Huge pages that are set aside are left to larger memory.
+///
+/// # Errors
+/// When there is no such memory.
 ///
 /// # Panics
 /// When there is no producer, no slot, or a producer without a place.
@@ -80,10 +94,21 @@ pub fn ring<T: Default + Send>(
     batch: usize,
     places: usize,
     producers: usize,
-) -> (RingConsumer<T>, Vec<RingProducer<T>>) {
+    policy: &MemoryPolicy,
+) -> Result<(RingConsumer<T>, Vec<RingProducer<T>>), MemoryError> {
+    const { assert!(align_of::<T>() <= SMALL_PAGE, "a region begins at a page") };
+    const { assert!(!std::mem::needs_drop::<T>(), "nobody drops what is in slots") };
     assert!(batch > 0 && producers > 0 && places >= producers, "a place for every producer");
+    let policy = MemoryPolicy { pages: PageChoice::Transparent, ..policy.clone() };
+    let mut memory = Region::allocate(batch * places * size_of::<T>(), &policy)?;
+    let slots = memory.start().cast::<MaybeUninit<T>>();
+    // SAFETY: the region has room for so many slots and begins at a page, to which `T` is aligned
+    // by the assertion above; it is borrowed by nobody else, and any bytes are a `MaybeUninit`.
+    let uninitialised = unsafe { std::slice::from_raw_parts_mut(slots, batch * places) };
+    uninitialised.fill_with(|| MaybeUninit::new(T::default()));
     let ring = Arc::new(Ring {
-        slots: (0..batch * places).map(|_| UnsafeCell::new(T::default())).collect(),
+        slots: slots.cast::<T>(),
+        memory,
         batch,
         places: places as u64,
         ready: (0..producers).map(|_| Count::default()).collect(),
@@ -91,7 +116,7 @@ pub fn ring<T: Default + Send>(
     });
     let producer = |index| RingProducer { ring: Arc::clone(&ring), index, filled: 0 };
     let producers = (0..producers).map(producer).collect();
-    (RingConsumer { ring, released: 0 }, producers)
+    Ok((RingConsumer { ring, released: 0 }, producers))
 }
 
 impl<T> RingProducer<T> {
@@ -124,6 +149,11 @@ impl<T> RingProducer<T> {
 }
 
 impl<T> RingConsumer<T> {
+    /// On which nodes its pages lie, as [`Region::percent_by_node`] measures it.
+    pub fn percent_by_node(&self) -> Option<BTreeMap<NodeId, u8>> {
+        self.ring.memory.percent_by_node()
+    }
+
     /// Whether the next batch is ready.
     #[inline]
     pub fn is_ready(&self) -> bool {
@@ -156,9 +186,32 @@ impl<T> RingConsumer<T> {
 mod tests {
     use super::*;
 
+    fn anywhere(
+        batch: usize,
+        places: usize,
+        producers: usize,
+    ) -> (RingConsumer<u64>, Vec<RingProducer<u64>>) {
+        ring(batch, places, producers, &MemoryPolicy::default()).expect("memory")
+    }
+
+    #[test]
+    fn its_memory_is_where_the_policy_wants_it() {
+        use crate::Binding;
+        let policy =
+            MemoryPolicy { node: Some((NodeId(0), Binding::Preferred)), ..MemoryPolicy::default() };
+        let (consumer, _producers) = ring::<u64>(1 << 10, 4, 1, &policy).expect("memory");
+        // None on a kernel that does not tell.
+        let percent = consumer.percent_by_node();
+        assert!(percent.is_none_or(|nodes| nodes.contains_key(&NodeId(0))));
+        let nowhere =
+            MemoryPolicy { node: Some((NodeId(900), Binding::Strict)), ..MemoryPolicy::default() };
+        let error = ring::<u64>(1, 1, 1, &nowhere).expect_err("no machine has node 900");
+        assert!(matches!(error, MemoryError::Bind { .. }), "{error}");
+    }
+
     #[test]
     fn a_full_ring_gives_no_batch_and_an_empty_one_none_either() {
-        let (mut consumer, mut producers) = ring::<u64>(2, 2, 1);
+        let (mut consumer, mut producers) = anywhere(2, 2, 1);
         let producer = &mut producers[0];
         assert!(consumer.try_batch().is_none());
         for batch in 0..2 {
@@ -175,7 +228,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "a place for every producer")]
     fn every_producer_needs_a_place() {
-        let _ = ring::<u64>(1, 2, 3);
+        let _ = anywhere(1, 2, 3);
     }
 
     #[test]
@@ -183,7 +236,7 @@ mod tests {
         const BATCHES: u64 = 3000;
         for producers in 1..=4 {
             for places in [producers, producers + 1, 8] {
-                let (mut consumer, filling) = ring::<u64>(3, places, producers);
+                let (mut consumer, filling) = anywhere(3, places, producers);
                 std::thread::scope(|scope| {
                     for mut producer in filling {
                         scope.spawn(move || {

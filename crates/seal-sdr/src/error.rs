@@ -28,6 +28,19 @@ pub enum SdrError {
         /// Digest of what was made.
         found: String,
     },
+    /// A parents cache has to be made where nothing can be written.
+    #[error(
+        "the parents cache {} is missing or wrong, and it cannot be made there; make that directory \
+         writable, or name another one by FIL_PROOFS_PARENT_CACHE",
+        path.display()
+    )]
+    ParentsDirectory {
+        /// Where the cache should be.
+        path: PathBuf,
+        /// What cannot be done.
+        #[source]
+        source: FileError,
+    },
     /// Memory for a layer is not there.
     #[error(transparent)]
     Admission(#[from] AdmissionError),
@@ -80,6 +93,6 @@ pub enum SdrError {
         layer: u32,
     },
     /// The work was no longer wanted.
-    #[error("cancelled")]
+    #[error("stopped before its end")]
     Cancelled,
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use seal_sha256::{BASE_PARENTS, Kernel, LabelPrefix, prefetch};
 use seal_types::{NODE_SIZE, Porep, ReplicaId};
 
-use crate::{Graph, PARENTS, ParentsCache, Part, SdrError, Watch};
+use crate::{Graph, PARENTS, ParentsCache, SdrError, Watch};
 
 /// How far ahead of the node that is labelled its parents are fetched into the cache.
 const LOOK_AHEAD: usize = 8;
@@ -51,7 +51,8 @@ impl Parents for Graph {
 }
 
 /// Labels the first nodes of `layer`, as many as `current` holds, over the labels of the
-/// `previous` layer. Layer 1 has no previous layer, so a part of it can be labelled alone.
+/// `previous` layer. Layer 1 has no previous layer, so a part of it can be labelled alone. Of
+/// `watch` it only asks whether to stop.
 pub fn label_layer(
     parents: &impl Parents,
     prefix: &LabelPrefix,
@@ -107,7 +108,6 @@ fn label_nodes<const COUNT: usize>(
             let labels = pick(current, previous, &parents.parents(node)).map(|label| *label);
             current[node] = prefix.label::<COUNT>(layer, node as u64, &labels);
         }
-        (watch.progress)(Part::Layer(layer), end as u64, nodes as u64);
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod replica_id;
 mod resume;
 mod sector;
 mod self_check;
+mod shared_parents;
 mod stamp;
 mod store;
 
@@ -30,6 +31,7 @@ pub use replica_id::replica_id;
 pub use resume::{finished_layers, load_layer};
 pub use sector::label_sector;
 pub use self_check::check_labels;
+pub use shared_parents::SharedParents;
 pub use store::{LabelSource, LayerStore};
 
 /// How a long piece of work tells where it is and learns that it is no longer wanted.
@@ -55,13 +57,28 @@ pub enum Part {
     /// The parents cache is compared with its digest.
     CheckParents,
     /// The labels of a layer are computed.
-    Layer(u32),
+    Layer(LayerOf),
     /// The labels of a layer are written.
-    StoreLayer(u32),
+    StoreLayer(LayerOf),
     /// A layer of an earlier run is compared with its digest.
-    CheckLayer(u32),
+    CheckLayer(LayerOf),
     /// A layer of an earlier run is read into memory.
-    LoadLayer(u32),
+    LoadLayer(LayerOf),
+}
+
+/// A layer among those of its sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerOf {
+    /// The layer, counted from 1.
+    pub layer: u32,
+    /// How many the sector has.
+    pub layers: u32,
+}
+
+impl std::fmt::Display for LayerOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "layer {} of {}", self.layer, self.layers)
+    }
 }
 
 impl std::fmt::Display for Part {
@@ -69,10 +86,10 @@ impl std::fmt::Display for Part {
         match self {
             Self::MakeParents => f.write_str("parents cache"),
             Self::CheckParents => f.write_str("check of the parents cache"),
-            Self::Layer(layer) => write!(f, "layer {layer}"),
-            Self::StoreLayer(layer) => write!(f, "store layer {layer}"),
-            Self::CheckLayer(layer) => write!(f, "check of layer {layer}"),
-            Self::LoadLayer(layer) => write!(f, "load layer {layer}"),
+            Self::Layer(layer) => write!(f, "{layer}"),
+            Self::StoreLayer(layer) => write!(f, "store {layer}"),
+            Self::CheckLayer(layer) => write!(f, "check of {layer}"),
+            Self::LoadLayer(layer) => write!(f, "load {layer}"),
         }
     }
 }

@@ -38,7 +38,12 @@ const SAMPLES: u64 = 4096;
 pub struct ParentsCache {
     map: ReadMap,
     sha256: String,
+    /// The file that is mapped, as it was then.
+    identity: Option<Identity>,
 }
+
+/// Device, inode, length and time of the last change of a file.
+type Identity = (u64, u64, u64, i64, i64);
 
 /// Whether a cache that has a stamp is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +83,7 @@ impl ParentsCache {
         watch: Watch<'_>,
     ) -> Result<Self, SdrError> {
         fs::create_dir_all(directory).map_err(FileError::of("create", directory))?;
-        let path = directory.join(graph.cache_name() + ".cache");
+        let path = Self::path_in(directory, graph);
         let seen = identity(&path);
         if let Some(cache) = Self::open_existing(graph, &path, check, watch)? {
             return Ok(cache);
@@ -91,6 +96,16 @@ impl ParentsCache {
             return Ok(cache);
         }
         Self::make(graph, &path, watch)
+    }
+
+    /// Where the cache of `graph` is in `directory`.
+    pub(crate) fn path_in(directory: &Path, graph: &Graph) -> PathBuf {
+        directory.join(graph.cache_name() + ".cache")
+    }
+
+    /// Whether the file under its name is still the one that is mapped, unchanged.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.identity.is_some() && identity(self.path()) == self.identity
     }
 
     /// Where it lies.
@@ -129,6 +144,7 @@ impl ParentsCache {
         wait_until_made(&file, path, watch)?;
 
         let wanted = cache_bytes(graph);
+        let identity = file.metadata().ok().map(|meta| identity_of(&meta));
         let map = ReadMap::of_file(&file, path)?;
         if map.len() as u64 != wanted {
             tracing::warn!(
@@ -143,7 +159,7 @@ impl ParentsCache {
         {
             let current = Stamp::of(&file, path, stamp.sha256.clone())?;
             if current == stamp && published.is_none_or(|digest| digest == stamp.sha256) {
-                return Ok(Some(Self { map, sha256: stamp.sha256 }));
+                return Ok(Some(Self { map, sha256: stamp.sha256, identity }));
             }
         }
 
@@ -152,7 +168,7 @@ impl ParentsCache {
         let found = digest(graph, Part::CheckParents, READERS, watch, |offset, block| {
             Ok(file.read_exact_at(block, offset).map_err(FileError::of("read", path))?)
         })?;
-        let cache = Self { map, sha256: found.clone() };
+        let cache = Self { map, sha256: found.clone(), identity };
         let right = match published {
             Some(digest) => digest == found,
             None => cache.samples_agree(graph),
@@ -188,11 +204,13 @@ impl ParentsCache {
     /// Makes the cache: computed and written by several threads, hashed in order by this one.
     fn make(graph: &Graph, path: &Path, watch: Watch<'_>) -> Result<Self, SdrError> {
         let directory = path.parent().unwrap_or(Path::new("."));
+        // Before the look at the free space: it takes the place of what a killed maker has left.
+        let part = PartFile::create(path)
+            .map_err(|source| SdrError::ParentsDirectory { path: path.to_path_buf(), source })?;
         require_free(directory, cache_bytes(graph))?;
         tracing::info!(
             path = %path.display(), kernel = graph.draws().name(), "making the parents cache"
         );
-        let part = PartFile::create(path)?;
         let found = make_digest(graph, watch, |offset, block| {
             let written = part.file().write_all_at(block, offset);
             Ok(written.map_err(FileError::of("write", part.part_path()))?)
@@ -209,14 +227,15 @@ impl ParentsCache {
         }
         // Some nodes of what other processes will read, computed in the other way.
         let map = ReadMap::of_file(part.file(), part.part_path())?;
-        if !(Self { map, sha256: found.clone() }).samples_agree(graph) {
+        if !(Self { map, sha256: found.clone(), identity: None }).samples_agree(graph) {
             return Err(wrong("that of the graph", &found));
         }
         part.finish()?;
 
         let file = seal_host::open_read(path)?;
         Stamp::of(&file, path, found.clone())?.write_or_warn(path);
-        Ok(Self { map: ReadMap::of_file(&file, path)?, sha256: found })
+        let identity = file.metadata().ok().map(|meta| identity_of(&meta));
+        Ok(Self { map: ReadMap::of_file(&file, path)?, sha256: found, identity })
     }
 }
 
@@ -290,9 +309,12 @@ fn digest(
 }
 
 /// Which file lies at `path`, and its state: changes when a cache is made.
-fn identity(path: &Path) -> Option<(u64, u64, i64, i64)> {
-    let meta = fs::metadata(path).ok()?;
-    Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+fn identity(path: &Path) -> Option<Identity> {
+    fs::metadata(path).ok().map(|meta| identity_of(&meta))
+}
+
+fn identity_of(meta: &fs::Metadata) -> Identity {
+    (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())
 }
 
 /// Waits while another process makes the cache: `filecoin-proofs` gives the file its name first

@@ -6,7 +6,7 @@ use seal_host::{FileError, read_through};
 use seal_types::{NODE_SIZE, layer_file};
 use sha2::{Digest, Sha256};
 
-use crate::{LayerRecord, Manifest, Part, SdrError, Sealing, Watch};
+use crate::{LayerOf, LayerRecord, Manifest, Part, SdrError, Sealing, Watch};
 
 /// The layers of `sealing` that are finished in `directory`, from the first one up to the one
 /// before the first that is missing or wrong. Every file is read whole and compared with the
@@ -58,7 +58,7 @@ fn check(
         Ok(_) => {}
     }
     let mut digest = Sha256::new();
-    let part = Part::CheckLayer(layer);
+    let part = Part::CheckLayer(LayerOf { layer, layers: sealing.porep.layers });
     match read_layer(&path, part, wanted, watch, |block| digest.update(block)) {
         Ok(()) => {
             let found = hex::encode(digest.finalize());
@@ -73,10 +73,11 @@ fn check(
 }
 
 /// Reads a finished layer into `labels`, which are exactly as many: the previous layer of the one
-/// to be labelled next. What has come into memory is compared with the digest of the record.
+/// to be labelled next, of `layers` in all. What has come into memory is compared with the digest of the record.
 pub fn load_layer(
     directory: &Path,
     record: &LayerRecord,
+    layers: u32,
     labels: &mut [[u8; NODE_SIZE]],
     watch: Watch<'_>,
 ) -> Result<(), SdrError> {
@@ -84,7 +85,8 @@ pub fn load_layer(
     let mut left = labels.as_flattened_mut();
     let mut digest = Sha256::new();
     let mut surplus = 0;
-    read_layer(&path, Part::LoadLayer(record.layer), record.bytes, watch, |block| {
+    let part = Part::LoadLayer(LayerOf { layer: record.layer, layers });
+    read_layer(&path, part, record.bytes, watch, |block| {
         let count = block.len().min(left.len());
         let (into, rest) = std::mem::take(&mut left).split_at_mut(count);
         into.copy_from_slice(&block[..count]);
@@ -227,7 +229,7 @@ mod tests {
         let (dir, sealing) = stored(2);
         let records = finished_layers(dir.path(), &sealing, QUIET).expect("readable");
         let mut labels = [[0; NODE_SIZE]; 64];
-        load_layer(dir.path(), &records[1], &mut labels, QUIET).expect("readable");
+        load_layer(dir.path(), &records[1], 2, &mut labels, QUIET).expect("readable");
         assert_eq!(labels, [[2; NODE_SIZE]; 64]);
 
         // Damaged after it was checked.
@@ -237,7 +239,7 @@ mod tests {
         flipped[7] ^= 1;
         for bad in [&flipped[..], &good[..2016], &[&good[..], &[0; 32]].concat()] {
             fs::write(&path, bad).expect("writable");
-            let error = load_layer(dir.path(), &records[1], &mut labels, QUIET).unwrap_err();
+            let error = load_layer(dir.path(), &records[1], 2, &mut labels, QUIET).unwrap_err();
             assert!(matches!(error, SdrError::ChangedLayer { .. }), "{error}");
             assert!(error.to_string().contains("sc-02-data-layer-2.dat"), "{error}");
         }
@@ -251,7 +253,8 @@ mod tests {
         assert!(matches!(error, SdrError::Cancelled), "{error}");
         let done = AtomicU64::new(0);
         let progress = |part, now, total| {
-            assert!(matches!(part, Part::CheckLayer(1..=2)) && total == 64, "{part} {total}");
+            let of = matches!(part, Part::CheckLayer(LayerOf { layer: 1..=2, layers: 11 }));
+            assert!(of && total == 64, "{part} {total}");
             done.fetch_add(now, Ordering::Relaxed);
         };
         let watch = Watch { progress: &progress, ..QUIET };

@@ -36,9 +36,10 @@ pub fn label_sector(
     let (mut previous, mut spare) = (None, Vec::new());
     match store.finished().last() {
         Some(record) => {
-            load_layer(store.directory(), record, first.labels_mut(), watch)?;
-            previous = Some(first.into_complete());
+            // Both at once: whoever gives the memory keeps others waiting until it is taken.
             spare.push(LabelMemory::new(memory()?));
+            load_layer(store.directory(), record, job.porep.layers, first.labels_mut(), watch)?;
+            previous = Some(first.into_complete());
         }
         None => spare.push(first),
     }
@@ -50,7 +51,7 @@ pub fn label_sector(
     };
 
     let free = spare.pop().expect("one region is left");
-    let mut running = Running::new(layer, start(layer, free, previous.clone()));
+    let mut running = Running::new(layer, start(layer, free, previous.clone())?);
     if previous.is_none() {
         spare.push(LabelMemory::new(memory()?));
     }
@@ -73,7 +74,7 @@ pub fn label_sector(
             }
             if layer < job.porep.layers {
                 let memory = spare.pop().expect("the layer before gave its memory back");
-                let handle = start(layer + 1, memory, previous.clone());
+                let handle = start(layer + 1, memory, previous.clone())?;
                 *next.borrow_mut() = Some(Running::new(layer + 1, handle));
             }
             Ok(())

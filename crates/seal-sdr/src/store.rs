@@ -14,7 +14,7 @@ use seal_host::{DirectFile, LayerReader, require_free};
 use seal_types::{NODE_SIZE, layer_file};
 use sha2::{Digest, Sha256};
 
-use crate::{LayerRecord, Manifest, Part, SdrError, Sealing, Watch};
+use crate::{LayerOf, LayerRecord, Manifest, Part, SdrError, Sealing, Watch};
 
 /// Labels written at a time: 4 MiB.
 const BLOCK_NODES: usize = 1 << 17;
@@ -108,6 +108,7 @@ impl LayerStore {
         complete: impl FnOnce() -> Result<(), SdrError>,
     ) -> Result<(), SdrError> {
         let layer = self.next_layer().expect("there is a layer left to store");
+        let of = LayerOf { layer, layers: self.layers };
         let path = self.directory.join(layer_file(layer));
         let mut file = DirectFile::create(&path)?;
         let mut digest = Sha256::new();
@@ -122,7 +123,7 @@ impl LayerStore {
             let published = labels.published();
             let all = published.len() == nodes;
             if all && let Some(complete) = complete.take() {
-                (watch.progress)(Part::Layer(layer), nodes as u64, nodes as u64);
+                (watch.progress)(Part::Layer(of), nodes as u64, nodes as u64);
                 complete()?;
                 continue;
             }
@@ -136,9 +137,9 @@ impl LayerStore {
                 std::thread::park_timeout(look_after(published.len(), nodes, began.elapsed()));
             }
             let (part, done) = if all {
-                (Part::StoreLayer(layer), stored)
+                (Part::StoreLayer(of), stored)
             } else {
-                (Part::Layer(layer), published.len())
+                (Part::Layer(of), published.len())
             };
             (watch.progress)(part, done as u64, nodes as u64);
         }

@@ -11,6 +11,7 @@ pub mod launch;
 mod machine;
 pub mod oracle;
 pub mod plain;
+pub mod process;
 pub mod sector;
 pub mod skip;
 pub mod vector;

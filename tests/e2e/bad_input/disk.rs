@@ -102,6 +102,24 @@ fn too_little_space_for_pc1_is_found_before_the_start() -> Result<()> {
 }
 
 #[test]
+fn what_a_killed_pc1_has_left_of_its_copy_does_not_stop_the_next_one() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let test = "what a killed PC1 has left of its copy";
+    let seed = dir.path().join("seed");
+    fs::create_dir_all(&seed)?;
+    // With these 12 MiB there is not room for the 40 MiB that are needed.
+    fs::write(seed.join(".sealed.part"), vec![1; 12 << 20])?;
+    let Some(mut pc1) = OnOwnDisk::start(test, Stage::Pc1, "8MiB-v1_1-a", 49 << 20, dir.path())?
+    else {
+        return Ok(());
+    };
+    ensure!(pc1.seen(".sealed.part").exists(), "the remains are not where PC1 looks");
+    pc1.processor.call(&pc1.pc1_task()?, PATIENCE)?;
+    ensure!(!pc1.seen(".sealed.part").exists(), "the remains are still there");
+    pc1.matches_vector()
+}
+
+#[test]
 fn a_disk_that_fills_up_in_the_middle_of_pc1_leaves_no_partial_file() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let test = "a disk that fills up in the middle of PC1";

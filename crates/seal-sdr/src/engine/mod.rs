@@ -21,7 +21,7 @@ pub use seats::{NoSeat, Seat};
 
 use std::sync::Arc;
 
-use seal_host::{CpuClaims, CpuSet};
+use seal_host::{Binding, CpuClaims, CpuSet, NodeId};
 
 use crate::SdrError;
 use seats::Seats;
@@ -37,6 +37,9 @@ pub struct UnitCores {
     pub consumer: usize,
     /// Cores of the producers; may be none.
     pub producers: Vec<usize>,
+    /// The node of its cores, and how strictly its rings have to lie there; `None` on a machine
+    /// with one node.
+    pub node: Option<(NodeId, Binding)>,
 }
 
 impl UnitCores {
@@ -93,7 +96,10 @@ impl Engine {
     }
 
     /// Starts a layer of the sector that has `seat`.
-    pub fn label_layer(&self, seat: &Seat, job: LayerJob) -> LayerHandle {
+    ///
+    /// # Errors
+    /// When there is no memory for its ring.
+    pub fn label_layer(&self, seat: &Seat, job: LayerJob) -> Result<LayerHandle, SdrError> {
         self.units[seat.unit()].label_layer(job)
     }
 

@@ -57,7 +57,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         // The consumer must not wait for a producer that is gone.
-        if std::thread::panicking() {
+        if !self.is_over() {
             self.feed.shared.stop();
         }
     }

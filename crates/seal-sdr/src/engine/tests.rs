@@ -20,7 +20,7 @@ fn porep(kib: u64, api_version: ApiVersion, seed: u8) -> Porep {
 }
 
 fn engine(units: usize, producers: usize, lanes: usize) -> Engine {
-    let cores = UnitCores { consumer: 0, producers: vec![0; producers] };
+    let cores = UnitCores { consumer: 0, producers: vec![0; producers], node: None };
     Engine::start(&vec![cores; units], lanes, Arc::new(|_| Ok(()))).expect("threads")
 }
 
@@ -44,7 +44,7 @@ fn label(
     for layer in 1..=porep.layers {
         let (parents, memory) = (Arc::clone(&parents), memory(porep));
         let job = LayerJob { layer, prefix, parents, previous: previous.take(), memory };
-        let handle = engine.label_layer(&seat, job);
+        let handle = engine.label_layer(&seat, job).expect("memory");
         assert!(handle.wait(SOON).expect("no thread failed"), "layer {layer} takes too long");
         let complete = handle.labels().clone();
         layers.push(complete.published().to_vec());
@@ -121,7 +121,7 @@ fn a_layer_nobody_wants_is_left_and_the_unit_goes_on() {
             previous: None,
             memory: memory(&porep),
         };
-        drop(engine.label_layer(&seat, job));
+        drop(engine.label_layer(&seat, job).expect("memory"));
         drop(seat);
         check(&engine, &porep, 2, Kernel::detect());
     }
@@ -139,22 +139,26 @@ fn a_panic_in_a_thread_fails_the_layer_and_nobody_hangs() {
         let engine = engine(1, producers, 1);
         let porep = porep(2, ApiVersion::V1_1, 3);
         let seat = engine.take_seat(&|_| {}, &|| false).expect("a seat");
-        let job = LayerJob {
+        let job = |parents: Arc<dyn Parents + Send + Sync>| LayerJob {
             layer: 2,
             prefix: LabelPrefix::new(Kernel::detect(), [1; 32]),
-            parents: Arc::new(Broken),
+            parents,
             previous: Some(memory(&porep).into_complete()),
             memory: memory(&porep),
         };
-        let handle = engine.label_layer(&seat, job);
-        let error = handle.wait(SOON).unwrap_err();
-        assert!(matches!(error, SdrError::Unit { layer: 2 }), "{error}");
+        // The second one comes to a unit without that thread.
+        let (broken, sound) = (Arc::new(Broken), Arc::new(Graph::new(&porep)));
+        for job in [job(broken), job(sound)] {
+            let handle = engine.label_layer(&seat, job).expect("memory");
+            let error = handle.wait(SOON).unwrap_err();
+            assert!(matches!(error, SdrError::Unit { layer: 2 }), "{error}");
+        }
     }
 }
 
 #[test]
 fn a_core_that_cannot_be_had_stops_the_start() {
-    let cores = UnitCores { consumer: 0, producers: vec![7] };
+    let cores = UnitCores { consumer: 0, producers: vec![7], node: None };
     let bind = |cpu| if cpu == 7 { Err("not allowed".to_owned()) } else { Ok(()) };
     let error = Engine::start(&[cores], 1, Arc::new(bind)).unwrap_err();
     assert!(error.to_string().contains("cpu 7: not allowed"), "{error}");

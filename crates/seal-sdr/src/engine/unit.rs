@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use seal_host::ring;
+use seal_host::{AdmissionError, MemoryPolicy, ring};
 use seal_sha256::Prepared;
 
 use super::consumer::{self, Seated, Source};
@@ -56,12 +56,25 @@ pub(crate) struct Inbox<T> {
 #[derive(Debug)]
 struct State<T> {
     waiting: Vec<T>,
+    /// The thread is to end.
     ended: bool,
+    /// The thread has ended, by a panic too.
+    closed: bool,
+}
+
+/// Closes an inbox when its thread ends, however that happens: a layer that nobody works on would
+/// be waited for without end.
+struct Closing<'a, T>(&'a Inbox<T>);
+
+impl<T> Drop for Closing<'_, T> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl<T> Default for Inbox<T> {
     fn default() -> Self {
-        let state = State { waiting: Vec::new(), ended: false };
+        let state = State { waiting: Vec::new(), ended: false, closed: false };
         Self { state: Mutex::new(state), arrived: Condvar::new(), news: AtomicUsize::new(0) }
     }
 }
@@ -71,10 +84,26 @@ impl<T> Inbox<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Hands it to the thread; it is dropped if the thread has ended.
     fn send(&self, one: T) {
-        self.lock().waiting.push(one);
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            return;
+        }
+        state.waiting.push(one);
+        drop(state);
         self.news.fetch_add(1, Ordering::Release);
         self.arrived.notify_all();
+    }
+
+    /// The thread takes nothing any more: what waits is dropped, which tells those who wait for it.
+    fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        drop(waiting);
     }
 
     fn end(&self) {
@@ -106,6 +135,8 @@ impl<T> Inbox<T> {
 pub(crate) struct Unit {
     consumer: Arc<Inbox<Seated>>,
     producers: Vec<Arc<Inbox<Share>>>,
+    /// Where rings lie.
+    memory: MemoryPolicy,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -126,14 +157,21 @@ impl Unit {
         let mut unit = Self {
             consumer: Arc::default(),
             producers: cores.producers.iter().map(|_| Arc::default()).collect(),
+            memory: MemoryPolicy { node: cores.node, ..MemoryPolicy::default() },
             threads: Vec::new(),
         };
         let inbox = Arc::clone(&unit.consumer);
-        let run = move || consumer::run(&inbox);
+        let run = move || {
+            let _closed_at_the_end = Closing(&inbox);
+            consumer::run(&inbox);
+        };
         unit.spawn(format!("sdr-{}", cores.consumer), cores.consumer, &bind, run)?;
         for (index, cpu) in cores.producers.iter().enumerate() {
             let inbox = Arc::clone(&unit.producers[index]);
-            let run = move || producer::run(&inbox);
+            let run = move || {
+                let _closed_at_the_end = Closing(&inbox);
+                producer::run(&inbox);
+            };
             unit.spawn(format!("sdr-p-{cpu}"), *cpu, &bind, run)?;
         }
         Ok(unit)
@@ -163,7 +201,7 @@ impl Unit {
         answer.recv().unwrap_or_else(|_| Err("the thread ended".to_owned())).map_err(failed)
     }
 
-    pub(crate) fn label_layer(&self, job: LayerJob) -> LayerHandle {
+    pub(crate) fn label_layer(&self, job: LayerJob) -> Result<LayerHandle, SdrError> {
         let (lane, handle) = start(job);
         let feed = || Feed { shared: Arc::clone(&handle.shared) };
         let source = if self.producers.is_empty() {
@@ -171,7 +209,13 @@ impl Unit {
         } else {
             let count = self.producers.len();
             let places = places(lane.nodes(), count);
-            let (consumer, rings) = ring::<Prepared>(BATCH, places, count);
+            let ring = ring::<Prepared>(BATCH, places, count, &self.memory);
+            let (consumer, rings) = ring.map_err(AdmissionError::from)?;
+            if let Some((node, _)) = self.memory.node {
+                let nodes = consumer.percent_by_node();
+                let percent_local = nodes.map(|nodes| nodes.get(&node).copied().unwrap_or(0));
+                tracing::debug!(%node, percent_local, "ring of a layer");
+            }
             for (inbox, ring) in self.producers.iter().zip(rings) {
                 let may_rest = places >= PLACES;
                 inbox.send(Share { feed: feed(), ring, producers: count, may_rest });
@@ -179,7 +223,7 @@ impl Unit {
             Source::Ring(consumer)
         };
         self.consumer.send(Seated::new(lane, source));
-        handle
+        Ok(handle)
     }
 }
 
