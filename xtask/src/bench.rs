@@ -85,22 +85,46 @@ pub(crate) fn peer_layer_seconds(log: &str) -> Vec<f64> {
     layers
 }
 
-/// The serial chain of a label measured on this machine just now, in nanoseconds: beside a busy
-/// core, as labelling runs, where there are two.
-pub(crate) fn chain_ns() -> Result<f64> {
-    let output = Command::new(binary("labelling")).arg("--chain").output();
-    let output = output.context("cannot start labelling")?;
-    ensure!(output.status.success(), "labelling --chain failed: {}", output.status);
-    let figures: Value = serde_json::from_slice(&output.stdout)?;
-    let chain =
-        ["chain_beside_busy_ns", "chain_ns"].into_iter().find_map(|name| figures[name].as_f64());
-    chain.context("labelling --chain tells no figure")
+/// The serial chain of a label, measured on this machine just now.
+#[derive(Clone, Copy, Debug, serde::Deserialize, serde::Serialize)]
+pub(crate) struct Chain {
+    /// Nanoseconds of one lane beside idle cores.
+    pub(crate) chain_ns: f64,
+    /// The same beside a busy core, as labelling runs, where there are two.
+    pub(crate) chain_beside_busy_ns: Option<f64>,
+    /// The clock of the core beside idle ones.
+    pub(crate) clock_ghz: f64,
+    /// And beside a busy one.
+    pub(crate) clock_beside_busy_ghz: Option<f64>,
+    /// Cycles of one lane for a block.
+    pub(crate) chain_cycles_per_block: f64,
+    /// Cycles of two lanes side by side for a block of each, halved.
+    pub(crate) chain_x2_cycles_per_block: f64,
 }
 
+impl Chain {
+    pub(crate) fn measure() -> Result<Self> {
+        let output = Command::new(binary("labelling")).arg("--chain").output();
+        let output = output.context("cannot start labelling")?;
+        ensure!(output.status.success(), "labelling --chain failed: {}", output.status);
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// What labelling is compared with, in nanoseconds, and the clock it goes by.
+    pub(crate) fn as_labelling_runs(&self) -> (f64, f64) {
+        (
+            self.chain_beside_busy_ns.unwrap_or(self.chain_ns),
+            self.clock_beside_busy_ghz.unwrap_or(self.clock_ghz),
+        )
+    }
+}
+
+/// The middle one, or what lies between the two in the middle.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<_> = values.collect();
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
+    let (upper, lower) = (values.len() / 2, values.len().saturating_sub(1) / 2);
+    Some(f64::midpoint(*values.get(lower)?, *values.get(upper)?))
 }
 
 /// Keeps `record` in `benches/runs` as `name` with the date, and with what describes the machine
@@ -138,6 +162,8 @@ mod tests {
     #[test]
     fn the_median_is_the_middle_one() {
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), Some(2.0));
+        assert_eq!(median([3.0, 1.0, 2.0, 10.0].into_iter()), Some(2.5));
+        assert_eq!(median([7.0].into_iter()), Some(7.0));
         assert_eq!(median(std::iter::empty()), None);
     }
 

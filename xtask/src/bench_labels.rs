@@ -54,16 +54,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => None,
     };
     let nodes = args.layer_size.nodes() as f64;
-    say("  layer  ours ns/label  chain ns  over the chain  peer ns/label");
+    say("  layer  ours ns/label  chain ns  over the chain  producer ns/label  peer ns/label");
     let mut layers = Vec::new();
     for (index, line) in ours.iter().enumerate() {
         let figure = |name: &str| line[name].as_f64().with_context(|| format!("no {name}"));
         let (ns, chain) = (figure("ns_per_label")?, figure("chain_beside_busy_ns")?);
+        let producer = line["producer_ns_per_label"].as_f64();
         let peer_ns = theirs.as_ref().map(|(seconds, _)| seconds[index] * 1e9 / nodes);
         say(&format!(
-            "  {:>5} {ns:>14.1} {chain:>9.1} {:>13.1} % {:>14}",
+            "  {:>5} {ns:>14.1} {chain:>9.1} {:>13.1} % {:>18} {:>14}",
             index + 1,
             (ns / chain - 1.0) * 100.0,
+            producer.map_or_else(|| "-".to_owned(), |ns| format!("{ns:.1}")),
             peer_ns.map_or_else(|| "-".to_owned(), |ns| format!("{ns:.1}")),
         ));
         layers.push(json!({ "ours": line, "peer_ns_per_label": peer_ns }));

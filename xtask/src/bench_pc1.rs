@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,11 +12,12 @@ use seal_types::{ApiVersion, Feature, RegisteredProof, SectorSize, Stage};
 use serde_json::{Value, json};
 use test_support::client::Processor;
 use test_support::data;
+use test_support::process::{Memory, thread_cpu_ns};
 use test_support::vector::file_digest;
 
 use crate::bench::{
-    build_peer, chain_ns, ensure_parents, median, parents, peak_memory, peak_of,
-    peer_layer_seconds, stage_data, write_result,
+    Chain, build_peer, ensure_parents, median, parents, peer_layer_seconds, stage_data,
+    write_result,
 };
 use crate::cargo::{binary, build_binaries, cargo, target};
 use crate::out::{say, step};
@@ -75,14 +77,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (mut ours, mut theirs, mut chain) = (Vec::new(), Vec::new(), Vec::new());
     for run in 1..=args.runs {
         step(&format!("run {run} of {}", args.runs));
-        chain.push(chain_ns()?);
+        chain.push(Chain::measure()?);
         ours.push(bench.ours(args)?);
         if let Some(peer) = &peer {
             theirs.push(bench.peer(peer)?);
         }
     }
-    let chain = median(chain.into_iter()).context("at least one run")?;
-    report(args, &bench, &ours, &theirs, chain)
+    report(args, &bench, &ours, &theirs, &chain)
 }
 
 impl Bench {
@@ -150,43 +151,61 @@ impl Bench {
         for sector in 0..self.expected.len() {
             executor.send(&self.task(sector))?;
         }
-        for _ in 0..self.expected.len() {
-            let answer = executor.answer(Duration::from_secs(48 * 3600))?;
-            ensure!(answer.err_msg.is_none(), "{:?}", answer.err_msg);
-        }
+        let pid = executor.pid();
+        let (answered, memory) = watching(pid, || -> Result<()> {
+            for _ in 0..self.expected.len() {
+                let answer = executor.answer(Duration::from_secs(48 * 3600))?;
+                ensure!(answer.err_msg.is_none(), "{:?}", answer.err_msg);
+            }
+            Ok(())
+        });
+        answered?;
         let seconds = started.elapsed().as_secs_f64();
-        let memory = peak_memory(executor.pid());
+        let producers = thread_cpu_ns(pid, "sdr-p-").filter(|ns| *ns > 0);
         executor.finish()?;
         self.check()?;
-        let layers = layer_seconds(&std::fs::read_to_string(&log)?);
+        let labels = self.expected.len() as f64
+            * self.proof.sector_size().nodes() as f64
+            * f64::from(self.proof.porep().layers);
+        let log = std::fs::read_to_string(&log)?;
         say(&format!("    ours  {seconds:>8.2} s"));
-        Ok(Run { seconds, layers, memory })
+        Ok(Run {
+            seconds,
+            layers: figures(&log, "label_ms").map(|ms| ms / 1000.0).collect(),
+            memory,
+            producer_ns: producers.map(|ns| ns as f64 / labels),
+            percent_local: figures(&log, "percent_local").reduce(f64::min),
+        })
     }
 
     /// One sector after the other, each with both cores.
     fn peer(&mut self, peer: &Path) -> Result<Run> {
         self.clear()?;
         let started = Instant::now();
-        let (mut layers, mut memory) = (Vec::new(), None);
+        let (mut layers, mut memory) = (Vec::new(), Memory::default());
         for sector in 0..self.expected.len() {
             let task = self.dir.join("task.json");
             std::fs::write(&task, self.task(sector).to_string())?;
-            let output = Command::new(peer)
+            let child = Command::new(peer)
                 .arg(&task)
                 .env("FIL_PROOFS_PARENT_CACHE", parents())
                 .env("FIL_PROOFS_USE_MULTICORE_SDR", "1")
                 .env("FIL_PROOFS_MULTICORE_SDR_PRODUCERS", "1")
-                .output()
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
                 .context("cannot start the peer")?;
+            let (output, peak) = watching(child.id(), || child.wait_with_output());
+            let output = output?;
+            memory = memory.max(peak);
             let log = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.success(), "the peer failed: {log}");
             layers.extend(peer_layer_seconds(&log));
-            memory = memory.max(peak_of(&log));
         }
         let seconds = started.elapsed().as_secs_f64();
         self.check()?;
         say(&format!("    peer  {seconds:>8.2} s"));
-        Ok(Run { seconds, layers, memory })
+        Ok(Run { seconds, layers, memory, producer_ns: None, percent_local: None })
     }
 }
 
@@ -194,53 +213,119 @@ struct Run {
     seconds: f64,
     /// Labelling alone, layer by layer of all sectors.
     layers: Vec<f64>,
-    memory: Option<u64>,
+    /// The most it had.
+    memory: Memory,
+    /// Processor time of producers for a label.
+    producer_ns: Option<f64>,
+    /// Of the layers' pages, those on the node of the cores; none where there is one node only.
+    percent_local: Option<f64>,
 }
 
-/// `label_ms` of the executor's log lines.
-fn layer_seconds(log: &str) -> Vec<f64> {
+/// Does `work` and looks meanwhile how much memory the process `pid` has at most.
+fn watching<T>(pid: u32, work: impl FnOnce() -> T) -> (T, Memory) {
+    const LOOK_EVERY: Duration = Duration::from_millis(100);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut peak = Memory::default();
+            while !done.load(Ordering::Relaxed) {
+                peak = Memory::of(pid).unwrap_or_default().max(peak);
+                std::thread::sleep(LOOK_EVERY);
+            }
+            peak
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        (result, watcher.join().unwrap_or_default())
+    })
+}
+
+/// What the executor's log lines have as `name`.
+fn figures(log: &str, name: &str) -> impl Iterator<Item = f64> {
     log.lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter_map(|line| Some(line.get("label_ms")?.as_f64()? / 1000.0))
-        .collect()
+        .filter_map(move |line| line.get(name)?.as_f64())
 }
 
-fn report(args: &Args, bench: &Bench, ours: &[Run], theirs: &[Run], chain: f64) -> Result<()> {
+/// What no label can be faster than: its chain of 19 blocks, each of 32 instructions that wait four
+/// cycles for the one before.
+const LIMIT_CYCLES: f64 = 19.0 * 32.0 * 4.0;
+
+fn report(
+    args: &Args,
+    bench: &Bench,
+    ours: &[Run],
+    theirs: &[Run],
+    chains: &[Chain],
+) -> Result<()> {
+    let of_chains = |figure: fn(&Chain) -> f64| {
+        median(chains.iter().map(figure)).context("the chain was measured")
+    };
+    let chain = of_chains(|chain| chain.as_labelling_runs().0)?;
+    let ghz = of_chains(|chain| chain.as_labelling_runs().1)?;
+    let alone = of_chains(|chain| chain.chain_ns)?;
+    let block = of_chains(|chain| chain.chain_cycles_per_block)?;
+    let x2_block = of_chains(|chain| chain.chain_x2_cycles_per_block)?;
     let nodes = bench.proof.sector_size().nodes() as f64;
     let sectors = args.sectors as f64;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
     say("");
-    say(&format!("{}, {} at once", bench.proof, args.sectors));
-    say("  side   all sectors  per sector  layer (median)  ns/label  over the chain  sectors/h");
+    say(&format!("{}, {} at once, {cores} cores", bench.proof, args.sectors));
+    say("  side   all sectors  per sector      layer  ns/label   cycles  over chain  sectors/h \
+         (per core)  own MiB  files MiB  local");
     let row = |name: &str, runs: &[Run]| -> Option<Value> {
         let seconds = median(runs.iter().map(|run| run.seconds))?;
         let layer = median(runs.iter().flat_map(|run| run.layers.iter().copied()));
         let ns = layer.map(|layer| layer * 1e9 / nodes);
+        let memory = runs.iter().fold(Memory::default(), |most, run| most.max(run.memory));
+        let local = runs.iter().filter_map(|run| run.percent_local).reduce(f64::min);
+        let hourly = sectors * 3600.0 / seconds;
         let text = |value: Option<f64>, digits: usize| {
             value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
         };
         say(&format!(
-            "  {name:<5} {seconds:>9.2} s {:>9.2} s {:>13} s {:>9} {:>13} % {:>10.2}",
+            "  {name:<5} {seconds:>9.2} s {:>9.2} s {:>8} s {:>9} {:>8} {:>9} % {hourly:>10.2} \
+             {:>11.2} {:>8} {:>10} {:>6}",
             seconds / sectors,
             text(layer, 2),
             text(ns, 1),
+            text(ns.map(|ns| ns * ghz), 0),
             text(ns.map(|ns| (ns / chain - 1.0) * 100.0), 1),
-            sectors * 3600.0 / seconds,
+            hourly / cores,
+            memory.own >> 20,
+            memory.files >> 20,
+            text(local, 0),
         ));
         Some(json!({
             "seconds": seconds, "seconds_per_sector": seconds / sectors,
             "layer_seconds": layer, "ns_per_label": ns,
+            "cycles_per_label": ns.map(|ns| ns * ghz),
+            "sectors_per_hour": hourly, "sectors_per_hour_and_core": hourly / cores,
             "runs": runs.iter().map(|run| run.seconds).collect::<Vec<_>>(),
-            "peak_memory_bytes": runs.iter().filter_map(|run| run.memory).max(),
+            "own_memory_bytes": memory.own, "mapped_file_bytes": memory.files,
+            "percent_local": local,
+            "producer_ns_per_label": median(runs.iter().filter_map(|run| run.producer_ns)),
         }))
     };
     let (us, peer) = (row("ours", ours), row("peer", theirs));
-    say(&format!("  the chain of one lane alone, measured here: {chain:.1} ns a label"));
+    say(&format!(
+        "  the chain of one lane: {alone:.1} ns a label alone, {chain:.1} ns beside a busy core at \
+         {ghz:.2} GHz; no label takes fewer than {LIMIT_CYCLES} cycles"
+    ));
+    say(&format!(
+        "  cycles a block: {block:.1} in one lane, {x2_block:.1} for each of two (aim 74)"
+    ));
+    if let Some(ns) = us.as_ref().and_then(|us| us["producer_ns_per_label"].as_f64()) {
+        say(&format!("  producers take {ns:.1} ns a label (aim 250)"));
+    }
     let seconds = |side: &Option<Value>| side.as_ref().and_then(|side| side["seconds"].as_f64());
     let ratio = seconds(&us).zip(seconds(&peer)).map(|(us, peer)| peer / us);
     if let Some(ratio) = ratio {
         say(&format!("  ours is {ratio:.2} times as fast"));
     }
-    let result = json!({ "ours": us, "peer": peer, "ratio": ratio, "chain_ns": chain,
+    let result = json!({ "ours": us, "peer": peer, "ratio": ratio, "chain_ns": alone,
+        "chain_beside_busy_ns": chain, "clock_ghz": ghz, "chain_cycles_per_block": block,
+        "chain_x2_cycles_per_block": x2_block, "limit_cycles_per_label": LIMIT_CYCLES,
         "proof": bench.proof.to_string() });
     write_result(
         &format!("pc1-{}", args.sector_size),
@@ -253,8 +338,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn layers_are_timed_from_the_log() {
-        let log = "{\"label_ms\":1500,\"message\":\"x\"}\nnot json\n{\"message\":\"y\"}";
-        assert_eq!(layer_seconds(log), [1.5]);
+    fn figures_are_taken_from_the_log() {
+        let log = "{\"label_ms\":1500,\"message\":\"x\"}\nnot json\n{\"percent_local\":99}\n\
+                   {\"percent_local\":null}";
+        assert_eq!(figures(log, "label_ms").collect::<Vec<_>>(), [1500.0]);
+        assert_eq!(figures(log, "percent_local").collect::<Vec<_>>(), [99.0]);
+    }
+
+    #[test]
+    fn memory_is_watched_while_work_is_done() {
+        let (result, memory) = watching(std::process::id(), || {
+            std::thread::sleep(Duration::from_millis(5));
+            7
+        });
+        assert_eq!(result, 7);
+        assert!(memory.own > 0, "{memory:?}");
     }
 }

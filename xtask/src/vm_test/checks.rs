@@ -7,7 +7,7 @@ use test_support::vector::Vector;
 use crate::out::say;
 
 /// A check: the name in `init.sh`, texts that must be in what it wrote and texts that must not.
-const CHECKS: [(&str, &[&str], &[&str]); 25] = [
+const CHECKS: [(&str, &[&str], &[&str]); 27] = [
     (
         "v2-start",
         &[
@@ -101,6 +101,21 @@ const CHECKS: [(&str, &[&str], &[&str]); 25] = [
             "exit 0",
         ],
         &["WARN", "ERROR"],
+    ),
+    (
+        "ring",
+        &[
+            "unit: consumer on cpu 0, producers on 1, node 0",
+            "\"message\":\"ring of a layer\",\"node\":\"0\",\"percent_local\":100",
+            "exit 0",
+        ],
+        &["WARN", "ERROR"],
+    ),
+    // Cpu 1 alone cannot be a unit with a producer.
+    (
+        "threads",
+        &["sdr-2 may run on 2", "sdr-p-3 may run on 3", "beside-0 may run on 1,3", "exit 0"],
+        &["sdr-1", "sdr-2 may run on 2-", "sdr-p-3 may run on 3-"],
     ),
     ("files-too-many", &["NUMA node 1 gives only", "exit 1"], &[]),
 ];

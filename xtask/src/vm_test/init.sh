@@ -133,6 +133,33 @@ say sector in_group 2-3 code pc1-exec run --task /sector/task.json
 say layers sha256sum /sector/cache/sc-02-data-layer-1.dat /sector/cache/sc-02-data-layer-2.dat
 unset HUGEPAGE_FILES_PATH
 
+# An executor on all cpus: its task thread may run on either node, its labelling threads and what
+# they share may not.
+rm -rf /sector/cache /sector/sealed
+mkdir /sector/cache
+say ring code env RUST_LOG=info,seal_sdr=debug pc1-exec run --task /sector/task.json
+
+# threads: where the kernel lets the threads of an executor run that waits for requests.
+threads() {
+    mkfifo /tmp/requests
+    VC_CG_CPUSET=1-3 pc1-exec < /tmp/requests > /tmp/ready 2> /dev/null &
+    executor=$!
+    exec 3> /tmp/requests
+    tries=0
+    while [ ! -s /tmp/ready ] && [ "$tries" -lt 300 ]; do
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+    for thread in /proc/$executor/task/*; do
+        echo "$(cat "$thread/comm") may run on" \
+            "$(sed -n 's/^Cpus_allowed_list:.//p' "$thread/status")"
+    done
+    exec 3>&-
+    wait "$executor"
+    echo "exit $?"
+}
+say threads threads
+
 say files-too-many code pc1-exec hugepages --node 1 --count 3 --size 512MiB --dir /mnt/huge
 
 echo "vm-test end"
