@@ -142,6 +142,7 @@ pub(crate) fn write_result(name: &str, mut record: Value) -> Result<()> {
         "command": std::env::args().skip(1).collect::<Vec<_>>().join(" "),
         "commit": text("git", &["rev-parse", "--short", "HEAD"]),
         "cpu": cpu, "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "physical_cores": physical_cores(),
         "kernel": text("uname", &["-r"]), "date": date,
     });
     if let (Value::Object(record), Value::Object(machine)) = (&mut record, machine) {
@@ -153,6 +154,17 @@ pub(crate) fn write_result(name: &str, mut record: Value) -> Result<()> {
     std::fs::write(&file, serde_json::to_string_pretty(&record)? + "\n")?;
     say(&format!("  kept in {}", file.display()));
     Ok(())
+}
+
+/// How many cores the hardware threads of this machine are; nothing where the kernel does not tell.
+fn physical_cores() -> Option<usize> {
+    let mut cores = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir("/sys/devices/system/cpu").ok()?.flatten() {
+        let threads = entry.path().join("topology/thread_siblings_list");
+        // Not every entry is a cpu, and one that is off has no siblings.
+        cores.extend(std::fs::read_to_string(threads).ok());
+    }
+    (!cores.is_empty()).then_some(cores.len())
 }
 
 #[cfg(test)]
@@ -171,6 +183,15 @@ mod tests {
     fn layers_of_the_peer_are_timed_from_its_log() {
         let log = "5 Layer 1\n1505 >>   storing labels on disk\n1600 Layer 2\n4100   storing labels on disk";
         assert_eq!(peer_layer_seconds(log), [1.5, 2.5]);
+    }
+
+    #[test]
+    fn cores_are_no_more_than_threads() {
+        let threads = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let threads = threads.lines().filter(|line| line.starts_with("processor")).count();
+        if let Some(cores) = physical_cores() {
+            assert!((1..=threads).contains(&cores), "{cores} cores of {threads} threads");
+        }
     }
 
     #[test]
