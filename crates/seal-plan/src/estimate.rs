@@ -3,13 +3,13 @@
 //!
 //! They are starting points. Whoever has measured the machine gives the times instead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use seal_config::StageName;
 use seal_types::{SectorSize, Stage};
 
 use crate::figures::layers;
+use crate::given::Given;
 use crate::{Executor, Hardware};
 
 /// How long a task takes, and who says so.
@@ -21,9 +21,6 @@ pub struct StageTime {
     pub source: String,
 }
 
-/// Times of stages that somebody measured, which go before the estimates. `None` is an estimate.
-pub type Given = BTreeMap<StageName, Duration>;
-
 /// One 32 GiB sector on a core with SHA-NI: the best that was published (lotus-bench, EPYC 7502).
 const PC1_SECONDS: f64 = 10_320.0;
 /// The same without SHA-NI, by cycles of a block: some 5 times.
@@ -32,6 +29,10 @@ const PC1_WITHOUT_SHA_NI: f64 = 5.0;
 /// a SHA unit that starts a round every 2 cycles (130 cycles of a block alone, 73.8 and 65 of each
 /// of two and four).
 pub(crate) const LANES: [f64; 4] = [1.0, 1.13, 1.55, 2.0];
+/// What a sector takes whose unit has no producer, so that the core that labels gathers parents
+/// too: 1,071 ns a label on both of two cores, 736 ns with one of them as producer (`bench-pc1`,
+/// 512 MiB).
+const WITHOUT_PRODUCER: f64 = 1.45;
 /// Multiplications of PC2 for each node of the sector, with 11 layers and with 2.
 const PC2_PER_NODE: [f64; 2] = [3_343.0, 1_130.0];
 /// Of those, what a core does in a second, with AVX-512 IFMA and without (`bench-pc2`, Xeon at
@@ -55,8 +56,8 @@ pub fn stage_time(
     size: SectorSize,
     given: &Given,
 ) -> Option<StageTime> {
-    if let Some(time) = given.get(&executor.stage) {
-        return Some(StageTime { time: *time, source: "given".to_owned() });
+    if let Some(time) = given.get(&executor.stage).and_then(|time| time.on(executor, hardware)) {
+        return Some(time);
     }
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let scale = size.bytes() as f64 / SectorSize::GIB_32.bytes() as f64;
@@ -69,11 +70,11 @@ pub fn stage_time(
     let kernel = ["with AVX-512 IFMA", "without AVX-512 IFMA"][ifma];
     let (seconds, source) = match executor.stage.served()? {
         Stage::Pc1 => {
-            let lanes = lanes_used(executor)?;
+            let (factor, lanes) = unit_factor_of(executor)?;
             #[expect(clippy::cast_precision_loss, reason = "2 or 11")]
             let layers = layers(size) as f64 / 11.0;
             let sha = if hardware.has("sha_ni") == Some(false) { PC1_WITHOUT_SHA_NI } else { 1.0 };
-            let seconds = PC1_SECONDS * layers * scale * sha * LANES[lanes - 1];
+            let seconds = PC1_SECONDS * layers * scale * sha * factor;
             let sharing =
                 if lanes > 1 { format!(", {lanes} sectors to a unit") } else { String::new() };
             (seconds, format!("lotus-bench on an EPYC 7502{sharing}"))
@@ -103,12 +104,28 @@ pub fn cores_of(executor: &Executor, hardware: &Hardware) -> usize {
     executor.busy.iter().filter_map(core).collect::<BTreeSet<_>>().len()
 }
 
+/// How many times as long a sector takes on a unit that so many share, with so many producers, as
+/// one that is alone on a unit with a producer.
+pub(crate) fn unit_factor(lanes: u32, producers: u32) -> f64 {
+    let place = (lanes.max(1) as usize).min(LANES.len()) - 1;
+    LANES[place] * if producers == 0 { WITHOUT_PRODUCER } else { 1.0 }
+}
+
+/// The same of an executor of PC1 that runs as many sectors as it can, and how many share a unit
+/// then; `None` without units.
+pub(crate) fn unit_factor_of(executor: &Executor) -> Option<(f64, u32)> {
+    let lanes = lanes_used(executor)?;
+    let unit = executor.units.as_ref()?.units.first()?;
+    let producers = u32::try_from(unit.producers.len()).ok()?;
+    Some((unit_factor(lanes, producers), lanes))
+}
+
 /// How many sectors share a unit of PC1 when it runs as many as it can; `None` without units.
-pub fn lanes_used(executor: &Executor) -> Option<usize> {
+pub fn lanes_used(executor: &Executor) -> Option<u32> {
     let units = executor.unit_count();
     if units == 0 {
         return None;
     }
     let tasks = executor.tasks.unwrap_or(units).max(1);
-    Some(usize::try_from(tasks.div_ceil(units)).ok()?.clamp(1, LANES.len()))
+    Some(tasks.div_ceil(units).clamp(1, crate::scheme::DEFAULT_LANES))
 }

@@ -10,7 +10,8 @@ use std::fmt;
 
 use seal_config::StageName;
 
-use crate::estimate::{Given, StageTime, stage_time};
+use crate::estimate::{StageTime, stage_time};
+use crate::given::Given;
 use crate::{Executor, Hardware, Scheme};
 
 /// Seconds of a day.
@@ -165,6 +166,7 @@ mod tests {
     use seal_types::SectorSize;
 
     use super::*;
+    use crate::given::GivenTime;
 
     const EPYC: &str = "name = 'm'\nmemory = '2TiB'\ncores_per_l3 = 3\n\
         numa_nodes = [{ id = 0, cpus = '0-47' }, { id = 1, cpus = '48-95' }]\n\
@@ -174,7 +176,9 @@ mod tests {
         let hardware = crate::hardware::parse(Path::new("m.toml"), EPYC).expect("good");
         let config = seal_config::parse(Path::new("w.toml"), config).expect("good");
         let scheme = Scheme::of(&config, &hardware, SectorSize::GIB_32);
-        let given = given.iter().map(|(stage, seconds)| (*stage, Duration::from_secs(*seconds)));
+        let given = given
+            .iter()
+            .map(|(stage, seconds)| (*stage, GivenTime::as_it_is(Duration::from_secs(*seconds))));
         throughput(&scheme, &hardware, &given.collect())
     }
 

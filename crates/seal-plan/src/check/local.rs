@@ -1,5 +1,5 @@
 //! What is true of this machine only: binaries, parameters, parents caches, directories, limits of
-//! the process, huge pages, disk space.
+//! the process, huge pages.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use seal_host::NodeId;
 use seal_types::{Stage, published_groth_files, published_parents_caches};
 
 use super::{Checking, Severity};
-use crate::figures::{disk_of_sector, parents_cache};
+use crate::figures::parents_cache;
 use crate::{Bytes, Executor};
 
 /// Files that a task of any stage has open: layers, trees in eight parts, data, caches, and the
@@ -55,7 +55,6 @@ impl Checking<'_> {
         self.parameters(local);
         self.parents(local);
         self.huge_pages();
-        self.disk();
     }
 
     /// What an executor reads from its environment.
@@ -277,34 +276,6 @@ impl Checking<'_> {
                     ),
                 );
             }
-        }
-    }
-
-    fn disk(&mut self) {
-        let disks = &self.against.hardware.disks;
-        if disks.is_empty() {
-            return;
-        }
-        let working = [StageName::Pc1, StageName::Pc2, StageName::C2]
-            .into_iter()
-            .filter_map(|stage| self.scheme.tasks(stage))
-            .map(u64::from)
-            .sum();
-        let sectors = self.against.sectors.unwrap_or(working);
-        let each = disk_of_sector(self.against.sector_size);
-        let room: u64 = disks.iter().map(|disk| disk.free.holds(each)).sum();
-        if room < sectors {
-            let paths: Vec<_> = disks.iter().map(|d| d.path.display().to_string()).collect();
-            self.find(
-                ("disk-short", Severity::Error),
-                "processors",
-                format!(
-                    "{sectors} sectors at a time take {each} each while they are sealed, and {} \
-                     has room for {room}",
-                    paths.join(", ")
-                ),
-                "free space, add disks (--disk), or seal fewer sectors at a time",
-            );
         }
     }
 }

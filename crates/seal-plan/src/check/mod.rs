@@ -5,6 +5,7 @@
 //! hardly meant or costs speed. Nothing is said without a fact or a number behind it.
 
 mod cores;
+mod disks;
 mod environment;
 mod gpus;
 mod limits;
@@ -15,12 +16,13 @@ mod memory;
 mod tests;
 
 use std::fmt;
+use std::time::Duration;
 
 use seal_config::{Config, ConfigError};
 use seal_types::SectorSize;
 use serde::Serialize;
 
-use crate::estimate::Given;
+use crate::given::Given;
 use crate::{Hardware, Scheme};
 
 pub use local::Local;
@@ -86,10 +88,12 @@ pub struct Against<'a> {
     pub local: Option<&'a Local>,
     /// Size of the sectors.
     pub sector_size: SectorSize,
-    /// Sectors on disk at the same time; `None` for as many as are worked on.
+    /// Sectors on disk at the same time; `None` for as many as are worked on and wait.
     pub sectors: Option<u64>,
     /// Times that were measured.
     pub given: &'a Given,
+    /// Between PC2 and C2: the wait for the chain's randomness.
+    pub seed_wait: Duration,
 }
 
 /// Everything a check looks at, and where findings go.
@@ -110,6 +114,7 @@ pub fn check(config: &Config, against: Against<'_>) -> Vec<Finding> {
     checking.gpus();
     checking.limits();
     checking.environment();
+    checking.disks();
     if let Some(local) = against.local {
         checking.local(local);
     }

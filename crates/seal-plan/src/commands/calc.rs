@@ -10,7 +10,8 @@ use clap::Args;
 use super::hardware::MachineArgs;
 use super::propose::WishArgs;
 use super::{lifts, print, rates};
-use crate::propose::propose;
+use crate::given::for_search;
+use crate::propose::{Wish, propose};
 use crate::throughput::throughput;
 use crate::{Bytes, Scheme};
 
@@ -37,19 +38,29 @@ pub(crate) struct CalcArgs {
 pub(crate) fn run(args: &CalcArgs) -> Result<ExitCode> {
     let hardware = args.machine.read()?;
     let wish = args.wish.read()?;
-    let (delivered, limit) = match &args.config {
+    let (delivered, limit, more) = match &args.config {
         Some(path) => {
             let config = seal_config::load(path)?;
             let scheme = Scheme::of(&config, &hardware, wish.sector_size);
             let delivered = throughput(&scheme, &hardware, &wish.given);
             let limit = delivered.limit.to_string();
-            (delivered, limit)
+            // Proposals for more are not the configuration that was measured.
+            let more = match for_search(&wish.given, Some(&scheme), &hardware) {
+                Ok(given) => {
+                    let wish = Wish { given, ..wish.clone() };
+                    lifts(&hardware, &wish, delivered.sectors_per_day)
+                }
+                Err(unclear) => format!("What more would bring cannot be told. {unclear}.\n"),
+            };
+            (delivered, limit, more)
         }
         None => {
+            let wish = Wish { given: for_search(&wish.given, None, &hardware)?, ..wish.clone() };
             let proposal = propose(&hardware, &wish).context("there is no proposal")?;
             let scheme = Scheme::of(&proposal.config, &hardware, wish.sector_size);
             let limit = proposal.scarce(&scheme, &wish).to_string();
-            (proposal.throughput, limit)
+            let more = lifts(&hardware, &wish, proposal.throughput.sectors_per_day);
+            (proposal.throughput, limit, more)
         }
     };
     let each = Bytes(wish.sector_size.bytes());
@@ -63,7 +74,7 @@ pub(crate) fn run(args: &CalcArgs) -> Result<ExitCode> {
         super::time(delivered.seconds_of_sector),
         limit,
         rates(&delivered),
-        lifts(&hardware, &wish, per_day)
+        more
     );
     print(&text)?;
     Ok(ExitCode::SUCCESS)

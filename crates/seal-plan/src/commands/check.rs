@@ -22,7 +22,7 @@ the start, or tasks, or the machine; a warning works and is hardly meant, or cos
 Exit codes: 0 nothing was found, 1 warnings, 2 errors, 3 the check could not be made.
 
 With --hardware the configuration is held against another machine, and what is true of this one
-only is left out: binaries, parameters, parents cache, limits of open files, huge pages, disk space.
+only is left out: binaries, parameters, parents cache, limits of open files, huge pages.
 
   seal-plan check --config processors.toml --disk /mnt/nvme0 --sectors 40
   seal-plan check --config processors.toml --hardware machine.toml --json";
@@ -39,7 +39,8 @@ pub(crate) struct CheckArgs {
     /// Size of the sectors.
     #[arg(long, value_name = "SIZE", default_value = "32GiB")]
     sector_size: SectorSize,
-    /// Sectors on the disks (--disk) at the same time. Default: as many as are worked on.
+    /// Sectors on the disks at the same time. Default: as many as are worked on, and those that wait
+    /// for the chain's randomness.
     #[arg(long, value_name = "N")]
     sectors: Option<u64>,
     /// Times of the stages, as for `calc`.
@@ -65,7 +66,7 @@ struct Verdict<'a> {
 
 pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let hardware = args.machine.read()?;
-    let given = read_times(&args.times, args.sector_size)?;
+    let times = read_times(&args.times, args.sector_size)?;
     let local = match args.machine.hardware {
         Some(_) => None,
         None => Some(Local::read().context("cannot read the limits of this process")?),
@@ -79,7 +80,8 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
                 local: local.as_ref(),
                 sector_size: args.sector_size,
                 sectors: args.sectors,
-                given: &given,
+                given: &times.given(),
+                seed_wait: times.seed_wait,
             };
             if let Some(path) = &args.svg {
                 let scheme = Scheme::of(&config, &hardware, args.sector_size);

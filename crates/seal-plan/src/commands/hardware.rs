@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use seal_host::Roots;
 
-use super::print;
+use super::{note, print};
 use crate::hardware::{self, Hardware};
 
 const AFTER_HELP: &str = "\
@@ -46,12 +46,19 @@ impl MachineArgs {
     pub(crate) fn read(&self) -> Result<Hardware> {
         match &self.hardware {
             Some(path) => Ok(hardware::load(path)?),
-            None => hardware::read(
-                &Roots::default(),
-                &self.disks,
-                hardware::find_gpus(&Roots::default()),
-            )
-            .context("cannot read this machine"),
+            None => {
+                let roots = Roots::default();
+                let hardware = hardware::read(&roots, &self.disks, hardware::find_gpus(&roots))
+                    .context("cannot read this machine")?;
+                for (again, first) in hardware::file_systems(&self.disks)?.again {
+                    note(&format!(
+                        "--disk {} is on the file system of {}, whose space counts once",
+                        again.display(),
+                        first.display()
+                    ))?;
+                }
+                Ok(hardware)
+            }
         }
     }
 }

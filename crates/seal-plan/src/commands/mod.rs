@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use seal_host::{FileError, PartFile};
 use seal_types::SectorSize;
 
-use crate::estimate::Given;
 use crate::picture::Canvas;
 use crate::propose::{Upgrade, Wish, propose, upgraded};
 use crate::throughput::Throughput;
@@ -28,6 +27,11 @@ fn print(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Says something beside the result, on standard error.
+fn note(text: &str) -> io::Result<()> {
+    writeln!(io::stderr(), "seal-plan: {text}")
+}
+
 /// Writes a picture. The file is there whole or not at all.
 fn write_svg(path: &Path, canvas: &Canvas) -> Result<(), FileError> {
     let mut file = PartFile::create(path)?;
@@ -36,12 +40,12 @@ fn write_svg(path: &Path, canvas: &Canvas) -> Result<(), FileError> {
 }
 
 /// Times that were measured, which go before the estimates.
-fn read_times(paths: &[PathBuf], sector_size: SectorSize) -> anyhow::Result<Given> {
+fn read_times(paths: &[PathBuf], sector_size: SectorSize) -> anyhow::Result<Times> {
     let mut times = Times::new(sector_size);
     for path in paths {
         times.read(path)?;
     }
-    Ok(times.given())
+    Ok(times)
 }
 
 /// A duration for people: hours and minutes, or minutes and seconds.

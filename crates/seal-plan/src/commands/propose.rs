@@ -13,6 +13,7 @@ use super::hardware::MachineArgs;
 use super::table::table;
 use super::{lifts, print, rates, read_times, write_svg};
 use crate::figures::disk_of_sector;
+use crate::given::for_search;
 use crate::picture::draw_machine;
 use crate::propose::{Goal, GpuSharing, Proposal, Wish, propose};
 use crate::row;
@@ -80,6 +81,7 @@ pub(crate) struct WishArgs {
 
 impl WishArgs {
     pub(crate) fn read(&self) -> Result<Wish> {
+        let times = read_times(&self.times, self.sector_size)?;
         Ok(Wish {
             sector_size: self.sector_size,
             goal: self.goal,
@@ -90,7 +92,8 @@ impl WishArgs {
             stages: self.stages.iter().copied().collect(),
             huge_pages: self.huge_pages.clone(),
             bin_dir: self.bin_dir.clone(),
-            given: read_times(&self.times, self.sector_size)?,
+            given: times.given(),
+            seed_wait: times.seed_wait,
         })
     }
 }
@@ -98,6 +101,7 @@ impl WishArgs {
 pub(crate) fn run(args: &ProposeArgs) -> Result<ExitCode> {
     let hardware = args.machine.read()?;
     let wish = args.wish.read()?;
+    let wish = Wish { given: for_search(&wish.given, None, &hardware)?, ..wish };
     let proposal = propose(&hardware, &wish)?;
     print(&proposal.text)?;
     let scheme = Scheme::of(&proposal.config, &hardware, wish.sector_size);
@@ -138,12 +142,7 @@ fn resources(hardware: &Hardware, wish: &Wish, proposal: &Proposal, scheme: &Sch
     rows.push(row!["GPUs", hardware.gpus.len(), gpus.len(), ""]);
     if let Some(disk) = bounds.disk {
         let free: Bytes = hardware.disks.iter().map(|disk| disk.free).sum();
-        let sectors: u64 = Stage::ALL
-            .into_iter()
-            .filter_map(|stage| scheme.tasks(stage.into()))
-            .map(u64::from)
-            .sum();
-        let used = disk_of_sector(wish.sector_size).times(sectors);
+        let used = disk_of_sector(wish.sector_size).times(proposal.on_disk.total());
         rows.push(row!["disk", free, used, carries(disk)]);
     }
     table(&rows)

@@ -40,7 +40,8 @@ Times (--times, may be given several times; what a file does not tell stays as i
       seed_wait = \"75min\"     # between PC2 and C2
       retry_wait = \"1min\"     # before a worker sends a task again that failed
       [pc1]
-      time = \"2h 52min\"       # of a task, on average, when the executor is full
+      time = \"2h 52min\"       # of a task, on average
+      lanes = 1               # sectors that shared a unit then; for pc2 and c2: cores = N, gpu = true
       spread = 0.03           # standard deviation as a part of the mean
       fails = 0.001           # share of tasks that end with an error
       dies = \"60days\"         # running of tasks for each death of an executor
@@ -83,7 +84,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     warm_up: Option<Duration>,
     /// So many sectors are on their way at all times, as with so many sealing threads. Default: as
-    /// many as keep everything busy.
+    /// many as keep everything busy, and the disks have room for.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     in_flight: Option<u32>,
     /// Sectors come by themselves, one in this time on average, at random.

@@ -17,7 +17,7 @@ use crate::Bytes;
 
 pub use file::{HardwareError, load, parse, write, write_json};
 pub use gpus::find_gpus;
-pub use read::read;
+pub use read::{FileSystems, file_systems, read};
 pub use show::show;
 
 /// A machine.

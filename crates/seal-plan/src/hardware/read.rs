@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
@@ -14,8 +15,8 @@ use crate::Bytes;
 /// Instruction sets that our kernels choose by.
 const INSTRUCTIONS: [&str; 4] = ["sha_ni", "avx2", "avx512f", "avx512ifma"];
 
-/// Reads the machine that `roots` tell of, with the file systems that hold `disks` and the GPUs
-/// that were found.
+/// Reads the machine that `roots` tell of, with the file systems that hold `disks`, each once, and
+/// the GPUs that were found.
 pub fn read(roots: &Roots, disks: &[PathBuf], gpus: Vec<Gpu>) -> Result<Hardware, FileError> {
     let topology = Topology::read(&roots.sys)?;
     let ids = topology.nodes_of(&topology.cpu_set());
@@ -40,7 +41,11 @@ pub fn read(roots: &Roots, disks: &[PathBuf], gpus: Vec<Gpu>) -> Result<Hardware
         topology,
         nodes,
         gpus,
-        disks: disks.iter().map(|path| read_disk(path)).collect::<Result<_, _>>()?,
+        disks: file_systems(disks)?
+            .first
+            .iter()
+            .map(|path| read_disk(path))
+            .collect::<Result<_, _>>()?,
     };
     let model = line("model name").unwrap_or_else(|| "unknown processor".to_owned());
     hardware.name = name(&hardware, &model);
@@ -103,9 +108,44 @@ fn read_huge_pages(dir: &Path) -> Result<BTreeMap<Bytes, HugePages>, FileError> 
     Ok(pages)
 }
 
+/// Directories with those before them that are on the same file system: its space counts once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileSystems {
+    /// One directory of each file system, in the order in which they were named.
+    pub first: Vec<PathBuf>,
+    /// The others, each with the one of `first` that stands for its file system.
+    pub again: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Sorts out which of `paths` are on the same file system.
+///
+/// # Errors
+/// When a directory is not there, or its file system cannot be asked.
+pub fn file_systems(paths: &[PathBuf]) -> Result<FileSystems, FileError> {
+    let mut seen: Vec<(u64, u64, PathBuf)> = Vec::new();
+    let mut found = FileSystems::default();
+    for path in paths {
+        let device = path.metadata().map_err(FileError::of("look at", path))?.dev();
+        let id = query(path)?.filesystem_id();
+        // Some file systems have no id of their own; 0 says nothing.
+        let same = |(other, other_id): (u64, u64)| device == other || (id != 0 && id == other_id);
+        match seen.iter().find(|(device, id, _)| same((*device, *id))) {
+            Some((_, _, first)) => found.again.push((path.clone(), first.clone())),
+            None => {
+                seen.push((device, id, path.clone()));
+                found.first.push(path.clone());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn query(path: &Path) -> Result<nix::sys::statvfs::Statvfs, FileError> {
+    statvfs(path).map_err(|errno| FileError::of("query the file system of", path)(errno.into()))
+}
+
 fn read_disk(path: &Path) -> Result<Disk, FileError> {
-    let stat = statvfs(path)
-        .map_err(|errno| FileError::of("query the file system of", path)(errno.into()))?;
+    let stat = query(path)?;
     Ok(Disk {
         path: path.to_path_buf(),
         size: Bytes(stat.blocks() * stat.fragment_size()),
@@ -201,6 +241,21 @@ mod tests {
         let json = hardware::write_json(&hardware).expect("text and numbers");
         let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         assert_eq!(json["disks"][0]["path"], "/");
+    }
+
+    #[test]
+    fn a_file_system_counts_once_however_many_of_its_directories_are_named() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let dirs = ["a", "b"].map(|name| root.path().join(name));
+        dirs.iter().for_each(|dir| fs::create_dir(dir).expect("writable"));
+        let other = PathBuf::from("/proc");
+        let named = [dirs[0].clone(), other.clone(), dirs[1].clone(), dirs[0].clone()];
+        let found = file_systems(&named).expect("all are there");
+        assert_eq!(found.first, [dirs[0].clone(), other]);
+        let first = dirs[0].clone();
+        assert_eq!(found.again, [(dirs[1].clone(), first.clone()), (first.clone(), first)]);
+        let hardware = read(&Roots::default(), &named, Vec::new()).expect("readable");
+        assert_eq!(hardware.disks.len(), 2);
     }
 
     #[test]

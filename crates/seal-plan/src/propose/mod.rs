@@ -21,14 +21,17 @@ use seal_config::{Config, StageName};
 use seal_host::NodeId;
 use seal_types::{SectorSize, Stage};
 
-use crate::estimate::Given;
+use crate::disk::{self, OnDisk};
 use crate::figures::{disk_of_sector, parents_cache, stage_memory};
+use crate::given::Given;
 use crate::throughput::{Limit, Throughput, throughput};
+use crate::times::SEED_WAIT;
 use crate::{Bytes, Hardware, Scheme};
 
 pub use layout::{Layout, Part, Pc1Part, Sharing};
 pub use scarce::Scarce;
 pub use upgrade::{Upgrade, upgraded};
+use write::Final;
 
 /// What a proposal is to be good at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -73,6 +76,8 @@ pub struct Wish {
     pub bin_dir: Option<PathBuf>,
     /// Times that were measured.
     pub given: Given,
+    /// Between PC2 and C2: the wait for the chain's randomness.
+    pub seed_wait: Duration,
 }
 
 impl Default for Wish {
@@ -88,6 +93,7 @@ impl Default for Wish {
             huge_pages: None,
             bin_dir: None,
             given: Given::new(),
+            seed_wait: SEED_WAIT,
         }
     }
 }
@@ -105,6 +111,8 @@ pub struct Proposal {
     pub sharing: Sharing,
     /// What it delivers.
     pub throughput: Throughput,
+    /// Sectors on disk at the same time.
+    pub on_disk: OnDisk,
     /// What each resource would carry.
     pub bounds: Bounds,
 }
@@ -116,7 +124,8 @@ pub struct Bounds {
     pub memory: u64,
     /// Units of cores, beside cores for the other stages.
     pub cores: u64,
-    /// Disks, beside the sectors of the other stages; `None` where no disk is known.
+    /// Disks, beside the sectors of the other stages and those that wait for randomness; `None`
+    /// where no disk is known.
     pub disk: Option<u64>,
 }
 
@@ -156,15 +165,19 @@ pub enum Impossible {
     },
     /// Not one sector has room on disk.
     #[error(
-        "disk: a {size} sector takes {each} while it is sealed, and {room} is the most that a disk has free"
+        "disk: a {size} sector takes {each} while it is sealed, at least {least} are on disk at a \
+         time (in the stages, and waiting for the chain), and there is room for {room}; add disks, \
+         free space, or leave stages to another machine (--stages)"
     )]
     Disk {
         /// Size of the sectors.
         size: SectorSize,
         /// What a sector takes.
         each: Bytes,
-        /// What there is.
-        room: Bytes,
+        /// The fewest that are on disk when one is in each executor.
+        least: u64,
+        /// For how many there is room.
+        room: u64,
     },
     /// As many sectors as were asked for do not fit.
     #[error("{wanted} sectors in pc1 were asked for, and {limit} carries {most} at most")]
@@ -212,8 +225,9 @@ pub fn propose(hardware: &Hardware, wish: &Wish) -> Result<Proposal, Impossible>
                 continue;
             }
         };
+        let bounds = bounds(hardware, wish, sharing);
         for tasks in counts {
-            let candidate = match candidate(hardware, wish, sharing, tasks) {
+            let candidate = match candidate(hardware, wish, sharing, &bounds, tasks) {
                 Ok(candidate) => candidate,
                 Err(impossible) => {
                     hindrance.get_or_insert(impossible);
@@ -234,7 +248,27 @@ pub fn propose(hardware: &Hardware, wish: &Wish) -> Result<Proposal, Impossible>
             None => "some kept free".to_owned(),
         },
     };
-    best.map(|(_, proposal)| proposal).ok_or_else(|| hindrance.unwrap_or_else(none))
+    match best {
+        Some((_, proposal)) => Ok(completed(hardware, wish, proposal)),
+        None => Err(hindrance.unwrap_or_else(none)),
+    }
+}
+
+/// What each resource carries beside the later stages.
+fn bounds(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Bounds {
+    let (_, memory) = memory_bound(hardware, wish, sharing);
+    let cores = most_by_cores(hardware, wish, sharing);
+    Bounds { memory, cores, disk: disk::room(hardware, wish.sector_size) }
+}
+
+/// The best candidate with what can be told of it only now. A time between starts that is of use
+/// never limits, so candidates are judged without it.
+fn completed(hardware: &Hardware, wish: &Wish, best: Proposal) -> Proposal {
+    let pc1 = best.throughput.stages.iter().find(|stage| stage.stage == StageName::Pc1);
+    let stagger = pc1.and_then(|stage| stagger(&best.throughput, stage.tasks));
+    let end = Final { stagger, on_disk: best.on_disk };
+    let Proposal { sharing, layout, bounds, .. } = best;
+    finished(hardware, wish, sharing, layout, Some(&end), bounds)
 }
 
 /// The ways to share that come into question, the simpler one first.
@@ -316,13 +350,10 @@ fn memory_bound(
     (by_node, total)
 }
 
-/// The most sectors in PC1 that disks carry beside those of the other stages.
+/// The most sectors in PC1 that disks carry beside those of the other stages, if none waits for
+/// randomness. How many wait depends on what a candidate delivers.
 fn disk_bound(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Option<u64> {
-    if hardware.disks.is_empty() {
-        return None;
-    }
-    let each = disk_of_sector(wish.sector_size);
-    let room: u64 = hardware.disks.iter().map(|disk| disk.free.holds(each)).sum();
+    let room = disk::room(hardware, wish.sector_size)?;
     Some(room.saturating_sub(later_executors(wish, sharing).iter().sum()))
 }
 
@@ -341,9 +372,9 @@ fn counts(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Result<Vec<u32>
     }
     let disk = disk_bound(hardware, wish, sharing);
     if disk == Some(0) {
-        let room = hardware.disks.iter().map(|disk| disk.free).max().unwrap_or_default();
-        let each = disk_of_sector(wish.sector_size);
-        return Err(Impossible::Disk { size: wish.sector_size, each, room });
+        let waiting = u64::from(wish.stages.contains(&Stage::Pc2));
+        let least = 1 + waiting + later_executors(wish, sharing).iter().sum::<u64>();
+        return Err(no_disk(hardware, wish, least));
     }
     if let Some(wanted) = wish.pc1 {
         for (limit, most) in [("memory", Some(memory)), ("disk space", disk)] {
@@ -373,14 +404,53 @@ fn no_memory(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Impossible {
     }
 }
 
+fn no_disk(hardware: &Hardware, wish: &Wish, least: u64) -> Impossible {
+    let (size, each) = (wish.sector_size, disk_of_sector(wish.sector_size));
+    Impossible::Disk { size, each, least, room: disk::room(hardware, size).unwrap_or(0) }
+}
+
+/// A candidate whose sectors all have room on disk, also those that wait for randomness, with the
+/// sectors in PC1 that disks would carry at its pace.
+fn with_room(
+    hardware: &Hardware,
+    wish: &Wish,
+    mut candidate: Proposal,
+) -> Result<Proposal, Impossible> {
+    let tasks: u64 = candidate.layout.pc1.iter().map(|part| u64::from(part.tasks)).sum();
+    let Some(room) = disk::room(hardware, wish.sector_size) else { return Ok(candidate) };
+    if tasks == 0 {
+        let total = candidate.on_disk.total();
+        return if total > room { Err(no_disk(hardware, wish, total)) } else { Ok(candidate) };
+    }
+    let OnDisk { working, waiting } = candidate.on_disk;
+    #[expect(clippy::cast_precision_loss, reason = "a few sectors")]
+    let per_task = 1.0 + waiting as f64 / tasks as f64;
+    // Each sector in PC1 comes with as many that wait, whatever their number.
+    let others = working.saturating_sub(tasks);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few sectors")]
+    let most = (room.saturating_sub(others) as f64 / per_task).floor() as u64;
+    if candidate.on_disk.total() <= room {
+        candidate.bounds.disk = Some(most.max(tasks));
+        return Ok(candidate);
+    }
+    Err(match wish.pc1 {
+        Some(wanted) if most > 0 => {
+            let most = most.min(tasks - 1);
+            Impossible::TooMany { wanted, limit: "disk space", most }
+        }
+        _ => no_disk(hardware, wish, candidate.on_disk.total()),
+    })
+}
+
 /// The configuration with so many sectors in PC1.
 fn candidate(
     hardware: &Hardware,
     wish: &Wish,
     sharing: Sharing,
+    bounds: &Bounds,
     tasks: u32,
 ) -> Result<Proposal, Impossible> {
-    let (by_node, memory) = memory_bound(hardware, wish, sharing);
+    let (by_node, _) = memory_bound(hardware, wish, sharing);
     let tasks_by_node = spread(tasks, &by_node);
     let lanes = match wish.goal {
         Goal::Latency if wish.pc1.is_none() => 1,
@@ -388,11 +458,10 @@ fn candidate(
     };
     let layout = (1..=lanes)
         .find_map(|lanes| layout::lay_out(hardware, wish, sharing, &tasks_by_node, lanes));
-    let cores = most_by_cores(hardware, wish, sharing);
     let Some(layout) = layout else {
         return Err(match wish.pc1 {
-            Some(wanted) if cores > 0 => {
-                let most = cores * u64::from(lanes);
+            Some(wanted) if bounds.cores > 0 => {
+                let most = bounds.cores * u64::from(lanes);
                 Impossible::TooMany { wanted, limit: "the number of cores", most }
             }
             _ => Impossible::Cores {
@@ -402,14 +471,7 @@ fn candidate(
             },
         });
     };
-    let disk = disk_bound(hardware, wish, sharing);
-    let mut proposal = finished(hardware, wish, sharing, layout.clone(), None);
-    let pc1 = proposal.throughput.stages.iter().find(|stage| stage.stage == StageName::Pc1);
-    if let Some(stagger) = pc1.and_then(|stage| stagger(&proposal.throughput, stage.tasks)) {
-        proposal = finished(hardware, wish, sharing, layout, Some(stagger));
-    }
-    proposal.bounds = Bounds { memory, cores, disk };
-    Ok(proposal)
+    with_room(hardware, wish, finished(hardware, wish, sharing, layout, None, bounds.clone()))
 }
 
 /// Half of the mean time between starts, in whole steps that people use; nothing where it would be
@@ -428,15 +490,16 @@ fn finished(
     wish: &Wish,
     sharing: Sharing,
     layout: Layout,
-    stagger: Option<Duration>,
+    end: Option<&Final>,
+    bounds: Bounds,
 ) -> Proposal {
-    let text = write::write(hardware, wish, sharing, &layout, stagger);
+    let text = write::write(hardware, wish, sharing, &layout, end);
     let config = seal_config::parse(Path::new("proposal"), &text)
         .unwrap_or_else(|error| panic!("a proposal that cannot be read: {error}\n{text}"));
     let scheme = Scheme::of(&config, hardware, wish.sector_size);
     let throughput = throughput(&scheme, hardware, &wish.given);
-    let bounds = Bounds { memory: 0, cores: 0, disk: None };
-    Proposal { text, config, layout, sharing, throughput, bounds }
+    let on_disk = OnDisk::of(&scheme, throughput.sectors_per_day, wish.seed_wait);
+    Proposal { text, config, layout, sharing, throughput, on_disk, bounds }
 }
 
 /// How good a candidate is.

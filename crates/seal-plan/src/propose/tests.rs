@@ -10,6 +10,7 @@ use seal_host::{Cpu, CpuSet, L3Id, Topology};
 
 use super::*;
 use crate::check::{Against, check};
+use crate::given::{GivenTime, Reference, for_search};
 use crate::hardware::{self, Disk, Gpu, Node};
 
 fn machine(name: &str) -> Hardware {
@@ -33,6 +34,7 @@ fn findings(hardware: &Hardware, wish: &Wish, config: &Config) -> Vec<String> {
         sector_size: wish.sector_size,
         sectors: None,
         given: &wish.given,
+        seed_wait: wish.seed_wait,
     };
     check(config, against).iter().map(ToString::to_string).collect()
 }
@@ -188,11 +190,141 @@ fn what_is_scarce_is_named() {
     let mut full = epyc.clone();
     full.disks = vec![Disk { path: "/d".into(), size: Bytes::gib(9000), free: Bytes::gib(9000) }];
     assert_eq!(scarce(&full, &wish), "disk");
-    let slow = [(StageName::C2, Duration::from_secs(2000))].into_iter().collect();
+    let slow =
+        [(StageName::C2, GivenTime::as_it_is(Duration::from_secs(2000)))].into_iter().collect();
     assert_eq!(scarce(&epyc, &Wish { given: slow, ..Wish::default() }), "GPUs");
     let mut none = epyc.clone();
     none.gpus.clear();
     assert_eq!(scarce(&none, &wish), "cores");
+}
+
+/// A machine of one socket.
+fn sixteen_cores() -> Hardware {
+    let text = "name = 'm'\nmemory = '2TiB'\ncores_per_l3 = 8\n\
+                instructions = ['sha_ni', 'avx2']\nnuma_nodes = [{ id = 0, cpus = '0-15' }]\n\
+                gpus = [{ index = 0, model = 'G' }, { index = 1, model = 'G' }]\n";
+    hardware::parse(Path::new("m.toml"), text).expect("a machine")
+}
+
+fn given(stage: StageName, seconds: u64, reference: Reference) -> Given {
+    let time = Duration::from_secs(seconds);
+    let time = GivenTime { time, reference, source: "measured.json".to_owned() };
+    [(stage, time)].into_iter().collect()
+}
+
+#[test]
+fn a_measured_time_proposes_what_the_same_estimate_does() {
+    let hardware = sixteen_cores();
+    let rate = |given: Given| {
+        let proposal = proposal(&hardware, &Wish { given, ..Wish::default() });
+        let tasks = proposal.config.concurrent[&StageName::Pc1].get();
+        (tasks, (proposal.throughput.sectors_per_day * 10.0).round() / 10.0)
+    };
+    // Sectors that share a unit take longer, whoever says how long one takes that is alone.
+    let estimated = rate(Given::new());
+    assert_eq!(estimated, (16, 67.0));
+    assert_eq!(rate(given(StageName::Pc1, 10_320, Reference::unit(1, 1))), estimated);
+    assert_eq!(rate(given(StageName::Pc1, 20_640, Reference::unit(4, 1))), estimated);
+}
+
+#[test]
+fn a_time_on_cores_is_of_use_for_other_numbers_of_cores_and_not_for_gpus() {
+    let mut hardware = sixteen_cores();
+    hardware.gpus.clear();
+    let given = given(StageName::C2, 3600, Reference::Cores(8.0));
+    let wish = Wish { given: given.clone(), ..Wish::default() };
+    let now = proposal(&hardware, &wish).throughput.sectors_per_day;
+    let more = upgraded(&hardware, Upgrade::Cores(8));
+    let more = proposal(&more, &wish).throughput.sectors_per_day;
+    assert!(more > now * 1.2, "{more} with 8 cores more, {now} without");
+    // On a GPU it is estimated, as if nothing had been measured.
+    let with_gpus = sixteen_cores();
+    let wish = Wish { sharing: Some(GpuSharing::Shared), ..wish };
+    let measured = proposal(&with_gpus, &wish);
+    let estimated = proposal(&with_gpus, &Wish { given: Given::new(), ..wish });
+    assert_eq!(measured.text, estimated.text);
+    let source = |proposal: &Proposal| {
+        proposal.throughput.stages.iter().map(|s| s.time.source.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(source(&measured), source(&estimated));
+}
+
+/// 25 TiB have room for 49 sectors, in the stages and waiting for the chain.
+#[test]
+fn what_is_proposed_with_little_disk_is_delivered_with_the_sectors_there_is_room_for() {
+    let text = "name = 'm'\nmemory = '3TiB'\ncores_per_l3 = 8\ninstructions = ['sha_ni']\n\
+                numa_nodes = [{ id = 0, cpus = '0-95' }, { id = 1, cpus = '96-191' }]\n\
+                gpus = [{ index = 0, model = 'G', numa_node = 0 }, \
+                        { index = 1, model = 'G', numa_node = 1 }]\n\
+                disks = [{ path = '/d', size = '30TiB', free = '25TiB' }]\n";
+    let hardware = hardware::parse(Path::new("m.toml"), text).expect("a machine");
+    let wish = Wish::default();
+    let proposal = proposal(&hardware, &wish);
+    let scheme = Scheme::of(&proposal.config, &hardware, wish.sector_size);
+    assert_eq!(proposal.scarce(&scheme, &wish).word(), "disk");
+    let room = u32::try_from(crate::disk::room(&hardware, wish.sector_size).expect("a disk"));
+    let room = room.expect("a few");
+    assert_eq!(room, 49);
+    assert!(proposal.on_disk.total() <= u64::from(room), "{:?}", proposal.on_disk);
+    assert!(proposal.on_disk.waiting >= 10, "{:?}", proposal.on_disk);
+    let told = format!("have {} sectors on their way", proposal.on_disk.total());
+    assert!(proposal.text.contains(&told), "{}", proposal.text);
+    let simulated = |supply| {
+        let day = Duration::from_secs(86_400);
+        let options = crate::simulate::Options {
+            supply,
+            until: crate::simulate::Until::Time(30 * day),
+            warm_up: crate::simulate::WarmUp::Time(3 * day),
+            seed: 1,
+            locks: crate::simulate::Locks::AsConfigured,
+        };
+        let times = crate::times::Times::new(wish.sector_size);
+        crate::simulate::simulate(&proposal.config, &scheme, &hardware, &times, &options)
+            .expect("all stages are ours")
+    };
+    let expected = proposal.throughput.sectors_per_day;
+    // The worker has as many as the configuration says, or as many as there is room for.
+    for supply in [
+        Some(crate::simulate::Supply::InFlight(
+            u32::try_from(proposal.on_disk.total()).expect("a few"),
+        )),
+        None,
+    ] {
+        let report = simulated(supply);
+        let rate = report.sectors_per_day;
+        assert!((rate / expected - 1.0).abs() < 0.02, "{rate} simulated, {expected} proposed");
+        assert!(report.in_flight_peak <= f64::from(room), "{}", report.in_flight_peak);
+    }
+    let said = |supply| simulated(supply).findings.join("; ");
+    assert!(said(None).contains("room for 49 sectors of 517 GiB, so no more"), "{}", said(None));
+    let many = said(Some(crate::simulate::Supply::InFlight(116)));
+    assert!(many.contains("116 sectors were on their way at the same time"), "{many}");
+}
+
+#[test]
+fn a_time_from_nowhere_is_that_of_the_configuration_or_refused() {
+    let hardware = machine("epyc7642x2.toml");
+    let config = scheme("scheme-a.toml");
+    let scheme = Scheme::of(&config, &hardware, SectorSize::GIB_32);
+    let unknown = given(StageName::C2, 300, Reference::Unknown);
+    let error = for_search(&unknown, None, &hardware).unwrap_err().to_string();
+    assert!(error.contains("measured.json: the time of c2 does not say"), "{error}");
+    assert!(error.contains("gpu = true, or cores = N under [c2]"), "{error}");
+    let clear = for_search(&unknown, Some(&scheme), &hardware).expect("it has executors of c2");
+    assert_eq!(clear[&StageName::C2].reference, Reference::Gpu);
+    let pc1 = given(StageName::Pc1, 300, Reference::Unknown);
+    let clear = for_search(&pc1, Some(&scheme), &hardware).expect("it has executors of pc1");
+    assert_eq!(clear[&StageName::Pc1].reference, Reference::Unit(1.0));
+    let cores = "[[processors.c2]]\ncgroup.cpuset = '0-5'\n[[processors.c2]]\n\
+                 cgroup.cpuset = '6-7'\n";
+    let config = seal_config::parse(Path::new("w.toml"), cores).expect("valid");
+    let scheme = Scheme::of(&config, &hardware, SectorSize::GIB_32);
+    let clear = for_search(&unknown, Some(&scheme), &hardware).expect("on cores");
+    assert_eq!(clear[&StageName::C2].reference, Reference::Cores(4.0));
+    let mixed = cores.replacen("\n", "\nenvs = { CUDA_VISIBLE_DEVICES = '0' }\n", 1);
+    let config = seal_config::parse(Path::new("w.toml"), &mixed).expect("valid");
+    let scheme = Scheme::of(&config, &hardware, SectorSize::GIB_32);
+    assert!(for_search(&unknown, Some(&scheme), &hardware).is_err());
 }
 
 /// A random machine: nodes of L3 groups, memory, GPUs, disks.
@@ -330,16 +462,22 @@ proptest! {
                 prop_assert!(same || !both || scheme.exclude_each_other(executor, other));
             }
         }
-        // Disks.
+        // Disks: as many sectors as pass in the time that one is in the system, and when all
+        // places are taken too.
         if !hardware.disks.is_empty() && wish.stages.contains(&Stage::Pc1) {
-            let each = disk_of_sector(wish.sector_size);
-            let room: u64 = hardware.disks.iter().map(|disk| disk.free.holds(each)).sum();
-            let sectors: u64 = Stage::ALL
-                .into_iter()
-                .filter_map(|stage| scheme.tasks(stage.into()))
-                .map(u64::from)
+            let room: f64 = hardware
+                .disks
+                .iter()
+                .map(|disk| (disk.free.in_gib() / disk_of_sector(wish.sector_size).in_gib()).floor())
                 .sum();
-            prop_assert!(sectors <= room, "{} sectors, room for {}", sectors, room);
+            let waits = if wish.stages.contains(&Stage::Pc2) { 75.0 * 60.0 } else { 0.0 };
+            let in_system = proposal.throughput.seconds_of_sector + waits;
+            let passing = proposal.throughput.sectors_per_day / 86_400.0 * in_system;
+            prop_assert!(passing <= room, "{} sectors, room for {}", passing, room);
+            let limits = &proposal.config.concurrent;
+            let places: u32 = limits.values().map(|limit| limit.get()).sum();
+            let waiting = proposal.throughput.sectors_per_day / 86_400.0 * waits;
+            prop_assert!(f64::from(places) + waiting <= room, "{places} and {waiting} of {room}");
         }
         if let Some(pc1) = wish.pc1.filter(|_| wish.stages.contains(&Stage::Pc1)) {
             prop_assert_eq!(scheme.tasks(StageName::Pc1), Some(pc1));

@@ -7,8 +7,18 @@ use seal_types::Stage;
 
 use super::layout::{Layout, Part, Sharing};
 use super::{Goal, Wish};
-use crate::figures::{parents_cache, stage_memory};
+use crate::disk::OnDisk;
+use crate::figures::{disk_of_sector, parents_cache, stage_memory};
 use crate::{Bytes, Hardware};
+
+/// What is known of the best layout only, once it is found.
+#[derive(Clone, Debug)]
+pub(super) struct Final {
+    /// The time between starts of PC1, if that is of use.
+    pub(super) stagger: Option<Duration>,
+    /// Sectors on disk at the same time.
+    pub(super) on_disk: OnDisk,
+}
 
 /// The configuration as TOML.
 pub(super) fn write(
@@ -16,7 +26,7 @@ pub(super) fn write(
     wish: &Wish,
     sharing: Sharing,
     layout: &Layout,
-    stagger: Option<Duration>,
+    end: Option<&Final>,
 ) -> String {
     let mut text = String::new();
     let mut say = |line: &str| {
@@ -37,6 +47,19 @@ pub(super) fn write(
             layout.kept_free
         ));
     }
+    if let Some(Final { on_disk, .. }) = end.filter(|_| !layout.pc1.is_empty()) {
+        say("#");
+        say(&format!(
+            "# Let the worker have {} sectors on their way (sealing threads): {} in the stages, and",
+            on_disk.total(),
+            on_disk.working
+        ));
+        say(&format!(
+            "# {} that wait for the chain's randomness. Each takes up to {} of disk until C1 is done.",
+            on_disk.waiting,
+            disk_of_sector(size)
+        ));
+    }
     let limits: Vec<(Stage, u32)> = [
         (Stage::Pc1, layout.pc1.iter().map(|part| part.tasks).sum()),
         (Stage::Pc2, count(&layout.pc2)),
@@ -50,7 +73,7 @@ pub(super) fn write(
     for (stage, tasks) in &limits {
         say(&format!("{stage} = {tasks}"));
     }
-    if let Some(stagger) = stagger {
+    if let Some(stagger) = end.and_then(|end| end.stagger) {
         say("\n# Sectors that start together come to pc2 together, and queue there.");
         say("# Half the mean time between starts spreads them and costs nothing.");
         say("[processors.limitation.staggered]");

@@ -130,10 +130,19 @@ pub fn simulate(
     options: &Options,
 ) -> Result<Report, SimulateError> {
     let model = Model::new(config, scheme, hardware, times)?;
-    let supply = options.supply.unwrap_or_else(|| Supply::InFlight(model.enough_in_flight()));
+    let enough = model.enough_in_flight();
+    let room = crate::disk::room(hardware, scheme.sector_size);
+    // A worker that has no more disk has no more sectors on their way.
+    let room = room.map(|room| u32::try_from(room).unwrap_or(u32::MAX).max(1));
+    let supply = options
+        .supply
+        .unwrap_or_else(|| Supply::InFlight(room.map_or(enough, |room| enough.min(room))));
     let mut engine = Engine::new(&model, options, supply);
     let end = engine.run();
-    Ok(Report::new(&model, scheme, hardware, options, supply, &mut engine.tally, end))
+    let mut report = Report::new(&model, scheme, hardware, options, supply, &mut engine.tally, end);
+    let cut = options.supply.is_none().then_some(enough);
+    report.judge_disks(scheme.sector_size, room, cut);
+    Ok(report)
 }
 
 #[cfg(test)]

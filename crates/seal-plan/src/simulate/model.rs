@@ -13,7 +13,7 @@ use seal_host::CpuSet;
 use seal_limits::{Needs, Order, Resource, RestartPolicy};
 
 use super::SimulateError;
-use crate::estimate::{LANES, stage_time};
+use crate::estimate::{stage_time, unit_factor};
 use crate::figures::StageMemory;
 use crate::times::{StageTimes, Times};
 use crate::{Hardware, Scheme};
@@ -112,8 +112,9 @@ impl Model {
                     loop_after: settings.crash_loop_after,
                     loop_wait: settings.crash_loop_wait,
                 },
+                // Executors bring their own.
                 mean: stage_times.time.unwrap_or_default(),
-                source: stage_times.source.clone(),
+                source: if is_run { String::new() } else { stage_times.source.clone() },
                 times: stage_times,
                 pause: if is_last_before_seed { times.seed_wait } else { Duration::ZERO },
                 limit: scheme.limits.get(name).map(|_| Resource::Limit(name.to_string())),
@@ -262,10 +263,6 @@ fn core_groups(scheme: &Scheme, hardware: &Hardware, own: &[usize]) -> Vec<CoreG
 impl Stage {
     /// One more executor takes so long.
     fn add_time(&mut self, time: Duration, source: &str) {
-        // What was told holds for all executors.
-        if self.times.time.is_some() {
-            return;
-        }
         let before = u32::try_from(self.executors.len()).unwrap_or(u32::MAX);
         self.mean = (self.mean * before + time) / before.saturating_add(1);
         if self.source.is_empty() {
@@ -296,9 +293,9 @@ impl Machine {
         if self.units == 0 {
             return self.time;
         }
-        let lanes =
-            |tasks: u32| LANES[(tasks.div_ceil(self.units).max(1) as usize).min(LANES.len()) - 1];
-        self.time.mul_f64(lanes(working) / lanes(self.seats))
+        // Producers are the same for all.
+        let factor = |tasks: u32| unit_factor(tasks.div_ceil(self.units), 1);
+        self.time.mul_f64(factor(working) / factor(self.seats))
     }
 }
 

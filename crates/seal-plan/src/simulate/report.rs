@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use seal_config::LockOrder;
 use seal_limits::{OVERTAKEN_MOST, Resource};
+use seal_types::SectorSize;
 use serde::Serialize;
 
 use super::model::Model;
 use super::tally::Tally;
 use super::{Locks, Options, Supply};
+use crate::figures::disk_of_sector;
 use crate::{Bytes, Hardware, Scheme};
 
 const DAY: f64 = 86_400.0;
@@ -224,6 +226,27 @@ impl Report {
         report.busiest = busiest(&report);
         report.findings = findings(&report, model, tally);
         report
+    }
+}
+
+impl Report {
+    /// Adds what is to be said of disks with room for so many sectors. `enough` would have been on
+    /// their way, had there been room.
+    pub(super) fn judge_disks(&mut self, size: SectorSize, room: Option<u32>, enough: Option<u32>) {
+        let Some(room) = room else { return };
+        let each = disk_of_sector(size);
+        if self.in_flight_peak > f64::from(room) {
+            self.findings.push(format!(
+                "{:.0} sectors were on their way at the same time, and the disks have room for \
+                 {room} of {each}; let the worker have fewer, or add disks",
+                self.in_flight_peak
+            ));
+        } else if let Some(enough) = enough.filter(|enough| *enough > room) {
+            self.findings.push(format!(
+                "the disks have room for {room} sectors of {each}, so no more were on their way; \
+                 {enough} would keep everything busy whatever happens"
+            ));
+        }
     }
 }
 

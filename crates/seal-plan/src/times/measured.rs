@@ -8,11 +8,19 @@ use seal_types::{RegisteredProof, StageName};
 use serde::Deserialize;
 
 use super::{StageTimes, Times};
+use crate::given::Reference;
+use crate::scheme::DEFAULT_LANES;
 
 /// A file of either kind, told apart by what is in it.
 #[derive(Debug, Deserialize)]
 struct Measured {
     command: Option<String>,
+    /// Hardware threads of the machine that was measured, all of which are used.
+    cores: Option<u32>,
+    /// Cores, where the benchmark told them apart.
+    physical_cores: Option<u32>,
+    /// Sectors at once.
+    sectors: Option<u32>,
     result: Option<BenchResult>,
     /// What `seal-supervisor status --json` writes.
     supervisors: Option<Vec<Supervisor>>,
@@ -53,9 +61,10 @@ pub(super) fn take_over(times: &mut Times, path: &Path, text: &str) -> Result<()
     let measured: Measured =
         serde_json::from_str(text).map_err(|error| format!("it is no JSON known here: {error}"))?;
     let mut found = BTreeMap::new();
-    if let (Some(command), Some(result)) = (&measured.command, measured.result) {
+    if let (Some(command), Some(result)) = (&measured.command, &measured.result) {
         let (stage, stage_times) = of_benchmark(times, command, result, path)?;
-        found.insert(stage, stage_times);
+        let reference = reference_of(stage, command, &measured)?;
+        found.insert(stage, StageTimes { reference, ..stage_times });
     } else {
         let own = measured.stage.zip(measured.history);
         let own = own.map(|(stage, history)| Supervisor { stage, history });
@@ -82,7 +91,7 @@ pub(super) fn take_over(times: &mut Times, path: &Path, text: &str) -> Result<()
 fn of_benchmark(
     times: &Times,
     command: &str,
-    result: BenchResult,
+    result: &BenchResult,
     path: &Path,
 ) -> Result<(StageName, StageTimes), String> {
     let name = command.split_whitespace().next().unwrap_or_default();
@@ -93,28 +102,75 @@ fn of_benchmark(
     })?;
     let missing = |what| format!("the result of {name} has no {what}");
     let proof = result.proof.ok_or_else(|| missing("proof"))?;
-    let ours = result.ours.ok_or_else(|| missing("times of ours"))?;
-    let runs = ours.runs.filter(|runs| !runs.is_empty()).ok_or_else(|| missing("runs"))?;
+    let ours = result.ours.as_ref().ok_or_else(|| missing("times of ours"))?;
+    let runs = ours.runs.as_ref().filter(|runs| !runs.is_empty());
+    let runs = runs.ok_or_else(|| missing("runs"))?;
     let before = times.of(stage);
     let (size, wanted) = (proof.sector_size(), times.sector_size);
     let said = path.display();
     if size == wanted {
-        return Ok((stage, of_samples(before.clone(), &runs, format!("{name}, {said}"))?));
+        return Ok((stage, of_samples(before.clone(), runs, format!("{name}, {said}"))?));
     }
     // Labels are alike in all sizes. For other stages it is not one work that takes the time.
     let Some(ns) = ours.ns_per_label.filter(|_| stage == StageName::Pc1) else {
+        let remedy = match stage {
+            // There is a captured task of this size only.
+            StageName::C2 => "bench-c2 measures 2KiB only".to_owned(),
+            _ => format!("measure with --sector-size {wanted}"),
+        };
         return Err(format!(
             "it measured {stage} of {size} sectors, from which the time for {wanted} sectors cannot \
-             be told; measure with --proof and a proof of {wanted} sectors, or write it by hand"
+             be told; {remedy}, take the history of supervisors (status --json), or write it by \
+             hand"
         ));
     };
     #[expect(clippy::cast_precision_loss, reason = "a time")]
     let labels = (wanted.nodes() * crate::figures::layers(wanted)) as f64;
     let seconds = labels * ns / 1e9;
-    let spread = of_samples(before.clone(), &runs, String::new())?.spread;
+    let spread = of_samples(before.clone(), runs, String::new())?.spread;
     let source = format!("{ns:.0} ns a label measured with {size} sectors by {name}, {said}");
     let stage_times = of_samples(before, &[seconds], source)?;
     Ok((stage, StageTimes { spread, ..stage_times }))
+}
+
+/// What a benchmark measured on: all cores of its machine.
+fn reference_of(stage: StageName, command: &str, measured: &Measured) -> Result<Reference, String> {
+    if stage != StageName::Pc1 {
+        if command.split_whitespace().any(|word| word == "--gpu") {
+            return Ok(Reference::Gpu);
+        }
+        let cores = measured.physical_cores.or(measured.cores).filter(|cores| *cores > 0);
+        return Ok(cores.map_or(Reference::Unknown, |cores| Reference::Cores(f64::from(cores))));
+    }
+    let option = |name: &str| -> Result<Option<u32>, String> {
+        let mut words = command.split_whitespace();
+        let found = words.by_ref().find(|word| {
+            word.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        });
+        let value = found.and_then(|word| word.split_once('=').map(|it| it.1).or(words.next()));
+        let number = |value: &str| {
+            value.parse().map_err(|_| format!("{command:?}: {name} {value:?} is not a number"))
+        };
+        value.map(number).transpose()
+    };
+    let producers = option("--producers")?.unwrap_or(1);
+    let sectors = measured.sectors.unwrap_or(1).max(1);
+    if sectors == 1 {
+        return Ok(Reference::unit(1, producers));
+    }
+    let cores = measured.physical_cores.or(measured.cores).unwrap_or(0);
+    let units = cores / producers.saturating_add(1);
+    let lanes = if units == 0 { u32::MAX } else { sectors.div_ceil(units) };
+    Ok(match lanes {
+        lanes @ 1..=DEFAULT_LANES => Reference::unit(lanes, producers),
+        // Some sectors waited for others: the time is no time of a sector.
+        _ => {
+            return Err(format!(
+                "{command:?} ran {sectors} sectors on {cores} cores, more than fit on them at once; \
+             measure fewer"
+            ));
+        }
+    })
 }
 
 fn of_history(
@@ -179,7 +235,7 @@ mod tests {
             "peer": {"runs": [41.826497314, 42.666175654, 42.386633678]},
             "proof": "StackedDrg512MiBV1_1", "ratio": 1.1128683979646656}}"#;
 
-    const PC2: &str = r#"{"command": "bench-pc2", "commit": "889075b", "result": {
+    const PC2: &str = r#"{"command": "bench-pc2", "cores": 2, "commit": "889075b", "result": {
         "limit_seconds": 17.003413083988427, "proof": "StackedDrg512MiBV1_1", "peer": null,
         "ours": {"hashes_per_second": 1138324.6452249351, "reports": [{"elapsed_ms": 18948}],
             "runs": [18.949520324], "seconds": 18.949520324}}}"#;
@@ -198,8 +254,10 @@ mod tests {
         assert!((seconds_of(pc1) - 38.217_2).abs() < 1e-3, "{pc1:?}");
         assert!((pc1.spread - 0.008_53).abs() < 1e-4, "{pc1:?}");
         assert_eq!(pc1.source, "bench-pc1, pc1.json");
+        assert_eq!(pc1.reference, Reference::Unit(1.0));
         let pc2 = &times.stages[&StageName::Pc2];
         assert_eq!((pc2.time.map(|t| t.as_millis()), pc2.spread), (Some(18_949), 0.03));
+        assert_eq!(pc2.reference, Reference::Cores(2.0));
     }
 
     #[test]
@@ -214,6 +272,76 @@ mod tests {
         assert!(pc1.source.contains("940 ns a label measured with 512MiB"), "{}", pc1.source);
         let error = times.take_over(Path::new("pc2.json"), PC2).expect_err("no way");
         assert!(error.to_string().contains("measured pc2 of 512MiB sectors"), "{error}");
+        assert!(error.to_string().contains("measure with --sector-size 32GiB"), "{error}");
+    }
+
+    /// Every result that is kept, with sectors of the size that was measured, and of PC1 also with
+    /// those of production.
+    #[test]
+    fn every_result_that_is_kept_can_be_used() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benches/runs");
+        let mut seen = BTreeMap::<StageName, u32>::new();
+        for entry in std::fs::read_dir(dir).expect("there") {
+            let path = entry.expect("readable").path();
+            let name = path.file_name().and_then(|name| name.to_str()).expect("UTF-8");
+            let (stage, rest) = name.split_once('-').expect("stage, size and date");
+            let Some(stage) = StageName::from_name(stage).filter(|_| name.ends_with(".json"))
+            else {
+                continue;
+            };
+            // Such as figures of single kernels, which are of no sector.
+            let Some(size) = rest.split_once('-').and_then(|(size, _)| size.parse().ok()) else {
+                continue;
+            };
+            let mut times = Times::new(size);
+            times.read(&path).unwrap_or_else(|error| panic!("{error}"));
+            let read = &times.stages[&stage];
+            let seconds = seconds_of(read);
+            assert!((0.1..86_400.0).contains(&seconds), "{name}: {seconds} s");
+            assert_ne!(read.reference, Reference::Unknown, "{name}");
+            *seen.entry(stage).or_default() += 1;
+            let mut large = Times::new(SectorSize::GIB_32);
+            let carried = large.read(&path);
+            assert_eq!(carried.is_ok(), stage == StageName::Pc1, "{name}: {carried:?}");
+        }
+        for stage in [StageName::Pc1, StageName::Pc2, StageName::C2] {
+            assert!(seen.contains_key(&stage), "no result of {stage} is kept: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn benchmarks_tell_what_they_measured_on() {
+        let of = |command: &str, machine: &str| {
+            let text = format!(
+                r#"{{"command": "{command}", {machine}, "result": {{
+                    "proof": "StackedDrg32GiBV1_1", "ours": {{"runs": [100.0]}}}}}}"#
+            );
+            let mut times = Times::new(SectorSize::GIB_32);
+            times.take_over(Path::new("b.json"), &text).map_err(|error| error.to_string())?;
+            let of_any = times.stages.into_values().next().expect("one stage");
+            Ok::<_, String>(of_any.reference)
+        };
+        for (command, machine, reference) in [
+            ("bench-pc1", r#""cores": 2, "sectors": 1"#, Reference::Unit(1.0)),
+            ("bench-pc1 --sectors 8", r#""cores": 4, "sectors": 8"#, Reference::Unit(2.0)),
+            (
+                "bench-pc1 --sectors 2 --producers 0",
+                r#""cores": 2, "sectors": 2"#,
+                Reference::Unit(1.45),
+            ),
+            (
+                "bench-pc1 --producers=0 --sectors=8",
+                r#""cores": 8, "physical_cores": 4, "sectors": 8"#,
+                Reference::Unit(1.13 * 1.45),
+            ),
+            ("bench-pc2 --gpu", r#""cores": 8"#, Reference::Gpu),
+            ("bench-c2 --peer", r#""cores": 8, "physical_cores": 4"#, Reference::Cores(4.0)),
+            ("bench-c2", r#""cpu": "x""#, Reference::Unknown),
+        ] {
+            assert_eq!(of(command, machine), Ok(reference), "{command}");
+        }
+        let error = of("bench-pc1 --sectors 9", r#""cores": 4, "sectors": 9"#).unwrap_err();
+        assert!(error.contains("9 sectors on 4 cores"), "{error}");
     }
 
     #[test]

@@ -16,11 +16,13 @@ use std::time::Duration;
 
 use seal_types::{SectorSize, StageName};
 
+use crate::given::{Given, GivenTime, Reference};
+
 /// No file of times is as long as this; what is, was given by mistake.
 const LONGEST: u64 = 64 << 20;
 
 /// From the message that PC2 ends with to the randomness that C1 needs: 150 epochs of 30 seconds.
-const SEED_WAIT: Duration = Duration::from_secs(150 * 30);
+pub(crate) const SEED_WAIT: Duration = Duration::from_secs(150 * 30);
 
 /// Layers of the sectors that are sealed in earnest.
 const LAYERS: u32 = 11;
@@ -44,9 +46,10 @@ pub struct Times {
 /// The times of one stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageTimes {
-    /// How long a task runs on average when its executor has as many as it takes; `None` where
-    /// nobody told.
+    /// How long a task runs on average; `None` where nobody told.
     pub time: Option<Duration>,
+    /// What that time was measured on.
+    pub reference: Reference,
     /// How much that varies: the standard deviation as a part of the mean. 0 is not at all.
     pub spread: f64,
     /// The share of tasks that end with an error, from 0 to less than 1.
@@ -101,6 +104,7 @@ impl StageTimes {
     pub fn unknown(stage: StageName) -> Self {
         Self {
             time: None,
+            reference: Reference::Unknown,
             spread: 0.03,
             fails: 0.0,
             dies: None,
@@ -159,8 +163,11 @@ impl Times {
     }
 
     /// The times of tasks that were told, for estimates to go by.
-    pub fn given(&self) -> BTreeMap<StageName, Duration> {
-        let told = self.stages.iter();
-        told.filter_map(|(stage, times)| Some((*stage, times.time?))).collect()
+    pub fn given(&self) -> Given {
+        let told = self.stages.iter().filter_map(|(stage, times)| {
+            let (reference, source) = (times.reference, times.source.clone());
+            Some((*stage, GivenTime { time: times.time?, reference, source }))
+        });
+        told.collect()
     }
 }

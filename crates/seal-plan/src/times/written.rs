@@ -8,6 +8,8 @@ use seal_types::StageName;
 use serde::Deserialize;
 
 use super::{StageTimes, Times};
+use crate::given::Reference;
+use crate::scheme::DEFAULT_LANES;
 
 /// No stage takes longer.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -25,6 +27,10 @@ struct Written {
 #[serde(deny_unknown_fields)]
 struct WrittenStage {
     time: Option<String>,
+    lanes: Option<u32>,
+    producers: Option<u32>,
+    cores: Option<u32>,
+    gpu: Option<bool>,
     spread: Option<f64>,
     fails: Option<f64>,
     dies: Option<String>,
@@ -44,14 +50,14 @@ pub(super) fn take_over(times: &mut Times, path: &Path, text: &str) -> Result<()
     }
     for (name, stage) in written.stages {
         let known: StageName = name.parse().map_err(|error| format!("[{name}]: {error}"))?;
-        let read = read_stage(&name, stage, times.of(known), path)?;
+        let read = read_stage(known, stage, times.of(known), path)?;
         times.stages.insert(known, read);
     }
     Ok(())
 }
 
 fn read_stage(
-    name: &str,
+    name: StageName,
     written: WrittenStage,
     mut stage: StageTimes,
     path: &Path,
@@ -66,6 +72,14 @@ fn read_stage(
         }
         stage.time = Some(time);
         stage.source = path.display().to_string();
+        // What an earlier time was measured on does not hold for this one.
+        stage.reference = match name {
+            StageName::Pc1 => Reference::unit(1, 1),
+            _ => Reference::Unknown,
+        };
+    }
+    if let Some(reference) = read_reference(name, &written)? {
+        stage.reference = reference;
     }
     if let Some(spread) = written.spread {
         if !(0.0..=3.0).contains(&spread) {
@@ -103,6 +117,42 @@ fn read_stage(
         stage.source = source;
     }
     Ok(stage)
+}
+
+/// What the time was measured on, as far as the file tells.
+fn read_reference(name: StageName, written: &WrittenStage) -> Result<Option<Reference>, String> {
+    let WrittenStage { lanes, producers, cores, gpu, .. } = written;
+    let of_pc1 = lanes.is_some() || producers.is_some();
+    let of_later = cores.is_some() || gpu.is_some();
+    if of_pc1 && name != StageName::Pc1 {
+        return Err(format!("[{name}]: lanes and producers are of pc1 only"));
+    }
+    if of_later && !matches!(name, StageName::Pc2 | StageName::C2) {
+        return Err(format!("[{name}]: cores and gpu are of pc2 and c2 only"));
+    }
+    if let Some(lanes) = lanes.filter(|lanes| !(1..=DEFAULT_LANES).contains(lanes)) {
+        return Err(format!(
+            "{name}.lanes = {lanes}: from 1 to {DEFAULT_LANES} sectors share a unit"
+        ));
+    }
+    Ok(match (cores, gpu) {
+        (Some(0), _) => return Err(format!("{name}.cores = 0: nothing runs on no cores")),
+        (Some(_), Some(true)) => {
+            return Err(format!(
+                "{name} has cores and gpu = true: a time with a GPU is taken for all numbers of \
+                 cores, so leave cores out"
+            ));
+        }
+        (Some(cores), _) => Some(Reference::Cores(f64::from(*cores))),
+        (None, Some(true)) => Some(Reference::Gpu),
+        (None, Some(false)) => {
+            return Err(format!(
+                "{name}.gpu = false: write cores = N, on how many it was measured"
+            ));
+        }
+        (None, None) if of_pc1 => Some(Reference::unit(lanes.unwrap_or(1), producers.unwrap_or(1))),
+        (None, None) => None,
+    })
 }
 
 fn duration(key: &str, text: &str) -> Result<Duration, String> {
@@ -151,6 +201,21 @@ mod tests {
     }
 
     #[test]
+    fn a_time_comes_with_what_it_was_measured_on() {
+        for (text, stage, reference) in [
+            ("[pc1]\ntime = '3h'", StageName::Pc1, Reference::Unit(1.0)),
+            ("[pc1]\ntime = '3h'\nlanes = 4", StageName::Pc1, Reference::Unit(2.0)),
+            ("[pc1]\ntime = '3h'\nproducers = 0", StageName::Pc1, Reference::Unit(1.45)),
+            ("[pc2]\ntime = '3h'", StageName::Pc2, Reference::Unknown),
+            ("[pc2]\ntime = '3h'\ncores = 8", StageName::Pc2, Reference::Cores(8.0)),
+            ("[c2]\ntime = '3m'\ngpu = true", StageName::C2, Reference::Gpu),
+            ("[c2]\ngpu = true", StageName::C2, Reference::Gpu),
+        ] {
+            assert_eq!(read(text).expect(text).of(stage).reference, reference, "{text}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused_by_name() {
         for (text, said) in [
             ("[pc1]\ntime = 'long'", "pc1.time = \"long\""),
@@ -161,6 +226,12 @@ mod tests {
             ("[pc1]\nfails = 1.0", "pc1.fails = 1"),
             ("[pc1]\ndies = '0s'", "pc1.dies is zero"),
             ("[pc1]\nparts = 0", "pc1.parts = 0"),
+            ("[pc1]\nlanes = 5", "pc1.lanes = 5"),
+            ("[pc1]\ncores = 5", "cores and gpu are of pc2 and c2 only"),
+            ("[pc2]\nlanes = 2", "lanes and producers are of pc1 only"),
+            ("[pc2]\ncores = 0", "pc2.cores = 0"),
+            ("[c2]\ncores = 4\ngpu = true", "leave cores out"),
+            ("[c2]\ngpu = false", "write cores = N"),
             ("[pc1]\ntimes = '1s'", "times"),
             ("[pc3]\ntime = '1s'", "unknown stage \"pc3\""),
             ("seed_wait = 3", "seed_wait"),
