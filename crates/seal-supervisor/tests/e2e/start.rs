@@ -136,6 +136,17 @@ fn a_wrong_configuration_stops_the_start() {
 }
 
 #[test]
+fn a_first_wait_that_is_longer_than_the_longest_stops_the_start() {
+    let scene = Scene::new();
+    let config = scene.config("c2.toml", &executor("c2", &[], ""));
+    let output = scene.command("c2", &config).args(["--restart-wait", "1m"]).output();
+    let output = output.expect("it runs");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{log}");
+    assert!(log.contains("--restart-wait is 1m, longer than --restart-wait-max, 30s"), "{log}");
+}
+
+#[test]
 fn a_runtime_directory_open_to_others_stops_the_start() {
     let scene = Scene::new();
     let run = scene.path("run");

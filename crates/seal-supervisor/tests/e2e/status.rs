@@ -1,10 +1,16 @@
 //! What the status and the metrics say of a supervisor that runs.
 
+use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use test_support::skip::skipped;
 
 use crate::harness::{Scene, Supervisor, eventually, executor};
 
@@ -112,6 +118,81 @@ fn the_status_tells_executors_tasks_locks_waiting_and_the_last_tasks() {
     assert_eq!(status_command(&scene, &[]), nobody(&scene));
     let files = std::fs::read_dir(scene.path("run/status")).expect("there").count();
     assert_eq!(files, 0, "the status was left behind");
+}
+
+/// All files below `dir` with their owners.
+fn owners(dir: &Path, found: &mut BTreeMap<PathBuf, u32>) {
+    for entry in std::fs::read_dir(dir).expect("readable").flatten() {
+        let path = entry.path();
+        // One that is just being replaced may be gone.
+        let Ok(meta) = entry.metadata() else { continue };
+        found.insert(path.clone(), meta.uid());
+        if path.is_dir() {
+            owners(&path, found);
+        }
+    }
+}
+
+#[test]
+fn root_sees_the_supervisors_of_a_services_user_and_another_user_is_told_why_not() {
+    const USER: u32 = 4242;
+    let name = "root_sees_the_supervisors_of_a_services_user_and_another_user_is_told_why_not";
+    let scene = Scene::new();
+    let locks = "[processors.ext_locks]\ngpu1 = 1\n";
+    let config = format!("{locks}{}", executor("c2", &[], "locks = ['gpu1']"));
+    let mut supervisor = scene.start("c2", &config);
+    supervisor.ask(1, json!([{"answer": 1}]));
+    status_when(&scene, "it is there", |status| status["supervisors"][0]["done"] == 1);
+    // To whoever looks these are now files of a service's user.
+    let run = scene.path("run");
+    let mut files = BTreeMap::from([(run.clone(), 0)]);
+    owners(&run, &mut files);
+    for path in files.keys() {
+        if let Err(error) = std::os::unix::fs::chown(path, Some(USER), None) {
+            return skipped(name, &format!("only root gives files away: {error}"));
+        }
+    }
+    let open: Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(scene.path(""), open).expect("ours");
+    let told = status_command(&scene, &[]);
+    assert!(told.contains("c2  supervisor ") && told.contains("lock gpu1  0 of 1 held"), "{told}");
+    let mut after = BTreeMap::new();
+    owners(&run, &mut after);
+    let made = after.iter().filter(|(path, owner)| **owner == 0 && !files.contains_key(*path));
+    // Its own supervisor, which is root's in truth, replaces its files all the while.
+    let made: Vec<_> =
+        made.filter(|(path, _)| path.extension().is_none_or(|e| e != "part")).collect();
+    assert!(made.is_empty(), "{made:?}");
+
+    let other = Command::new(env!("CARGO_BIN_EXE_seal-supervisor"))
+        .args(["status", "--runtime-dir"])
+        .arg(&run)
+        .env_remove("SEAL_CONFIG")
+        .uid(USER + 1)
+        .output();
+    let Ok(output) = other else {
+        return skipped(name, "another user cannot run what was built here");
+    };
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{told}");
+    assert!(told.contains("belongs to user 4242: look at it as that user or as root"), "{told}");
+    supervisor.finish();
+}
+
+#[test]
+fn output_that_cannot_be_written_is_said_to_be_that() {
+    let scene = Scene::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("there");
+    let output = Command::new(env!("CARGO_BIN_EXE_seal-supervisor"))
+        .arg("status")
+        .env("SEAL_RUNTIME_DIR", scene.path("run"))
+        .env_remove("SEAL_CONFIG")
+        .stdout(full)
+        .output()
+        .expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("cannot write to standard output: No space left"), "{told}");
 }
 
 #[test]
@@ -229,5 +310,11 @@ fn the_configuration_is_checked_shown_and_explained() {
     // For people, also when it is not a terminal.
     let place = format!("ERROR {}:2: processors.limit.pc1 = 0: ", bad.display());
     assert!(told.trim_start().starts_with(&place), "{told}");
+    let text = "[processors]\nlimit.pc1 = 0\n[[processors.c2]]\nconcurent = 1\n";
+    let bad = scene.config("bad.toml", text);
+    let (_, told) = run(&["--config", bad.to_str().expect("UTF-8"), "--check"]);
+    for line in [2, 4] {
+        assert!(told.contains(&format!("{}:{line}: ", bad.display())), "{told}");
+    }
     assert_eq!(run(&["--check"]).0, Some(2), "a file is needed");
 }
