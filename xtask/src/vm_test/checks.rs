@@ -1,13 +1,17 @@
 //! What the machine must have written.
 
 use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
 use test_support::vector::Vector;
 
 use crate::out::say;
 
 /// A check: the name in `init.sh`, texts that must be in what it wrote and texts that must not.
-const CHECKS: [(&str, &[&str], &[&str]); 27] = [
+type Check = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+/// All checks.
+const CHECKS: &[Check] = &[
     (
         "v2-start",
         &[
@@ -24,6 +28,8 @@ const CHECKS: [(&str, &[&str], &[&str]); 27] = [
         ],
         &["pc1-1.1"],
     ),
+    ("v2-shares", &["node 0: most local", "node 1: most local"], &["null"]),
+    ("v2-oom", &["killed by the kernel because its cgroup was out of memory"], &[]),
     ("v2-end", &["exit 0", "no groups"], &["/sys/fs/cgroup/seal-exec\n"]),
     ("v2-killed", &["left"], &[]),
     ("v2-swept", &["removed"], &[]),
@@ -120,11 +126,12 @@ const CHECKS: [(&str, &[&str], &[&str]); 27] = [
     ("files-too-many", &["NUMA node 1 gives only", "exit 1"], &[]),
 ];
 
-/// Compares what the machine wrote with what it must have written.
-pub(crate) fn judge(output: &str, vector: &Vector) -> Result<()> {
+/// Compares what the machine wrote with what it must have written. Returns what is to be kept of
+/// it.
+pub(crate) fn judge(output: &str, vector: &Vector) -> Result<Value> {
     ensure!(output.contains("vm-test end"), "the machine stopped early; it wrote:\n{output}");
     let mut failed = 0;
-    for (name, wanted, unwanted) in CHECKS {
+    for (name, wanted, unwanted) in CHECKS.iter().copied() {
         let lines = lines_of(output, name);
         let missing = wanted.iter().filter(|text| !lines.contains(**text)).map(|t| ("missing", t));
         let present = unwanted.iter().filter(|text| lines.contains(**text)).map(|t| ("there", t));
@@ -147,7 +154,9 @@ pub(crate) fn judge(output: &str, vector: &Vector) -> Result<()> {
         ensure!(layers.contains(&format!("{digest}  /sector/cache/{layer}")), "wrong: {layers}");
     }
     ensure!(failed == 0, "{failed} of {} checks failed", CHECKS.len());
-    Ok(())
+    let names: Vec<_> = CHECKS.iter().map(|(name, ..)| *name).collect();
+    let told = |name: &str| lines_of(output, name).trim_end().to_owned();
+    Ok(json!({ "passed": names, "guest_kernel": told("kernel"), "shares": told("v2-shares") }))
 }
 
 /// What a check wrote.

@@ -48,6 +48,13 @@ places() {
     done
 }
 
+# shares: of each executor its node, and how much of its memory lies there by the status.
+shares() {
+    seal-supervisor status --json | tr ',{}' '\n\n\n' | awk -F: '
+        /^"numa_node"/ { node = $2 }
+        /^"percent_local"/ { print "node " node ": " ($2 + 0 > 80 ? "most" : "little") " local, " $2 }'
+}
+
 # await COUNT TEXT: until the supervisor's output has it so often.
 await() {
     tries=0
@@ -74,6 +81,12 @@ say v2-start places
 kill -9 "$(cat /sys/fs/cgroup/seal-exec/*/second/pc1-1.1/cgroup.procs)"
 await 3 "executor is ready"
 say v2-restart places
+say v2-shares shares
+
+# What the kernel kills for want of memory is told so, and started again in a new group.
+echo 0 > "$(echo /sys/fs/cgroup/seal-exec/*/second/pc1-1.2/memory.max)"
+await 4 "executor is ready"
+say v2-oom grep -o "killed by the kernel because its cgroup was out of memory" /tmp/supervisor
 exec 3>&-
 wait "$supervisor"
 say v2-end sh -c "echo exit $?; ls -d /sys/fs/cgroup/seal-exec || echo no groups"
@@ -95,6 +108,7 @@ echo 0 > /sys/devices/system/cpu/cpu3/online
 say v2-offline code seal-supervisor config --check --config /staged/supervisor.toml
 echo 1 > /sys/devices/system/cpu/cpu3/online
 
+say kernel uname -r
 say machine cat /sys/devices/system/node/node0/cpulist /sys/devices/system/node/node1/cpulist
 say group in_group 2-3 code placement 64 strict
 say cut-group in_group 3 code placement 16 strict

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::bench::write_result;
 use crate::cargo::{cargo, target};
 use crate::out::{say, step};
 use archive::Archive;
@@ -32,7 +33,7 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 const VECTOR: &str = "8MiB-v1_1-cc";
 
 /// How long the machine may take.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Options of `vm-test`.
 #[derive(Debug, clap::Args)]
@@ -71,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let initrd = dir.join("initrd");
     std::fs::write(&initrd, file_system(&busybox, &programs, &vector)?)?;
     let output = boot(&kernel, &initrd, args.verbose)?;
-    checks::judge(&output, &vector)
+    write_result("vm-test", checks::judge(&output, &vector)?)
 }
 
 fn skip(why: &str) -> Result<()> {
