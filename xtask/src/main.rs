@@ -7,6 +7,7 @@ mod bench_gpu;
 mod bench_labels;
 mod bench_pc1;
 mod bench_pc2;
+mod bench_relay;
 mod cargo;
 mod cuda_toolkit;
 mod out;
@@ -37,6 +38,8 @@ enum Command {
     BenchPc2(bench_pc2::Args),
     /// Measure C2 of a captured task, if wanted against the published crates in the same run.
     BenchC2(bench_c2::Args),
+    /// Measure what the supervisor adds to a task, and what memory it takes.
+    BenchRelay(bench_relay::Args),
     /// Install nvcc into the target directory, from Python packages.
     CudaToolkit(cuda_toolkit::ToolkitArgs),
     /// Compile the CUDA kernels and print registers, stack and spills of each; fails on spills.
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::BenchPc1(args) => bench_pc1::run(&args),
         Command::BenchPc2(args) => bench_pc2::run(&args),
         Command::BenchC2(args) => bench_c2::run(&args),
+        Command::BenchRelay(args) => bench_relay::run(&args),
         Command::CudaToolkit(args) => cuda_toolkit::install(&args),
         Command::CudaReport(args) => cuda_toolkit::report(&args),
         Command::GpuCheck(args) => bench_gpu::check_bundle(&args),
