@@ -61,12 +61,17 @@ impl Looker {
     }
 }
 
-/// How much of the memory that `numa_maps` tells of is on `node`. Files in the page cache count
-/// where only this process maps them; they are few.
+/// How much of the memory that `numa_maps` tells of is on `node`. Pages of files that nobody has
+/// written to, such as those of binaries and parents caches, are left out: they are the page cache's
+/// and lie where they were read first, whatever the process asks for.
 fn local_share(maps: &str, node: u32) -> Option<f64> {
     let (mut local, mut all) = (0_u64, 0_u64);
     for line in maps.lines() {
         let words = || line.split_ascii_whitespace();
+        let has = |name: &str| words().any(|word| word.starts_with(name));
+        if has("file=") && !(has("anon=") || has("dirty=") || has("huge")) {
+            continue;
+        }
         let number = |name: &str| words().find_map(|w| w.strip_prefix(name)?.parse::<u64>().ok());
         let kib = number("kernelpagesize_kB=").unwrap_or(4);
         for word in words().filter_map(|word| word.strip_prefix('N')) {
@@ -89,7 +94,8 @@ mod tests {
     fn pages_count_by_their_size() {
         let maps = "7f00 prefer:0 anon=1024 dirty=1024 N0=1024 kernelpagesize_kB=4\n\
                     7f10 bind:1 huge anon=6 dirty=6 N0=2 N1=4 kernelpagesize_kB=2048\n\
-                    7f20 default file=/bin/x mapped=3 N=x\n";
+                    7f20 default file=/bin/x mapped=3000 mapmax=2 N1=3000 kernelpagesize_kB=4\n\
+                    7f30 default file=/bin/x anon=1 dirty=1 N=x\n";
         // 4 MiB and 4 MiB on node 0, 8 MiB on node 1.
         assert_eq!(local_share(maps, 0), Some(50.0));
         assert_eq!(local_share(maps, 1), Some(50.0));
