@@ -1,13 +1,12 @@
 //! Many hashes at a time: the rows of a tree and the columns of a sector.
 
-use ff::Field;
 #[cfg(target_arch = "x86_64")]
 use seal_field::fr8::LANES;
 
 #[cfg(target_arch = "x86_64")]
 use crate::ifma;
 use crate::kernel::Isa;
-use crate::{Fr, Kernel, NotCanonical, Poseidon, element_from_bytes, element_to_bytes};
+use crate::{Kernel, NotCanonical, Poseidon, element_from_bytes, portable};
 
 /// The longest preimage.
 pub(crate) const MAX_ARITY: usize = 11;
@@ -74,7 +73,11 @@ impl Hasher {
         let arity = self.arity();
         assert_eq!(children.len(), parents.len() * arity, "arity children for each parent");
         match self.kernel.0 {
-            Isa::Portable => self.rows_one_by_one(children, parents),
+            Isa::Portable => {
+                let node = |i: usize, element: usize| &children[i * arity + element];
+                portable::hash(self.poseidon, node, parents)
+                    .map_err(|(i, element)| NotCanonical { index: i * arity + element })
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Ifma(proof) => {
                 let node = |i: usize, element: usize| &children[i * arity + element];
@@ -105,7 +108,11 @@ impl Hasher {
             assert_eq!(layer.len(), hashes.len(), "a label of each node in each layer");
         }
         match self.kernel.0 {
-            Isa::Portable => self.columns_one_by_one(layers, hashes),
+            Isa::Portable => {
+                let label = |node: usize, layer: usize| &layers[layer][node];
+                portable::hash(self.poseidon, label, hashes)
+                    .map_err(|(node, layer)| BadLabel { layer, node })
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Ifma(proof) => {
                 let label = |node: usize, layer: usize| &layers[layer][node];
@@ -121,42 +128,13 @@ impl Hasher {
             }
         }
     }
-
-    fn rows_one_by_one(
-        self,
-        children: &[[u8; 32]],
-        parents: &mut [[u8; 32]],
-    ) -> Result<(), NotCanonical> {
-        let arity = self.arity();
-        for (i, (children, parent)) in children.chunks_exact(arity).zip(parents).enumerate() {
-            *parent = self
-                .poseidon
-                .hash_nodes(children)
-                .map_err(|NotCanonical { index }| NotCanonical { index: i * arity + index })?;
-        }
-        Ok(())
-    }
-
-    fn columns_one_by_one(
-        self,
-        layers: &[&[[u8; 32]]],
-        hashes: &mut [[u8; 32]],
-    ) -> Result<(), BadLabel> {
-        let mut column = [Fr::ZERO; MAX_ARITY];
-        let column = &mut column[..layers.len()];
-        for (node, hash) in hashes.iter_mut().enumerate() {
-            for (layer, (element, labels)) in column.iter_mut().zip(layers).enumerate() {
-                *element = element_from_bytes(&labels[node]).ok_or(BadLabel { layer, node })?;
-            }
-            *hash = element_to_bytes(&self.poseidon.hash(column));
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Fr, element_to_bytes};
+    use ff::Field;
     use generic_array::typenum::{U2, U8, U11};
     use neptune::Arity;
     use neptune::poseidon::PoseidonConstants;

@@ -71,6 +71,19 @@ impl Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use test_support::skip::skipped;
+
+    /// The other tests go through the kernels that there are; this one tells which there are not.
+    #[test]
+    fn kernels_that_are_not_tested_here_are_named() {
+        let required = std::env::var("SEAL_REQUIRE_ISA").unwrap_or_default();
+        let required: Vec<_> = required.split(',').map(str::trim).collect();
+        assert_eq!(Kernel::available().next(), Some(Kernel::portable()));
+        if Kernel::ifma().is_none() {
+            assert!(!required.contains(&"ifma"), "SEAL_REQUIRE_ISA: ifma is not available");
+            skipped("Poseidon in AVX-512 vectors", "this processor has no AVX-512 IFMA");
+        }
+    }
 
     #[test]
     fn unknown_kernels_are_refused_by_name() {

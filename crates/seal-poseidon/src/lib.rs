@@ -22,6 +22,7 @@ mod kernel;
 mod lean;
 mod matrix;
 mod permutation;
+mod portable;
 mod rounds;
 
 pub use batch::{BadLabel, Hasher};
