@@ -145,6 +145,9 @@ pub enum ExitCode {
     Start = 4,
     /// The parent went away while tasks were running.
     ParentGone = 5,
+    /// What the tasks are computed on has failed for good in this process; the tasks at hand were
+    /// answered and the others refused. A new process may succeed.
+    DeviceLost = 6,
     /// A task panicked; the other tasks were ended in order.
     Panicked = 70,
 }
