@@ -69,6 +69,10 @@ impl Executor for Pc2 {
         tell(&report, started);
         Ok(Pc2Output { registered_proof, comm_r: result.comm_r, comm_d })
     }
+
+    fn is_lost(&self) -> Option<String> {
+        self.backend.is_lost()
+    }
 }
 
 /// Logs what was in effect and what it took.

@@ -117,6 +117,20 @@ impl CudaError {
     /// `CUDA_ERROR_OUT_OF_MEMORY`.
     const OUT_OF_MEMORY: i32 = 2;
 
+    /// Errors after which, as cuda.h says of most of them, the process must be terminated and
+    /// launched again for CUDA to be used: 4 deinitialized, 46 device unavailable, 214 uncorrectable
+    /// ECC error, 220 the same on NVLink, 700 illegal address, 702 launch timeout, 709 context
+    /// destroyed, 710 assertion, 714 to 718 stack, instruction, alignment, address space and program
+    /// counter, 719 launch failed, 721 contained fault, 999 unknown.
+    const LOST: [i32; 16] =
+        [4, 46, 214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999];
+
+    /// Whether the device is lost to this process: whatever it is asked for from now on fails or is
+    /// not to be trusted.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Call { code, .. } if Self::LOST.contains(code))
+    }
+
     /// Whether memory of the device was exhausted.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::Call { code: Self::OUT_OF_MEMORY, .. } | Self::Memory { .. })

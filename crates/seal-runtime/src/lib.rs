@@ -44,4 +44,11 @@ pub trait Executor: Send + Sync + 'static {
     /// Does the task. Called from a thread of the task's own; a panic is answered as `internal`
     /// and ends the process after the other tasks.
     fn run(&self, task: Self::Task, context: &TaskContext) -> Result<Self::Output, TaskError>;
+
+    /// Why this process can do no further task, if so: what it computes on is lost to it. Asked
+    /// after each task. The executor then takes no more tasks, ends when those that run have been
+    /// answered, and whoever started it starts a new one.
+    fn is_lost(&self) -> Option<String> {
+        None
+    }
 }

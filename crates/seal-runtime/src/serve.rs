@@ -48,8 +48,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 enum Event {
     Line(Line),
     EndOfInput,
-    Done { id: u64, panicked: bool },
+    Done { id: u64, ended: Option<Ended> },
     Signal(i32),
+}
+
+/// Why no task may start any more after one that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It panicked, and what it left behind is not to be trusted.
+    Panicked,
+    /// What tasks are computed on is lost, and why.
+    Lost(String),
 }
 
 /// Serves requests from standard input until it ends. The caller has made its checks: the ready
@@ -96,7 +105,7 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         running: HashSet::new(),
         queue: VecDeque::new(),
         input_ended: false,
-        panicked: false,
+        ended: None,
         deadline: None,
     }
     .run(&inbox)
@@ -177,7 +186,8 @@ struct Loop<E: Executor> {
     running: HashSet<u64>,
     queue: VecDeque<Waiting<E::Task>>,
     input_ended: bool,
-    panicked: bool,
+    /// Why no further task starts, if so.
+    ended: Option<Ended>,
     /// When the process ends even if tasks have not stopped.
     deadline: Option<Instant>,
 }
@@ -200,7 +210,7 @@ impl<E: Executor> Loop<E> {
             }
             let idle = self.running.is_empty() && self.queue.is_empty();
             let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if idle && (self.panicked || self.input_ended) || over {
+            if idle && (self.ended.is_some() || self.input_ended) || over {
                 self.answer_running();
                 return self.exit_code();
             }
@@ -222,12 +232,11 @@ impl<E: Executor> Loop<E> {
     }
 
     fn exit_code(&self) -> ExitCode {
-        if self.panicked {
-            ExitCode::Panicked
-        } else if self.cancel.is_cancelled() && !self.answers.have_reader() {
-            ExitCode::ParentGone
-        } else {
-            ExitCode::Success
+        match self.ended {
+            Some(Ended::Panicked) => ExitCode::Panicked,
+            _ if self.cancel.is_cancelled() && !self.answers.have_reader() => ExitCode::ParentGone,
+            Some(Ended::Lost(_)) => ExitCode::DeviceLost,
+            None => ExitCode::Success,
         }
     }
 
@@ -242,10 +251,10 @@ impl<E: Executor> Loop<E> {
                 );
                 self.input_ended = true;
             }
-            Event::Done { id, panicked } => {
+            Event::Done { id, ended } => {
                 self.running.remove(&id);
-                if panicked {
-                    self.on_panic();
+                if let Some(ended) = ended {
+                    self.end(ended);
                 }
             }
             Event::Signal(signal) => {
@@ -282,7 +291,7 @@ impl<E: Executor> Loop<E> {
             );
             return;
         }
-        if self.cancel.is_cancelled() || self.panicked {
+        if self.cancel.is_cancelled() || self.ended.is_some() {
             let message = "the executor is ending and takes no tasks; send the request again";
             return self.refuse(Some(id), ErrorCode::Unavailable, message.to_owned());
         }
@@ -313,7 +322,7 @@ impl<E: Executor> Loop<E> {
     }
 
     fn start_waiting(&mut self) {
-        if self.panicked || self.cancel.is_cancelled() {
+        if self.ended.is_some() || self.cancel.is_cancelled() {
             return;
         }
         while self.running.len() < self.options.concurrent.max(1) {
@@ -333,8 +342,13 @@ impl<E: Executor> Loop<E> {
             let work = move || {
                 let panicked =
                     run_task(&*executor, (id, &unanswered), &sector, task, &answers, context);
+                let ended = if panicked {
+                    Some(Ended::Panicked)
+                } else {
+                    executor.is_lost().map(Ended::Lost)
+                };
                 // The loop outlives its tasks or the process is ending.
-                let _ = events.send(Event::Done { id, panicked });
+                let _ = events.send(Event::Done { id, ended });
             };
             if let Err(error) = std::thread::Builder::new().name(format!("task-{id}")).spawn(work) {
                 self.running.remove(&id);
@@ -352,12 +366,21 @@ impl<E: Executor> Loop<E> {
         self.answer_waiting(&TaskError::new(ErrorCode::Cancelled, why));
     }
 
-    fn on_panic(&mut self) {
-        self.panicked = true;
-        self.answer_waiting(&TaskError::new(
-            ErrorCode::Unavailable,
-            "another task of this executor panicked and it ends; send the request again",
-        ));
+    /// Starts no further task; the process ends when the last one that runs has.
+    fn end(&mut self, ended: Ended) {
+        let why = match &ended {
+            Ended::Panicked => "another task of this executor panicked".to_owned(),
+            Ended::Lost(why) => {
+                tracing::error!(running = self.running.len(), "the executor ends: {why}");
+                why.clone()
+            }
+        };
+        // A panic is the graver news.
+        if self.ended != Some(Ended::Panicked) {
+            self.ended = Some(ended);
+        }
+        let message = format!("{why}, and the executor ends; send the request again");
+        self.answer_waiting(&TaskError::new(ErrorCode::Unavailable, message));
     }
 
     fn answer_waiting(&mut self, error: &TaskError) {
@@ -389,7 +412,7 @@ fn run_task<E: Executor>(
     let context = context.within(span.clone());
     let started = Instant::now();
     tracing::info!("task starts");
-    // The executor is shared, but after a panic it gets no further task: see `on_panic`.
+    // The executor is shared, but after a panic it gets no further task: see `end`.
     let result = catch_unwind(AssertUnwindSafe(|| executor.run(task, &context)));
     drop(context);
     let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -463,33 +486,88 @@ mod tests {
         (reader, Arc::new(Answers::new(file)))
     }
 
-    #[test]
-    fn a_task_that_does_not_stop_within_the_grace_is_answered_once_and_left() {
-        let (begun, has_begun) = mpsc::sync_channel(1);
-        let (release, released) = mpsc::channel();
-        let executor = Arc::new(Deaf { begun, released: Mutex::new(released) });
-        let (reader, answers) = answers();
-        let (events, inbox) = mpsc::channel();
-        let serve = Loop {
-            executor,
+    /// A loop of `executor` with its inbox at hand.
+    fn serving<E: Executor>(executor: E, answers: Arc<Answers>, events: Sender<Event>) -> Loop<E> {
+        Loop {
+            executor: Arc::new(executor),
             options: ServeOptions { concurrent: 1, grace: Duration::from_millis(50) },
             answers,
             events_wanted: false,
-            events: events.clone(),
+            events,
             cancel: CancelToken::default(),
             unanswered: Unanswered::default(),
             running: HashSet::new(),
             queue: VecDeque::new(),
             input_ended: false,
-            panicked: false,
+            ended: None,
             deadline: None,
-        };
+        }
+    }
+
+    fn request(id: u64) -> Event {
+        Event::Line(Line::Whole(format!("{{\"id\":{id},\"task\":1}}").into_bytes()))
+    }
+
+    /// Its device is lost by the second task.
+    struct Losing {
+        tasks: std::sync::atomic::AtomicU64,
+    }
+
+    impl Executor for Losing {
+        const STAGE: Stage = Stage::Pc2;
+        type Task = u64;
+        type Output = u64;
+
+        fn sector(task: &u64) -> String {
+            task.to_string()
+        }
+
+        fn run(&self, task: u64, _: &TaskContext) -> Result<u64, TaskError> {
+            let before = self.tasks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if before == 1 {
+                return Err(TaskError::new(ErrorCode::Unavailable, "the device failed"));
+            }
+            Ok(task)
+        }
+
+        fn is_lost(&self) -> Option<String> {
+            let tasks = self.tasks.load(std::sync::atomic::Ordering::Relaxed);
+            (tasks > 1).then(|| "device 7 is lost".to_owned())
+        }
+    }
+
+    #[test]
+    fn a_lost_device_ends_the_process_after_the_answers() {
+        let (reader, answers) = answers();
+        let (events, inbox) = mpsc::channel();
+        let serve = serving(Losing { tasks: 0.into() }, answers, events.clone());
+        for id in [7, 8, 9] {
+            events.send(request(id)).expect("it listens");
+        }
+        // The input stays open.
+        assert_eq!(serve.run(&inbox), ExitCode::DeviceLost);
+        let lines: Vec<String> =
+            BufReader::new(reader).lines().map(|line| line.expect("text")).collect();
+        let [done, failed, refused] = &lines[..] else { panic!("three answers: {lines:?}") };
+        assert!(done.contains("\"id\":7") && done.contains("\"output\":1"), "{done}");
+        assert!(failed.contains("\"id\":8") && failed.contains("the device failed"), "{failed}");
+        assert!(refused.contains("\"id\":9") && refused.contains("[unavailable]"), "{refused}");
+        assert!(refused.contains("device 7 is lost") && refused.contains("again"), "{refused}");
+    }
+
+    #[test]
+    fn a_task_that_does_not_stop_within_the_grace_is_answered_once_and_left() {
+        let (begun, has_begun) = mpsc::sync_channel(1);
+        let (release, released) = mpsc::channel();
+        let executor = Deaf { begun, released: Mutex::new(released) };
+        let (reader, answers) = answers();
+        let (events, inbox) = mpsc::channel();
+        let serve = serving(executor, answers, events.clone());
         let unanswered = serve.unanswered.clone();
         let code = std::thread::scope(|scope| {
             let looped = scope.spawn(move || serve.run(&inbox));
             for id in [7, 8] {
-                let line = format!("{{\"id\":{id},\"task\":1}}");
-                events.send(Event::Line(Line::Whole(line.into_bytes()))).expect("it listens");
+                events.send(request(id)).expect("it listens");
             }
             has_begun.recv().expect("the first task begins");
             events.send(Event::Signal(15)).expect("it listens");

@@ -41,6 +41,11 @@ pub trait Backend: Sync + Send + fmt::Debug {
         Ok(Box::new(plain_memory(bytes)?))
     }
 
+    /// Why nothing more can be computed in this process, if so.
+    fn is_lost(&self) -> Option<String> {
+        None
+    }
+
     /// A worker for one sector. Called on the thread that will use it.
     fn worker(&self, work: &Work) -> Result<Box<dyn Worker + '_>, DeviceError>;
 }

@@ -3,7 +3,8 @@
 //! is done by the processor, on the worker's thread.
 //!
 //! A device that has failed is opened anew for the next sector, so that one bad moment does not
-//! end the executor; where that fails too, the sector's error says so.
+//! end the executor. After errors that leave a process unable to use CUDA, or where opening fails
+//! too, the device is lost: whoever runs sectors is told to end, and a new process may succeed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -85,6 +86,15 @@ struct State {
     device: Option<Device>,
     /// Whether a block has failed since it was opened.
     failed: bool,
+    /// Why it is lost to this process.
+    lost: Option<String>,
+}
+
+/// What a device that is lost says to all that comes later.
+#[derive(Debug, thiserror::Error)]
+#[error("the device is lost to this process, which must be started anew: {why}")]
+struct Lost {
+    why: String,
 }
 
 impl fmt::Debug for Gpu {
@@ -118,7 +128,7 @@ impl Gpu {
                 "several devices are visible; the first is used (CUDA_VISIBLE_DEVICES chooses)"
             );
         }
-        let state = Mutex::new(State { device: Some(device), failed: false });
+        let state = Mutex::new(State { device: Some(device), failed: false, lost: None });
         Ok(Self { settings, state, description, workers, largest_block })
     }
 
@@ -127,15 +137,20 @@ impl Gpu {
     }
 
     /// The device, opened anew if it has failed.
-    fn device(&self) -> Result<Device, CudaError> {
+    fn device(&self) -> Result<Device, DeviceError> {
         let mut state = self.state();
+        if let Some(why) = &state.lost {
+            return Err(Box::new(Lost { why: why.clone() }));
+        }
         if let Some(device) = state.device.as_ref().filter(|_| !state.failed) {
             return Ok(device.clone());
         }
         tracing::warn!(device = self.description, "the device failed before; it is opened anew");
         // The driver makes a new context only when the old one has been given back.
         state.device = None;
-        let device = self.settings.open()?;
+        let device = self.settings.open().inspect_err(|error| {
+            state.lost = Some(format!("it failed and cannot be opened anew: {error}"));
+        })?;
         state.device = Some(device.clone());
         state.failed = false;
         Ok(device)
@@ -143,7 +158,11 @@ impl Gpu {
 
     /// Notes that the device has failed.
     fn failed(&self, error: CudaError) -> DeviceError {
-        self.state().failed = true;
+        let mut state = self.state();
+        state.failed = true;
+        if error.is_loss() {
+            state.lost.get_or_insert_with(|| error.to_string());
+        }
         Box::new(error)
     }
 }
@@ -184,6 +203,11 @@ impl Backend for Gpu {
         PinnedMemory::take(&device, bytes)
             .map(|memory| Box::new(memory) as Box<dyn Memory>)
             .map_err(|error| self.failed(error))
+    }
+
+    fn is_lost(&self) -> Option<String> {
+        let why = self.state().lost.clone()?;
+        Some(format!("{} is lost to this process: {why}", self.description))
     }
 
     fn worker(&self, work: &Work) -> Result<Box<dyn Worker + '_>, DeviceError> {

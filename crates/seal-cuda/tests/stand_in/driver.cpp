@@ -10,7 +10,7 @@
 //   compute MAJOR MINOR  their architecture (9 0)
 //   memory BYTES         memory of each (1 GiB); what does not fit is CUDA_ERROR_OUT_OF_MEMORY
 //   fail FUNCTION N CODE the N-th call of a function, counted from 1, and all later ones return
-//                        CODE
+//                        CODE, until a script without it is read
 //   lose N               the N-th kernel, counted from 1, and everything after it, fails with
 //                        CUDA_ERROR_LAUNCH_FAILED when it is waited for, until the context has been
 //                        given back
@@ -72,6 +72,7 @@ std::string own_path() {
 
 void read_script() {
   std::ifstream script(own_path() + ".script");
+  state.failures.clear();
   std::string line;
   while (std::getline(script, line)) {
     std::istringstream words(line);

@@ -1,21 +1,39 @@
 //! PC2 on a device: the vectors, each part of the work there or not, and devices that fail. The
-//! device is a stand-in for the driver that runs the kernels' host build.
+//! device is a stand-in for the driver that runs the kernels' host build, or a real one with
+//! `SEAL_TEST_CUDA=device`; what takes a script is left out then.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use seal_poseidon::Kernel;
 use seal_trees::{
     Backend, Cpu, Gpu, GpuParts, GpuSettings, Pc2Job, Pc2Paths, Pc2Result, Settings, TreesError,
     Watch, pre_commit2,
 };
-use test_support::cuda::{cuda_stand_in, left_behind, set_script};
+use serde_json::{Value, json};
+use test_support::cuda::{left_behind, set_script};
+use test_support::skip::skipped;
 
 use crate::support::{Sector, Vector};
-use crate::vectors::reproduces_on;
+use crate::vectors::{is_sealed, reproduces_on};
 
 const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
 const BOTH: GpuParts = GpuParts { columns: true, trees: true };
+
+/// Whether a real device was asked for.
+fn real() -> bool {
+    std::env::var("SEAL_TEST_CUDA").is_ok_and(|value| value == "device")
+}
+
+/// The library of a stand-in with this script, for tests that do not work on a real device.
+fn cuda_stand_in(test: &str, dir: &Path, script: &str) -> Option<PathBuf> {
+    if real() {
+        skipped(test, "a real device does not go by a script");
+        return None;
+    }
+    test_support::cuda::cuda_stand_in(test, dir, script)
+}
 
 fn settings(library: &Path, parts: GpuParts) -> GpuSettings {
     GpuSettings {
@@ -35,18 +53,82 @@ fn run(gpu: &dyn Backend, vector: &Vector, sector: &Sector) -> Result<Pc2Result,
 #[test]
 fn sectors_of_every_shape_are_made_on_a_device() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let Some(library) = cuda_stand_in("sectors on a device", dir.path(), "") else { return };
-    for name in
-        ["2KiB-v1_1-a", "shape-4KiB-2layers-a", "shape-16KiB-11layers-a", "shape-32KiB-11layers-a"]
-    {
+    let mut names = vec![
+        "2KiB-v1_1-a",
+        "shape-4KiB-2layers-a",
+        "shape-16KiB-11layers-a",
+        "shape-32KiB-11layers-a",
+    ];
+    let of: Box<dyn Fn(GpuParts) -> GpuSettings> = if real() {
+        // Large enough for several large batches; a stand-in takes long for it.
+        names.push("8MiB-v1_1-a");
+        Box::new(|parts| GpuSettings::new(parts, Kernel::detect()))
+    } else {
+        let Some(library) = cuda_stand_in("sectors on a device", dir.path(), "") else { return };
+        Box::new(move |parts| settings(&library, parts))
+    };
+    for name in names {
         let vector = Vector::load(name);
         let sector = vector.after_pc1();
         for (columns, trees) in [(true, true), (true, false), (false, true)] {
-            let parts = GpuParts { columns, trees };
-            let gpu = Gpu::open(settings(&library, parts)).expect("the stand-in works");
+            let gpu = Gpu::open(of(GpuParts { columns, trees })).expect("the device works");
             reproduces_on(&gpu, &Settings::default(), &vector, &sector);
         }
     }
+}
+
+/// Names a pc2-exec that has kernels.
+const PC2_EXEC: &str = "SEAL_TEST_PC2_EXEC";
+
+/// What users start, with the flag that they set.
+#[test]
+fn sectors_are_made_on_a_device_by_the_executor() {
+    let test = "pc2-exec on a device";
+    let Some(program) = std::env::var_os(PC2_EXEC) else {
+        return skipped(test, "SEAL_TEST_PC2_EXEC names none (scripts/gpu-check.sh does)");
+    };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut names = vec!["2KiB-v1_1-a"];
+    let mut command = Command::new(program);
+    if real() {
+        names.push("8MiB-v1_1-a");
+    } else {
+        let Some(library) = cuda_stand_in(test, dir.path(), "") else { return };
+        command.env("LD_LIBRARY_PATH", library.parent().expect("a directory"));
+    }
+    let task = dir.path().join("task.json");
+    command.args(["run", "--task"]).arg(&task);
+    command.env("FIL_PROOFS_USE_GPU_TREE_BUILDER", "1").env_remove("SEAL_GPU");
+    command.env_remove("FIL_PROOFS_USE_GPU_COLUMN_BUILDER");
+    for name in names {
+        let vector = Vector::load(name);
+        let sector = vector.after_pc1();
+        fs::write(&task, task_of(&vector, &sector).to_string()).expect("writable");
+        let output = command.output().expect("pc2-exec starts");
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {log}");
+        assert!(log.contains("gpu ") && log.contains("columns and trees"), "{name}: {log}");
+        let answer: Value = serde_json::from_slice(&output.stdout).expect("an output");
+        let bytes: Vec<u8> = serde_json::from_value(answer["comm_r"].clone()).expect("bytes");
+        assert_eq!(hex::encode(bytes), vector.reference.comm_r, "{name}");
+        is_sealed(&vector, &sector, "pc2-exec");
+    }
+}
+
+/// The task of PC2 for a sector of a registered proof.
+fn task_of(vector: &Vector, sector: &Sector) -> Value {
+    let proof = vector.reference.registered_proof.expect("a proof");
+    let store = |id: String| json!({ "path": sector.cache, "id": id, "size": vector.porep.nodes(), "rows_to_discard": 0 });
+    let layers = (1..=vector.porep.layers).map(|layer| store(seal_types::layer_id(layer)));
+    let stores = json!({ "labels": layers.collect::<Vec<_>>(), "_h": null });
+    json!({
+        "pc1out": {
+            "registered_proof": proof.to_string(), "labels": { proof.shape_name(): stores },
+            "config": store("tree-d".to_owned()), "comm_d": vector.comm_d().0,
+        },
+        "cache_dir": sector.cache,
+        "sealed_file": sector.sealed,
+    })
 }
 
 #[test]
@@ -89,7 +171,7 @@ fn batches_are_not_larger_than_the_user_allows() {
 }
 
 #[test]
-fn a_device_that_disappears_fails_the_sector_and_leaves_it_as_it_was() {
+fn a_device_that_disappears_fails_the_sector_and_is_lost_to_the_process() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let name = "a device that disappears";
     let Some(library) = cuda_stand_in(name, dir.path(), "") else { return };
@@ -103,30 +185,56 @@ fn a_device_that_disappears_fails_the_sector_and_leaves_it_as_it_was() {
         fs::copy(&library, &own).expect("copied");
         set_script(&own, &format!("lose {kernel}"));
         let gpu = Gpu::open(settings(&own, BOTH)).expect("the stand-in works");
+        assert_eq!(gpu.is_lost(), None);
         let error = run(&gpu, &vector, &sector).expect_err("the device is lost");
         let TreesError::Device { device, source } = &error else { panic!("{error}") };
         assert!(device.contains("stand-in (GPU-00010203"), "{device}");
         assert!(source.to_string().contains("CUDA_ERROR_LAUNCH_FAILED"), "{source}");
+        let why = gpu.is_lost().expect("719 is the end of a process");
+        assert!(why.contains("stand-in") && why.contains("(719)"), "{why}");
+        // The stand-in would survive being opened anew; a real context would not, so nobody asks.
+        let error = run(&gpu, &vector, &sector).expect_err("the device is lost");
+        let TreesError::Device { source, .. } = &error else { panic!("{error}") };
+        assert!(source.to_string().contains("must be started anew"), "{source}");
         assert_eq!(fs::read(&sector.sealed).expect("readable"), before);
         assert_eq!(seal_host::read_dir_names(&sector.cache).expect("readable"), names);
-        // The next sector opens it anew, which this device survives.
-        reproduces_on(&gpu, &Settings::default(), &vector, &sector);
         drop(gpu);
         assert_eq!(left_behind(&own).as_deref(), Some("memory 0 pinned 0 streams 0"));
     }
 }
 
 #[test]
-fn a_device_that_does_not_come_back_fails_every_sector_until_the_processor_takes_over() {
+fn a_device_with_a_passing_failure_is_opened_anew() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let name = "a device that does not come back";
-    let Some(library) = cuda_stand_in(name, dir.path(), "lose 1\ngone 1") else { return };
+    let name = "a passing failure of a device";
+    let script = "fail cuMemHostAlloc 1 1";
+    let Some(library) = cuda_stand_in(name, dir.path(), script) else { return };
     let vector = Vector::load("2KiB-v1_1-a");
     let sector = vector.after_pc1();
     let gpu = Gpu::open(settings(&library, BOTH)).expect("the stand-in works");
-    for _ in 0..3 {
-        let error = run(&gpu, &vector, &sector).expect_err("the device is lost");
+    let error = run(&gpu, &vector, &sector).expect_err("no pinned memory");
+    assert!(matches!(error, TreesError::Device { .. }), "{error}");
+    assert_eq!(gpu.is_lost(), None);
+    set_script(&library, "");
+    reproduces_on(&gpu, &Settings::default(), &vector, &sector);
+}
+
+#[test]
+fn a_device_that_cannot_be_opened_anew_is_lost_and_the_processor_can_take_over() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let name = "a device that does not come back";
+    let script = "fail cuMemHostAlloc 1 1";
+    let Some(library) = cuda_stand_in(name, dir.path(), script) else { return };
+    let vector = Vector::load("2KiB-v1_1-a");
+    let sector = vector.after_pc1();
+    let gpu = Gpu::open(settings(&library, BOTH)).expect("the stand-in works");
+    run(&gpu, &vector, &sector).expect_err("no pinned memory");
+    set_script(&library, "devices 0");
+    for _ in 0..2 {
+        let error = run(&gpu, &vector, &sector).expect_err("there is none any more");
         assert!(matches!(error, TreesError::Device { .. }), "{error}");
+        let why = gpu.is_lost().expect("it cannot be opened");
+        assert!(why.contains("cannot be opened anew"), "{why}");
     }
     reproduces_on(&Cpu::new(Kernel::detect()), &Settings::default(), &vector, &sector);
 }
