@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks and measures the CUDA kernels on a machine that has an NVIDIA GPU and its driver; nothing
-# else is needed. `cargo xtask gpu-check` puts this script beside the two binaries that it runs.
+# else is needed. `cargo xtask gpu-check` puts this script beside the binaries that it runs.
 #
 #   ./gpu-check.sh [RESULTS]     results go to the directory RESULTS (./results)
 #
@@ -8,7 +8,8 @@
 #   1. the device and its clocks
 #   2. the multiplier pipe: IMAD, IMAD.WIDE and DFMA a clock and multiprocessor
 #   3. correctness of every kernel against the processor, on random and extreme inputs
-#   4. the kernels by themselves, and the work of a 32 GiB sector on data made on the device, for
+#   4. whole sectors by the library and by pc2-exec on the GPU, each file compared with the vectors
+#   5. the kernels by themselves, and the work of a 32 GiB sector on data made on the device, for
 #      batches of two sizes and two numbers of batches in flight
 #
 # It is 0 if everything was right. A GPU is chosen by CUDA_VISIBLE_DEVICES, by index or UUID.
@@ -43,6 +44,10 @@ step pipes "$here/gpu-bench" --pipes-only --json "$results/pipes.json"
 
 # One at a time: each test has the device for itself, and the first failure is easy to read.
 step correctness env SEAL_TEST_CUDA=device "$here/device-tests" --test-threads 1
+
+# Sectors of 2 KiB, 16 KiB, 32 KiB and 8 MiB; the last test starts the pc2-exec that users start.
+export SEAL_VECTORS_DIR="$here/vectors" SEAL_TEST_PC2_EXEC="$here/pc2-exec"
+step sectors env SEAL_TEST_CUDA=device "$here/sector-tests" gpu:: --test-threads 1
 
 step sector "$here/gpu-bench" --no-pipes --json "$results/sector.json"
 step sector-8-in-flight "$here/gpu-bench" --no-pipes --streams 8 --json "$results/sector-8-in-flight.json"

@@ -27,7 +27,7 @@ pub(crate) struct GpuArgs {
 }
 
 /// Options of `gpu-check`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct CheckArgs {
     /// Where to gather the files; default: gpu-check in the target directory.
     #[arg(long, value_name = "DIR")]
@@ -44,7 +44,7 @@ pub(crate) fn build_pc2_exec() -> Result<()> {
 
 /// Runs the GPU's work of a sector and keeps the figures.
 pub(crate) fn equivalent(size: SectorSize) -> Result<()> {
-    let bench = build(&["build", "--release", "--example", "gpu_bench"], "gpu_bench")?;
+    let bench = build("seal-cuda", &["build", "--example", "gpu_bench"], "gpu_bench")?;
     step(&format!("the GPU's work of a sector of {size}"));
     let json = target().join("gpu-bench.json");
     let nodes = size.bytes() / NODE_SIZE as u64;
@@ -58,25 +58,34 @@ pub(crate) fn equivalent(size: SectorSize) -> Result<()> {
     write_result(&format!("pc2-gpu-{size}"), json!({ "result": figures }))
 }
 
-/// Gathers the test binary, the benchmark and the script.
+/// The vectors whose sectors the script has made on the GPU: both sizes that are sealed in tests,
+/// and the shapes with eleven layers and with trees above trees.
+const VECTORS: [&str; 4] =
+    ["2KiB-v1_1-a", "8MiB-v1_1-a", "shape-16KiB-11layers-a", "shape-32KiB-11layers-a"];
+
+/// Gathers the test binaries, the benchmark, pc2-exec, vectors and the script.
 pub(crate) fn check_bundle(args: &CheckArgs) -> Result<()> {
     let dir = args.out.clone().unwrap_or_else(|| target().join("gpu-check"));
-    let tests = build(&["test", "--release", "--no-run", "--test", "device"], "device")?;
-    let bench = build(&["build", "--release", "--example", "gpu_bench"], "gpu_bench")?;
-    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    fs::create_dir_all(dir.join("vectors"))
+        .with_context(|| format!("cannot make {}", dir.display()))?;
     let mut bytes = 0;
-    for (from, name) in [
-        (tests, "device-tests"),
-        (bench, "gpu-bench"),
-        (root().join("scripts/gpu-check.sh"), "gpu-check.sh"),
+    for (package, arguments, target, name) in [
+        ("seal-cuda", &["test", "--no-run", "--test", "device"][..], "device", "device-tests"),
+        ("seal-cuda", &["build", "--example", "gpu_bench"], "gpu_bench", "gpu-bench"),
+        ("seal-trees", &["test", "--no-run", "--test", "trees"], "trees", "sector-tests"),
+        ("pc2-exec", &["build", "--bin", "pc2-exec"], "pc2-exec", "pc2-exec"),
     ] {
         let to = dir.join(name);
-        if name.ends_with(".sh") {
-            fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
-        } else {
-            strip(&from, &to)?;
-        }
-        fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
+        strip(&build(package, arguments, target)?, &to)?;
+        bytes += executable(&to)?;
+    }
+    let to = dir.join("gpu-check.sh");
+    copy(&root().join("scripts/gpu-check.sh"), &to)?;
+    bytes += executable(&to)?;
+    for name in VECTORS {
+        let file = format!("{name}.json");
+        let to = dir.join("vectors").join(&file);
+        copy(&root().join("tests/vectors").join(&file), &to)?;
         bytes += fs::metadata(&to)?.len();
     }
     ensure!(
@@ -94,28 +103,39 @@ pub(crate) fn check_bundle(args: &CheckArgs) -> Result<()> {
     Ok(())
 }
 
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+    Ok(())
+}
+
+/// Makes a file one that can be run. Returns its length.
+fn executable(path: &Path) -> Result<u64> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(fs::metadata(path)?.len())
+}
+
 /// Copies a binary without its symbols, where there is a `strip`.
 fn strip(from: &Path, to: &Path) -> Result<()> {
     let stripped = Command::new("strip").arg("-o").arg(to).arg(from).status();
     if !stripped.is_ok_and(|status| status.success()) {
-        fs::copy(from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+        copy(from, to)?;
     }
     Ok(())
 }
 
-/// Builds a target of seal-cuda with its kernels and returns the path of its binary.
-fn build(arguments: &[&str], name: &str) -> Result<PathBuf> {
+/// Builds a target of a package with the kernels and returns the path of its binary.
+fn build(package: &str, arguments: &[&str], name: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    step(&format!("cargo {} --package seal-cuda --features cuda", arguments.join(" ")));
+    step(&format!("cargo {} --package {package} --features cuda", arguments.join(" ")));
     let output = Command::new(cargo)
         .current_dir(root())
         .args(arguments)
-        .args(["--package", "seal-cuda", "--features", "cuda"])
+        .args(["--release", "--package", package, "--features", "cuda"])
         .args(["--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot start cargo")?;
-    ensure!(output.status.success(), "{name} of seal-cuda cannot be built");
+    ensure!(output.status.success(), "{name} of {package} cannot be built");
     let messages = String::from_utf8(output.stdout).context("cargo's messages are UTF-8")?;
     messages
         .lines()

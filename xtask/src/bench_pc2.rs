@@ -47,6 +47,10 @@ pub(crate) struct Args {
 /// Modular multiplications of a hash by arity, in the form with sparse matrices.
 const MULTIPLICATIONS: [(u32, u64); 3] = [(2, 578), (8, 1932), (11, 2790)];
 
+/// What asks pc2-exec for a GPU.
+const COLUMN_FLAG: &str = "FIL_PROOFS_USE_GPU_COLUMN_BUILDER";
+const TREE_FLAG: &str = "FIL_PROOFS_USE_GPU_TREE_BUILDER";
+
 struct Bench {
     proof: RegisteredProof,
     /// Kept from run to run: `cache` with layers and tree D, the data as `staged`, the output of
@@ -182,8 +186,13 @@ impl Bench {
         if let Some(kernel) = &args.kernel {
             command.env("SEAL_FORCE_ISA", kernel);
         }
+        // What is measured is decided here, not by what the shell happens to have set; without a
+        // GPU the measurement fails instead of being one of the CPU.
+        for name in [COLUMN_FLAG, TREE_FLAG, "SEAL_GPU"] {
+            command.env_remove(name);
+        }
         if args.gpu.gpu {
-            command.env("FIL_PROOFS_USE_GPU_TREE_BUILDER", "1");
+            command.env(TREE_FLAG, "1");
         }
         let mut executor = Processor::start(Stage::Pc2, &mut command, Duration::from_secs(30))?;
         let started = Instant::now();

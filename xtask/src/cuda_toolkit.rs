@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::bench::write_result;
 use crate::cargo::{root, target};
 use crate::out::{say, step};
 
@@ -27,6 +28,9 @@ pub(crate) struct ReportArgs {
     /// The architectures to compile for, such as 90 or 80,86; all usual ones if not given.
     #[arg(long, value_name = "LIST")]
     architectures: Option<String>,
+    /// Keep the report as JSON in benches/runs.
+    #[arg(long)]
+    keep: bool,
 }
 
 /// Where the toolkit lies.
@@ -113,6 +117,16 @@ struct Kernel {
     spilled: u32,
 }
 
+impl Kernel {
+    fn to_json(&self) -> Value {
+        let Self { name, architecture, registers, shared, stack, spilled } = self;
+        json!({
+            "kernel": name, "architecture": architecture, "registers": registers,
+            "shared_bytes": shared, "stack_bytes": stack, "spilled_bytes": spilled,
+        })
+    }
+}
+
 /// Compiles the kernels, prints registers, stack and spills of each, and fails where something is
 /// spilled or lies on a stack.
 pub(crate) fn report(args: &ReportArgs) -> Result<()> {
@@ -127,6 +141,10 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
         say(&format!(
             "{name:<26} {architecture:>8} {registers:>9} {shared:>8} {stack:>7} {spilled:>8}"
         ));
+    }
+    if args.keep {
+        let kernels: Vec<_> = kernels.iter().map(Kernel::to_json).collect();
+        write_result("cuda-report", json!({ "kernels": kernels }))?;
     }
     let bad: Vec<_> = kernels
         .iter()
@@ -239,6 +257,18 @@ ptxas info    : Used 167 registers, used 0 barriers, 104 bytes cumulative stack 
                 ("seal_rows_8", "sm_90", 128, 36864, 0, 0),
                 ("seal_columns_11", "sm_90", 167, 49152, 104, 68)
             ]
+        );
+    }
+
+    #[test]
+    fn a_report_is_kept_with_every_figure() {
+        let kept: Vec<_> = parse(REPORT).expect("a report").iter().map(Kernel::to_json).collect();
+        assert_eq!(
+            kept[1],
+            json!({
+                "kernel": "seal_columns_11", "architecture": "sm_90", "registers": 167,
+                "shared_bytes": 49152, "stack_bytes": 104, "spilled_bytes": 68,
+            })
         );
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use seal_types::SectorSize;
 
+use crate::bench_gpu;
 use crate::cargo::{build_all_targets, cargo, ensure_test_params, target};
 use crate::cuda_toolkit;
 use crate::out::{say, step};
@@ -44,9 +45,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut skipped = std::fs::read_to_string(&skip_log)?;
     let kernels = if cuda_toolkit::has_nvcc() {
         cuda_toolkit::report(&cuda_toolkit::ReportArgs::default())
+            .and_then(|()| bench_gpu::build_pc2_exec())
+            .and_then(|()| bench_gpu::check_bundle(&bench_gpu::CheckArgs::default()))
     } else {
         skipped
-            .push_str("CUDA kernels, compiled: no nvcc (`cargo xtask cuda-toolkit` installs it)\n");
+            .push_str("CUDA kernels, pc2-exec and gpu-check with them: no nvcc (`cargo xtask cuda-toolkit` installs it)\n");
         Ok(())
     };
     report_skipped(&skipped);
