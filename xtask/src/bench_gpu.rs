@@ -95,12 +95,41 @@ pub(crate) fn check_bundle(args: &CheckArgs) -> Result<()> {
         bytes >> 20,
         MOST_BYTES >> 20
     );
+    let library = match glibc_needed(&dir)? {
+        Some((major, minor)) => format!(" and glibc {major}.{minor} or newer"),
+        None => String::new(),
+    };
     say(&format!(
-        "{} MiB in {}; on a machine with an NVIDIA driver, run ./gpu-check.sh there",
+        "{} MiB in {}; on a machine with an NVIDIA driver{library}, run ./gpu-check.sh there",
         bytes.div_ceil(1 << 20),
         dir.display()
     ));
     Ok(())
+}
+
+/// The newest version of glibc that a binary in `dir` asks for.
+fn glibc_needed(dir: &Path) -> Result<Option<(u32, u32)>> {
+    let mut newest = None;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_file() {
+            newest = newest.max(glibc_version(&fs::read(&path)?));
+        }
+    }
+    Ok(newest)
+}
+
+/// The newest `GLIBC_<major>.<minor>` in a binary, where versions of symbols stand as such texts.
+fn glibc_version(binary: &[u8]) -> Option<(u32, u32)> {
+    const PREFIX: &[u8] = b"GLIBC_";
+    let version = |at: usize| {
+        let text = binary[at + PREFIX.len()..].split(|byte| *byte == 0).next()?;
+        let (major, rest) = std::str::from_utf8(text).ok()?.split_once('.')?;
+        let minor = rest.split('.').next()?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let places = binary.windows(PREFIX.len()).enumerate().filter(|(_, bytes)| *bytes == PREFIX);
+    places.filter_map(|(at, _)| version(at)).max()
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -143,4 +172,16 @@ fn build(package: &str, arguments: &[&str], name: &str) -> Result<PathBuf> {
         .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .with_context(|| format!("cargo names no binary for {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_glibc_that_is_asked_for_is_found() {
+        let binary = b"\x7fELF\0GLIBC_2.17\0memcpy\0GLIBC_2.34\0GLIBC_2.2.5\0GLIBC_PRIVATE\0";
+        assert_eq!(glibc_version(binary), Some((2, 34)));
+        assert_eq!(glibc_version(b"a script"), None);
+    }
 }
