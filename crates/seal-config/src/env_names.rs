@@ -10,6 +10,16 @@ use crate::error::nearest;
 pub const PLACEMENT_NAMES: [&str; 3] =
     ["VC_CG_NAME", "VC_CG_CPUSET", "VENUS_WORKER_NUMA_PREFERRED"];
 
+/// Names of other makers that sealing software goes by. There are many more that begin alike, so
+/// only what differs from one of these by a slip is said to be misspelt.
+const OTHERS: [&str; 5] = [
+    "BELLMAN_NO_GPU",
+    "CUDA_DEVICE_ORDER",
+    "CUDA_VISIBLE_DEVICES",
+    "HUGEPAGE_FILES_PATH",
+    "HUGEPAGE_FILES_PATH_PATTERN",
+];
+
 /// Something to be said at start about an environment name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnvWarning {
@@ -35,10 +45,20 @@ pub fn env_warning(name: &str) -> Option<EnvWarning> {
     if is_unknown_seal_setting(name) {
         return Some(EnvWarning::Unknown { nearest: nearest(name, SEAL_SETTINGS) });
     }
+    if let Some(meant) = slip_of(name) {
+        return Some(EnvWarning::Unknown { nearest: Some(meant) });
+    }
     if !name.starts_with("FIL_PROOFS_") || FIL_PROOFS_SETTINGS.contains(&name) {
         return None;
     }
     Some(EnvWarning::Unknown { nearest: nearest(name, FIL_PROOFS_SETTINGS) })
+}
+
+/// The one of [`OTHERS`] that was meant by a name that is almost it.
+fn slip_of(name: &str) -> Option<&'static str> {
+    const SLIPS: usize = 2;
+    let near = |known: &&&str| strsim::damerau_levenshtein(name, known) <= SLIPS;
+    if OTHERS.contains(&name) { None } else { OTHERS.iter().find(near).copied() }
 }
 
 /// What may be shown of the value of an environment name: values of names that are settings of
@@ -97,6 +117,18 @@ mod tests {
             ),
             ("SEAL_PC1_LANE", Some(EnvWarning::Unknown { nearest: Some("SEAL_PC1_LANES") })),
             ("SEAL_PC1_LANES", None),
+            ("SEAL_WORKDIR", Some(EnvWarning::Unknown { nearest: Some("SEAL_WORK_DIR") })),
+            (
+                "HUGEPAGE_FILE_PATH",
+                Some(EnvWarning::Unknown { nearest: Some("HUGEPAGE_FILES_PATH") }),
+            ),
+            (
+                "CUDA_VISIBLE_DEVCES",
+                Some(EnvWarning::Unknown { nearest: Some("CUDA_VISIBLE_DEVICES") }),
+            ),
+            ("HUGEPAGE_FILES_PATH_PATTERN", None),
+            ("CUDA_HOME", None),
+            ("CUDA_CACHE_PATH", None),
             ("FIL_PROOFS_X", Some(EnvWarning::Unknown { nearest: None })),
             ("VC_CG_CPUSET", Some(EnvWarning::Placement)),
             ("FIL_PROOFS_USE_MULTICORE_SDR", None),

@@ -20,7 +20,7 @@ mod tree;
 
 pub use config::{Config, LockConfig, LockOrder, load, load_all, parse, parse_all};
 pub use env_names::{EnvWarning, PLACEMENT_NAMES, env_warning, shown_value};
-pub use error::{ConfigError, Invalid, Refused};
+pub use error::{ConfigError, Invalid, Refused, nearest};
 pub use executor::{DEFAULT_STABLE_WAIT, ExecutorConfig};
 pub use places::{Place, Places};
 pub use reference::{example, reference};

@@ -395,6 +395,17 @@ mod tests {
     }
 
     #[test]
+    fn published_names_are_those_of_the_graphs_they_are_said_to_be_of() {
+        for published in seal_types::published_parents_caches() {
+            let (size, api) = (published.sector_size, published.api_version);
+            let proof =
+                seal_types::RegisteredProof::find(size, api, seal_types::Feature::Interactive);
+            let graph = Graph::new(&proof.expect("registered").porep());
+            assert_eq!(graph.cache_name(), published.name, "{size} {api:?}");
+        }
+    }
+
+    #[test]
     fn a_damaged_cache_is_made_again_whatever_its_length() {
         for name in ["StackedDrg2KiBV1_1", "StackedDrg2KiBV1_1_Feat_SyntheticPoRep"] {
             let dir = tempfile::tempdir().expect("a temporary directory");

@@ -1,8 +1,9 @@
 //! Names of the settings that sealing software takes from the environment.
 
 /// Every `SEAL_*` name that a program of this project reads.
-pub const SEAL_SETTINGS: [&str; 14] = [
+pub const SEAL_SETTINGS: [&str; 15] = [
     "SEAL_ALLOW_TEST_PARAMS",
+    "SEAL_C2_DEVICE",
     "SEAL_CONFIG",
     "SEAL_EXEC_EVENTS",
     "SEAL_FORCE_ISA",
