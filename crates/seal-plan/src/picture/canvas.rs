@@ -39,11 +39,21 @@ pub(super) enum Anchor {
     End,
 }
 
+/// Something that lies on the canvas, with its colour.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "tests judge by it whether texts can be read"))]
+enum Painted {
+    Rect(Area, String),
+    Text(usize, &'static str),
+}
+
 /// A drawing that knows where its texts are.
 #[derive(Clone, Debug, Default)]
 pub struct Canvas {
     body: String,
     texts: Vec<(String, Area)>,
+    /// What lies on what, from the bottom.
+    painted: Vec<Painted>,
     width: f64,
     height: f64,
 }
@@ -106,6 +116,7 @@ impl Canvas {
     /// A rectangle. `title` is shown when the pointer rests on it.
     pub(super) fn rect(&mut self, area: Area, fill: &str, stroke: Option<&str>, title: &str) {
         self.reach(&area);
+        self.painted.push(Painted::Rect(area, fill.to_owned()));
         let Area { x, y, width, height } = area;
         let stroke = stroke.map_or(String::new(), |colour| format!(" stroke=\"{colour}\""));
         // Writing to a String does not fail.
@@ -157,6 +168,7 @@ impl Canvas {
             "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\" fill=\"{colour}\"{bold}{anchor}>{}</text>",
             escaped(text)
         );
+        self.painted.push(Painted::Text(self.texts.len(), colour));
         self.texts.push((text.to_owned(), area));
         area
     }
@@ -164,6 +176,11 @@ impl Canvas {
     /// Puts another drawing over this one, at the same place.
     pub(super) fn append(&mut self, other: Self) {
         self.body.push_str(&other.body);
+        let before = self.texts.len();
+        self.painted.extend(other.painted.into_iter().map(|painted| match painted {
+            Painted::Text(at, colour) => Painted::Text(before + at, colour),
+            rect @ Painted::Rect(..) => rect,
+        }));
         self.texts.extend(other.texts);
         self.width = self.width.max(other.width);
         self.height = self.height.max(other.height);
@@ -232,12 +249,64 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
-/// What every picture must keep to: all texts on the canvas, none over another.
+/// The luminance of a colour such as `#1d3557`, from 0 to 1, and the contrast of two.
+///
+/// Source: Web Content Accessibility Guidelines 2.2, "relative luminance" and "contrast ratio".
+#[cfg(test)]
+fn contrast(one: &str, other: &str) -> f64 {
+    let luminance = |colour: &str| -> f64 {
+        let part = |at: usize| {
+            let value = u8::from_str_radix(&colour[at..at + 2], 16).expect("hexadecimal");
+            let value = f64::from(value) / 255.0;
+            if value <= 0.040_45 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5)
+    };
+    let (one, other) = (luminance(one), luminance(other));
+    (one.max(other) + 0.05) / (one.min(other) + 0.05)
+}
+
+/// The colours that a text lies on: those of the rectangles below it that hold more than a sixth of
+/// it, down to the first that holds all.
+#[cfg(test)]
+fn grounds(canvas: &Canvas, at: usize) -> Vec<&str> {
+    let place =
+        canvas.painted.iter().position(|it| matches!(it, Painted::Text(of, _) if *of == at));
+    let area = canvas.texts[at].1;
+    let mut grounds = Vec::new();
+    for painted in canvas.painted[..place.expect("every text is painted")].iter().rev() {
+        let Painted::Rect(rect, fill) = painted else { continue };
+        let common = |from: f64, size: f64, other: f64, other_size: f64| {
+            ((from + size).min(other + other_size) - from.max(other)).max(0.0)
+        };
+        let shared = common(area.x, area.width, rect.x, rect.width)
+            * common(area.y, area.height, rect.y, rect.height);
+        if shared > area.width * area.height / 6.0 {
+            grounds.push(fill.as_str());
+        }
+        if rect.contains(&area) {
+            return grounds;
+        }
+    }
+    grounds.push("#ffffff");
+    grounds
+}
+
+/// What every picture must keep to: all texts on the canvas, none over another, each in a colour
+/// that stands out from what it lies on.
 #[cfg(test)]
 pub(super) fn assert_legible(canvas: &Canvas) {
     let whole = canvas.area();
     for (at, (text, area)) in canvas.texts().iter().enumerate() {
         assert!(whole.contains(area), "{text:?} at {area:?} leaves the canvas {whole:?}");
+        let colour = canvas.painted.iter().find_map(|painted| match painted {
+            Painted::Text(of, colour) if *of == at => Some(*colour),
+            _ => None,
+        });
+        for ground in grounds(canvas, at) {
+            let contrast = contrast(colour.expect("every text is painted"), ground);
+            assert!(contrast >= 4.5, "{text:?} on {ground} has a contrast of {contrast:.1}");
+        }
         for (other, beside) in &canvas.texts()[at + 1..] {
             assert!(!area.overlaps(beside), "{text:?} at {area:?} over {other:?} at {beside:?}");
         }
@@ -249,6 +318,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn contrasts_are_those_of_the_guidelines() {
+        assert!((contrast("#000000", "#ffffff") - 21.0).abs() < 1e-9);
+        assert!((contrast("#777777", "#ffffff") - 4.48).abs() < 0.01);
+        assert!(contrast("#222222", "#3f7f37") < 3.4);
+    }
+
+    #[test]
+    fn the_colour_below_a_text_is_found() {
+        let area = |x, width| Area { x, y: 0.0, width, height: 20.0 };
+        let mut canvas = Canvas::default();
+        canvas.rect(area(0.0, 100.0), "#eeeeee", None, "");
+        canvas.rect(area(0.0, 50.0), "#dddddd", None, "");
+        canvas.rect(Area { height: 1.0, ..area(0.0, 100.0) }, "#000000", None, "");
+        canvas.text(50.0, 14.0, Style::plain(10.0).at(Anchor::Middle), "over both");
+        canvas.rect(area(0.0, 100.0), "#cccccc", None, "");
+        let mut all = Canvas::default();
+        all.text(0.0, 60.0, Style::plain(10.0), "elsewhere");
+        all.append(canvas);
+        assert_eq!(grounds(&all, 0), ["#ffffff"]);
+        assert_eq!(grounds(&all, 1), ["#dddddd", "#eeeeee"]);
+    }
 
     #[test]
     fn areas_that_touch_do_not_overlap() {

@@ -5,8 +5,8 @@ use seal_config::StageName;
 use seal_host::NodeId;
 
 use super::canvas::{Anchor, Area, Canvas, Style, fitted, text_width};
-use super::colours::{FREE, of_executor};
-use crate::hardware::{Gpu, L3Group, Node};
+use super::colours::{FREE, IDLE, of_executor};
+use crate::hardware::{Core, Gpu, L3Group, Node};
 use crate::{Executor, Hardware, Scheme};
 
 /// The room of one hardware thread.
@@ -159,17 +159,27 @@ fn draw_group(canvas: &mut Canvas, scheme: &Scheme, group: &L3Group, threads: us
         for (thread, cpu) in core.cpus.iter().enumerate() {
             #[expect(clippy::cast_precision_loss, reason = "one or two")]
             let y = y + CELL.1 * thread as f64;
-            draw_cpu(canvas, scheme, cpu, Area { x, y, width: CELL.0, height: CELL.1 });
+            let area = Area { x, y, width: CELL.0, height: CELL.1 };
+            draw_cpu(canvas, scheme, core, cpu, area);
         }
     }
 }
 
 /// A hardware thread, in as many stripes as executors use it.
-fn draw_cpu(canvas: &mut Canvas, scheme: &Scheme, cpu: u32, area: Area) {
+fn draw_cpu(canvas: &mut Canvas, scheme: &Scheme, core: &Core, cpu: u32, area: Area) {
     let users: Vec<_> =
         scheme.executors.iter().filter(|executor| executor.busy.contains(cpu)).collect();
     let mut title = format!("cpu {cpu}");
-    if users.is_empty() {
+    let beside: Vec<_> = scheme
+        .executors
+        .iter()
+        .filter(|executor| core.cpus.iter().any(|thread| executor.busy.contains(thread)))
+        .map(name_of)
+        .collect();
+    if users.is_empty() && !beside.is_empty() {
+        title.push_str(&format!(": idle thread of a core of {}", beside.join(", ")));
+        canvas.rect(area, IDLE, None, &title);
+    } else if users.is_empty() {
         let allowed = scheme.executors.iter().filter(|it| it.allowed.contains(cpu)).map(name_of);
         let allowed: Vec<_> = allowed.collect();
         match allowed.as_slice() {
@@ -235,7 +245,9 @@ fn draw_gpus<'a>(
         let frame = Area { height: (below + 6.0 - y).max(frame.height), ..frame };
         canvas.rect(frame, "#f4f4f4", Some("#999999"), "");
         let memory = gpu.memory.map_or(String::new(), |memory| format!(", {memory}"));
-        let name = fitted(&format!("GPU {}{memory}", gpu.index), 12.0, (BESIDE - 16.0) / 1.12);
+        let node = gpu.node.map_or(String::new(), |node| format!(", node {node}"));
+        let name = format!("GPU {}{memory}{node}", gpu.index);
+        let name = fitted(&name, 12.0, (BESIDE - 16.0) / 1.12);
         canvas.text(x + 8.0, y + 15.0, Style::plain(12.0).bold(), &name);
         let model = fitted(&gpu.model, 11.0, BESIDE - 16.0);
         canvas.text(x + 8.0, y + 29.0, Style::plain(11.0).grey(), &model);
@@ -309,6 +321,10 @@ fn draw_legend(canvas: &mut Canvas, scheme: &Scheme, top: f64, wide: f64) {
     if scheme.stage(StageName::Pc1).next().is_some() {
         let fill = of_executor(StageName::Pc1, 0);
         row(canvas, fill, true, "a core of PC1 that labels; those without a bar gather parents");
+    }
+    let threads = |executor: &Executor| executor.allowed.len() > executor.busy.len();
+    if scheme.stage(StageName::Pc1).any(threads) {
+        row(canvas, IDLE, false, "the idle thread of a core whose other thread is used");
     }
     row(canvas, FREE, false, "a core that nobody uses");
 }
@@ -397,19 +413,58 @@ mod tests {
             }
         }
         assert!(svg.contains("<title>cpu 38: in the cpuset of pc1[0], in no unit</title>"));
+        let (_, large) = draw(LARGE, "[[processors.pc1]]\ncgroup.cpuset = \"0-7,192-199\"\n");
+        let svg = large.svg();
+        assert!(svg.contains("<title>cpu 192: idle thread of a core of pc1[0]</title>"));
+        assert!(svg.contains("<title>cpu 8: free</title>"));
         // The one lock of each pair, and the GPU that it is for.
-        for name in ["lock gpu1, one task at a time:", "GPU 0, 10 GiB", "socket 1"] {
+        for name in ["lock gpu1, one task at a time:", "GPU 0, 10 GiB, node 0", "socket 1"] {
             assert!(canvas.texts().iter().any(|(text, _)| text == name), "{name}");
         }
     }
 
-    /// The picture in the documentation. It is written anew when it is not what is drawn.
+    /// Two sockets of four nodes: each executor of PC1 has a colour of its own.
+    #[test]
+    fn executors_of_eight_nodes_have_eight_colours() {
+        let nodes: Vec<_> = (0..8)
+            .map(|node| {
+                format!(
+                    "{{ id = {node}, socket = {}, cpus = \"{}-{}\" }}",
+                    node / 4,
+                    node * 4,
+                    node * 4 + 3
+                )
+            })
+            .collect();
+        let machine = format!(
+            "name = \"NPS4\"\nmemory = \"1TiB\"\ncores_per_l3 = 4\nnuma_nodes = [{}]\n",
+            nodes.join(", ")
+        );
+        let config: String = (0..8)
+            .map(|node| {
+                let (first, last) = (node * 4, node * 4 + 3);
+                format!("[[processors.pc1]]\ncgroup.cpuset = \"{first}-{last}\"\n")
+            })
+            .collect();
+        check(&machine, &config);
+        let colours: std::collections::BTreeSet<_> =
+            (0..8).map(|index| of_executor(StageName::Pc1, index)).collect();
+        assert_eq!(colours.len(), 8);
+    }
+
+    /// The picture in the documentation: what is proposed in the place of scheme B. It is written
+    /// anew when it is not what is drawn.
     #[test]
     fn the_picture_in_the_documentation_is_the_one_that_is_drawn() {
         let machine = hardware::load(&root().join("crates/seal-plan/machines/epyc7642x2.toml"));
-        let config = seal_config::load(&root().join(SCHEME)).expect("a scheme");
         let machine = machine.expect("a machine of ours");
-        let scheme = Scheme::of(&config, &machine, SectorSize::GIB_32);
+        let wish = crate::propose::Wish {
+            sharing: Some(crate::propose::GpuSharing::Shared),
+            pc1: Some(28),
+            ..crate::propose::Wish::default()
+        };
+        let proposal = crate::propose::propose(&machine, &wish).expect("there is one");
+        let scheme = Scheme::of(&proposal.config, &machine, SectorSize::GIB_32);
         let drawn = draw_machine(&machine, &scheme, "Scheme B").svg();
         let path = root().join("docs/pictures/scheme-b.svg");
         if std::fs::read_to_string(&path).unwrap_or_default() != drawn {
