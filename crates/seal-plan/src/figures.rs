@@ -14,12 +14,20 @@ pub struct StageMemory {
     pub once: Bytes,
     /// Held by each task that runs.
     pub task: Bytes,
+    /// What all tasks of the process together hold at most, if it was told so; the others wait.
+    pub tasks_most: Option<Bytes>,
 }
 
 impl StageMemory {
     /// What `tasks` at the same time take. A process that never runs any takes nothing.
     pub fn of_tasks(self, tasks: u64) -> Bytes {
-        if tasks == 0 { Bytes::default() } else { self.once + self.task.times(tasks) }
+        if tasks == 0 { Bytes::default() } else { self.once + self.tasks(tasks) }
+    }
+
+    /// What `tasks` at the same time take beside what the process holds anyway.
+    pub fn tasks(self, tasks: u64) -> Bytes {
+        let all = self.task.times(tasks);
+        self.tasks_most.map_or(all, |most| all.min(most))
     }
 }
 
@@ -38,14 +46,18 @@ pub fn layers(size: SectorSize) -> u64 {
 ///   of a few million constraints (2 KiB: 2.7 million, parameters of 1.1 GB).
 pub fn stage_memory(stage: Stage, size: SectorSize) -> StageMemory {
     let sector = Bytes(size.bytes());
-    match stage {
-        Stage::Pc1 => StageMemory { once: Bytes::default(), task: sector.times(2) },
-        Stage::Pc2 => StageMemory { once: Bytes::default(), task: Bytes::gib(2) },
-        Stage::C2 if size >= SectorSize::GIB_32 => {
-            StageMemory { once: Bytes::gib(45), task: Bytes::gib(42) }
-        }
-        Stage::C2 => StageMemory { once: Bytes::gib(2), task: Bytes::gib(2) },
-    }
+    let (once, task) = match stage {
+        Stage::Pc1 => (Bytes::default(), sector.times(2)),
+        Stage::Pc2 => (Bytes::default(), Bytes::gib(2)),
+        Stage::C2 if size >= SectorSize::GIB_32 => (Bytes::gib(45), partition(size).times(2)),
+        Stage::C2 => (Bytes::gib(2), partition(size)),
+    };
+    StageMemory { once, task, tasks_most: None }
+}
+
+/// A partition that C2 works on, without which it cannot go on.
+pub fn partition(size: SectorSize) -> Bytes {
+    if size >= SectorSize::GIB_32 { Bytes::gib(21) } else { Bytes::gib(2) }
 }
 
 /// The parents cache of a registered proof: 14 parents of 4 bytes for each node. It is mapped, so

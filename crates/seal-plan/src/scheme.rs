@@ -11,7 +11,7 @@ use seal_config::{Config, ExecutorConfig, LockConfig, StageName};
 use seal_host::{CpuSet, NodeId, Threads, UnitPlan, UnitRequest, plan_units};
 use seal_types::{SectorSize, Stage};
 
-use crate::figures::{StageMemory, stage_memory};
+use crate::figures::{StageMemory, partition, stage_memory};
 use crate::{Bytes, Hardware};
 
 /// Sectors that may share a unit of PC1, unless `SEAL_PC1_LANES` says otherwise.
@@ -53,6 +53,8 @@ pub struct Executor {
     pub lanes: u32,
     /// The node whose memory it should use.
     pub node: Option<NodeId>,
+    /// Whether its environment or arguments ask for a GPU, or it uses any that it sees.
+    pub asks_for_gpu: bool,
     /// Indices of the GPUs it uses.
     pub gpus: Vec<u32>,
     /// What it names as GPU and the machine does not have.
@@ -122,7 +124,7 @@ impl Scheme {
             let tasks = executor.tasks.unwrap_or(most).min(left);
             left -= tasks;
             // Parameters stay, also where the tasks that are counted run elsewhere.
-            sum += memory.once + memory.task.times(u64::from(tasks));
+            sum += memory.once + memory.tasks(u64::from(tasks));
         }
         sum
     }
@@ -167,7 +169,13 @@ impl Executor {
             Some(plan) => allowed.minus(&plan.left_over),
             None => allowed.clone(),
         };
-        let (gpus, missing_gpus) = gpus(hardware, stage, &executor.envs);
+        let ours = is_ours(stage, executor);
+        let asks_for_gpu = asks_for_gpu(stage, ours, executor);
+        let (gpus, missing_gpus) = if asks_for_gpu {
+            gpus(hardware, stage, ours, &executor.envs)
+        } else {
+            (Vec::new(), Vec::new())
+        };
         let of_locks = executor.locks.iter().filter_map(|name| config.locks.get(name));
         let of_units = units
             .as_ref()
@@ -191,13 +199,14 @@ impl Executor {
             units,
             lanes,
             node: executor.numa_preferred.map(NodeId),
+            asks_for_gpu,
             gpus,
             missing_gpus,
             locks: executor.locks.clone(),
             tasks,
             own,
-            ours: is_ours(stage, executor),
-            memory: stage.served().map(|stage| stage_memory(stage, sector_size)),
+            ours,
+            memory: stage.served().map(|stage| memory(stage, sector_size, ours, executor)),
         }
     }
 
@@ -219,43 +228,79 @@ fn is_ours(stage: StageName, executor: &ExecutorConfig) -> bool {
 /// one after the other, unless their arguments say otherwise.
 fn own_concurrent(stage: StageName, executor: &ExecutorConfig) -> Option<u32> {
     let served = stage.served().filter(|_| is_ours(stage, executor))?;
-    let given = executor.args.iter().enumerate().find_map(|(at, arg)| {
-        let rest = arg.strip_prefix("--concurrent")?;
-        match rest.strip_prefix('=') {
-            Some(value) => value.parse().ok(),
-            None if rest.is_empty() => executor.args.get(at + 1)?.parse().ok(),
-            None => None,
-        }
-    });
+    let given = argument(executor, "--concurrent").and_then(|value| value.parse().ok());
     given.or((served != Stage::Pc1).then_some(1))
 }
 
-/// Whether the environment asks a stage for GPUs at all.
-pub fn asks_for_gpu(stage: StageName, envs: &BTreeMap<String, String>) -> bool {
+/// The value of an argument such as `--concurrent 2` or `--concurrent=2`.
+fn argument<'a>(executor: &'a ExecutorConfig, name: &str) -> Option<&'a str> {
+    executor.args.iter().enumerate().find_map(|(at, arg)| {
+        let rest = arg.strip_prefix(name)?;
+        match rest.strip_prefix('=') {
+            Some(value) => Some(value),
+            None if rest.is_empty() => executor.args.get(at + 1).map(String::as_str),
+            None => None,
+        }
+    })
+}
+
+/// What an executor takes of memory, as its arguments limit it if it is one of ours.
+fn memory(stage: Stage, size: SectorSize, ours: bool, executor: &ExecutorConfig) -> StageMemory {
+    let memory = stage_memory(stage, size);
+    let given = |name: &str| argument(executor, name).filter(|_| ours);
+    match stage {
+        Stage::Pc1 => memory,
+        Stage::Pc2 => match given("--memory-mib").and_then(|mib| mib.parse::<u64>().ok()) {
+            Some(mib) => StageMemory { task: Bytes::mib(mib), ..memory },
+            None => memory,
+        },
+        Stage::C2 => match given("--memory").and_then(bytes) {
+            // One partition is proved whatever the limit is.
+            Some(most) => StageMemory { tasks_most: Some(most.max(partition(size))), ..memory },
+            None => memory,
+        },
+    }
+}
+
+/// A size as executors read it: bytes, or with a unit.
+fn bytes(text: &str) -> Option<Bytes> {
+    text.parse::<u64>().map(Bytes).ok().or_else(|| text.parse().ok())
+}
+
+/// Whether an executor uses a GPU if it sees one.
+///
+/// PC2 of all software uses one when it is told to, and our C2 (`--device`, `SEAL_C2_DEVICE`).
+/// Proofs of other software use whatever they see, unless `BELLMAN_NO_GPU` forbids it.
+fn asks_for_gpu(stage: StageName, ours: bool, executor: &ExecutorConfig) -> bool {
+    let envs = &executor.envs;
     let yes = |name: &str| {
         let value = envs.get(name).map(|value| value.to_ascii_lowercase());
         matches!(value.as_deref(), Some("1" | "true" | "on" | "yes"))
     };
-    match stage.served() {
-        Some(Stage::Pc1) => false,
-        Some(Stage::Pc2) => {
+    let forbidden = envs.get("BELLMAN_NO_GPU").is_some_and(|value| value != "0");
+    match stage {
+        StageName::Pc2 => {
             yes("FIL_PROOFS_USE_GPU_COLUMN_BUILDER") || yes("FIL_PROOFS_USE_GPU_TREE_BUILDER")
         }
-        Some(Stage::C2) | None => envs.contains_key("CUDA_VISIBLE_DEVICES"),
+        StageName::C2 if ours => {
+            let device = argument(executor, "--device");
+            let device = device.or_else(|| envs.get("SEAL_C2_DEVICE").map(String::as_str));
+            device == Some("cuda")
+        }
+        StageName::C2 | StageName::WindowPost | StageName::SnapProve => !forbidden,
+        _ => false,
     }
 }
 
 /// The GPUs that an executor's environment gives it, and those it names that are not there.
 ///
-/// PC2 takes the first it sees; other stages may take all.
+/// PC2, and our C2, take the first they see; others may take all.
 fn gpus(
     hardware: &Hardware,
     stage: StageName,
+    ours: bool,
     envs: &BTreeMap<String, String>,
 ) -> (Vec<u32>, Vec<String>) {
-    if !asks_for_gpu(stage, envs) {
-        return (Vec::new(), Vec::new());
-    }
     let mut there = Vec::new();
     let mut missing = Vec::new();
     match envs.get("CUDA_VISIBLE_DEVICES") {
@@ -269,7 +314,7 @@ fn gpus(
             }
         }
     }
-    if stage == StageName::Pc2 {
+    if stage == StageName::Pc2 || ours {
         there.truncate(1);
     }
     (there, missing)
@@ -320,26 +365,58 @@ mod tests {
         assert!(!pc2[0].busy.and(&c2[0].busy).is_empty());
         assert!(scheme.exclude_each_other(pc2[0], c2[0]));
         assert!(!scheme.exclude_each_other(pc2[0], c2[1]));
-        assert_eq!((&pc2[1].gpus, &c2[1].gpus), (&vec![1], &vec![1]));
+        // Our C2 must be asked to use a GPU.
+        assert_eq!((&pc2[1].gpus, &c2[1].gpus), (&vec![1], &vec![]));
     }
 
     #[test]
     fn gpus_are_those_that_are_asked_for_and_visible() {
-        let envs = |pairs: &[(&str, &str)]| {
-            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-        };
-        let tree = ("FIL_PROOFS_USE_GPU_TREE_BUILDER", "1");
-        for (stage, pairs, there, missing) in [
-            (StageName::Pc2, vec![], vec![], vec![]),
-            (StageName::Pc2, vec![tree], vec![0], vec![]),
-            (StageName::Pc2, vec![tree, ("CUDA_VISIBLE_DEVICES", "1")], vec![1], vec![]),
-            (StageName::Pc2, vec![tree, ("CUDA_VISIBLE_DEVICES", "2")], vec![], vec!["2"]),
-            (StageName::C2, vec![("CUDA_VISIBLE_DEVICES", "0, 1")], vec![0, 1], vec![]),
-            (StageName::C2, vec![("CUDA_VISIBLE_DEVICES", "")], vec![], vec![]),
-            (StageName::Pc1, vec![("CUDA_VISIBLE_DEVICES", "7")], vec![], vec![]),
+        let tree = "FIL_PROOFS_USE_GPU_TREE_BUILDER = '1'";
+        let foreign = "bin = '/opt/damocles-worker'\n";
+        let cuda = "SEAL_C2_DEVICE = 'cuda'";
+        for (stage, table, envs, there, missing) in [
+            ("pc2", "", String::new(), vec![], vec![]),
+            ("pc2", "", tree.to_owned(), vec![0], vec![]),
+            ("pc2", "", format!("{tree}, CUDA_VISIBLE_DEVICES = '1'"), vec![1], vec![]),
+            ("pc2", "", format!("{tree}, CUDA_VISIBLE_DEVICES = '2'"), vec![], vec!["2"]),
+            // Ours is asked by name, others take what they see.
+            ("c2", "", "CUDA_VISIBLE_DEVICES = '0'".to_owned(), vec![], vec![]),
+            ("c2", "", cuda.to_owned(), vec![0], vec![]),
+            ("c2", "args = ['--device=cuda']\n", String::new(), vec![0], vec![]),
+            ("c2", "args = ['--device', 'cpu']\n", cuda.to_owned(), vec![], vec![]),
+            ("c2", foreign, "CUDA_VISIBLE_DEVICES = '0, 1'".to_owned(), vec![0, 1], vec![]),
+            ("c2", foreign, "CUDA_VISIBLE_DEVICES = ''".to_owned(), vec![], vec![]),
+            ("c2", foreign, String::new(), vec![0, 1], vec![]),
+            ("c2", foreign, "BELLMAN_NO_GPU = '0'".to_owned(), vec![0, 1], vec![]),
+            ("c2", foreign, "BELLMAN_NO_GPU = '1'".to_owned(), vec![], vec![]),
+            ("window_post", foreign, String::new(), vec![0, 1], vec![]),
+            ("pc1", "", "CUDA_VISIBLE_DEVICES = '7'".to_owned(), vec![], vec![]),
         ] {
-            let (got, gone) = gpus(&epyc(), stage, &envs(&pairs));
-            assert_eq!((got, gone.iter().map(String::as_str).collect()), (there, missing));
+            let text = format!("[[processors.{stage}]]\n{table}envs = {{ {envs} }}\n");
+            let config = seal_config::parse(Path::new("w.toml"), &text).expect(&text);
+            let scheme = Scheme::of(&config, &epyc(), SectorSize::GIB_32);
+            let executor = &scheme.executors[0];
+            let gone: Vec<_> = executor.missing_gpus.iter().map(String::as_str).collect();
+            assert_eq!((&executor.gpus, gone), (&there, missing), "{text}");
+        }
+    }
+
+    #[test]
+    fn arguments_limit_the_memory_of_our_executors() {
+        for (stage, table, gib) in [
+            ("c2", "", 87),
+            ("c2", "args = ['--memory', '21GiB']\n", 66),
+            ("c2", "args = ['--memory=1GiB']\n", 66),
+            ("c2", "args = ['--memory=96GiB']\n", 87),
+            ("c2", "args = ['--concurrent', '3', '--memory', '96GiB']\n", 45 + 96),
+            ("c2", "bin = '/opt/other'\nargs = ['--memory', '21GiB']\n", 87),
+            ("pc2", "", 2),
+            ("pc2", "args = ['--memory-mib', '1024']\n", 1),
+        ] {
+            let text = format!("[[processors.{stage}]]\n{table}");
+            let config = seal_config::parse(Path::new("w.toml"), &text).expect(&text);
+            let scheme = Scheme::of(&config, &epyc(), SectorSize::GIB_32);
+            assert_eq!(scheme.memory(), Bytes::gib(gib), "{text}");
         }
     }
 }

@@ -67,7 +67,23 @@ impl Checking<'_> {
                 Some("0 or 1")
             }
             (StageName::Pc1, "SEAL_PC1_RESUME") if !matches!(value, "0" | "1") => Some("0 or 1"),
-            (StageName::Pc2, "SEAL_GPU") if value != "optional" => Some("optional"),
+            (StageName::Pc2 | StageName::C2, "SEAL_GPU") if value != "optional" => Some("optional"),
+            (StageName::C2, "SEAL_C2_DEVICE") if !matches!(value, "cpu" | "cuda") => {
+                Some("cpu or cuda")
+            }
+            (StageName::Pc1, "SEAL_FORCE_ISA")
+                if !matches!(value, "portable" | "shani" | "avx2" | "avx512") =>
+            {
+                Some("portable, shani, avx2 or avx512")
+            }
+            (StageName::Pc2 | StageName::C2, "SEAL_FORCE_ISA")
+                if !matches!(value, "portable" | "ifma") =>
+            {
+                Some("portable or ifma")
+            }
+            (StageName::C2, "SEAL_READY_WITHIN") if humantime::parse_duration(value).is_err() => {
+                Some("a time, such as \"4s\"")
+            }
             (
                 StageName::Pc2,
                 "FIL_PROOFS_USE_GPU_COLUMN_BUILDER" | "FIL_PROOFS_USE_GPU_TREE_BUILDER",

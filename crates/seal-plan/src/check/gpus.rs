@@ -4,7 +4,6 @@ use seal_config::StageName;
 
 use super::{Checking, Severity};
 use crate::Executor;
-use crate::scheme::asks_for_gpu;
 
 impl Checking<'_> {
     pub(super) fn gpus(&mut self) {
@@ -42,7 +41,9 @@ impl Checking<'_> {
         }
         let envs = self.envs(executor);
         let nothing_visible = envs.get("CUDA_VISIBLE_DEVICES").is_some_and(|v| v.trim().is_empty());
-        let asks = executor.stage == StageName::Pc2 && asks_for_gpu(executor.stage, &envs);
+        let asks = executor.asks_for_gpu
+            && (executor.stage == StageName::Pc2
+                || executor.stage == StageName::C2 && executor.ours);
         if asks && executor.gpus.is_empty() {
             let reason = if nothing_visible {
                 "asks for a GPU and lets the executor see none".to_owned()
@@ -59,8 +60,13 @@ impl Checking<'_> {
                 ("gpu-missing", severity),
                 &format!("{}.envs", executor.key),
                 format!("{reason}: {then}"),
-                "leave out FIL_PROOFS_USE_GPU_COLUMN_BUILDER and FIL_PROOFS_USE_GPU_TREE_BUILDER, \
-                 or name a GPU",
+                match executor.stage {
+                    StageName::C2 => "leave out SEAL_C2_DEVICE and --device, or name a GPU",
+                    _ => {
+                        "leave out FIL_PROOFS_USE_GPU_COLUMN_BUILDER and \
+                         FIL_PROOFS_USE_GPU_TREE_BUILDER, or name a GPU"
+                    }
+                },
             );
         }
     }
@@ -69,14 +75,28 @@ impl Checking<'_> {
     fn gpu_asked_for(&mut self, executor: &Executor) {
         let envs = self.envs(executor);
         let given = envs.get("CUDA_VISIBLE_DEVICES").is_some_and(|list| !list.trim().is_empty());
-        if executor.stage == StageName::Pc2 && given && !asks_for_gpu(executor.stage, &envs) {
+        let told = envs.contains_key("SEAL_C2_DEVICE") || envs.contains_key("BELLMAN_NO_GPU");
+        let (stage, remedy) = match executor.stage {
+            StageName::Pc2 => (
+                "pc2",
+                "add FIL_PROOFS_USE_GPU_COLUMN_BUILDER = \"1\" and \
+                 FIL_PROOFS_USE_GPU_TREE_BUILDER = \"1\", or leave the GPU out",
+            ),
+            StageName::C2 if executor.ours && !told => (
+                "c2",
+                "add SEAL_C2_DEVICE = \"cuda\" (c2-exec built with cuda), or \"cpu\" to leave the \
+                 GPU idle",
+            ),
+            _ => return,
+        };
+        if given && !executor.asks_for_gpu {
             self.find(
                 ("gpu-idle", Severity::Warning),
                 &format!("{}.envs.CUDA_VISIBLE_DEVICES", executor.key),
-                "gives pc2 a GPU, but nothing asks it to use one: it would work on the CPU"
-                    .to_owned(),
-                "add FIL_PROOFS_USE_GPU_COLUMN_BUILDER = \"1\" and \
-                 FIL_PROOFS_USE_GPU_TREE_BUILDER = \"1\", or leave the GPU out",
+                format!(
+                    "gives {stage} a GPU, but nothing asks it to use one: it would work on the CPU"
+                ),
+                remedy,
             );
         }
     }
@@ -94,6 +114,17 @@ impl Checking<'_> {
                 if both.is_empty() || self.scheme.exclude_each_other(earlier, later) {
                     continue;
                 }
+                let sees_all =
+                    |executor: &Executor| !self.envs(executor).contains_key("CUDA_VISIBLE_DEVICES");
+                let all = match (sees_all(earlier), sees_all(later)) {
+                    (_, true) => {
+                        "; it uses every GPU it sees, and no CUDA_VISIBLE_DEVICES limits them"
+                    }
+                    (true, false) => {
+                        ", which uses every GPU it sees: no CUDA_VISIBLE_DEVICES limits them"
+                    }
+                    (false, false) => "",
+                };
                 let common: Vec<_> = earlier.locks.intersection(&later.locks).cloned().collect();
                 let why = match common.first() {
                     Some(lock) => format!("their lock {lock:?} lets more than one task have it"),
@@ -103,7 +134,7 @@ impl Checking<'_> {
                     ("gpu-shared", Severity::Error),
                     &format!("{}.envs.CUDA_VISIBLE_DEVICES", later.key),
                     format!(
-                        "GPU {} is also used by {}, and {why}: together they can run out of its \
+                        "GPU {} is also used by {}{all}, and {why}: together they can run out of its \
                          memory, and both tasks fail",
                         both.join(", "),
                         earlier.key

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use nix::sys::resource::{Resource, getrlimit};
 use seal_config::{MemoryLimit, StageName};
 use seal_host::NodeId;
-use seal_types::{Stage, published_groth_files, published_parents_caches};
+use seal_types::{
+    ApiVersion, Feature, RegisteredProof, Stage, published_groth_files, published_parents_caches,
+};
 
 use super::{Checking, Severity};
 use crate::figures::parents_cache;
@@ -49,6 +51,7 @@ impl Checking<'_> {
         for executor in self.scheme.executors.clone() {
             let setting = self.setting(local, &executor);
             self.program(local, &executor);
+            self.built_for_gpus(local, &executor);
             self.directories(&executor, &setting);
             self.rlimits(local, &executor);
         }
@@ -160,16 +163,24 @@ impl Checking<'_> {
 
     /// Groth16 parameters that C2 will look for.
     fn parameters(&mut self, local: &Local) {
-        let Some(executor) = self.scheme.stage(StageName::C2).next().cloned() else { return };
-        let setting = self.setting(local, &executor);
-        let dir = setting("FIL_PROOFS_PARAMETER_CACHE")
-            .unwrap_or_else(|| "/var/tmp/filecoin-proof-parameters".to_owned());
+        let mut seen = BTreeSet::new();
+        for executor in self.scheme.stage(StageName::C2).cloned().collect::<Vec<_>>() {
+            let setting = self.setting(local, &executor);
+            let dir = setting("FIL_PROOFS_PARAMETER_CACHE")
+                .unwrap_or_else(|| "/var/tmp/filecoin-proof-parameters".to_owned());
+            if seen.insert(dir.clone()) {
+                self.parameters_in(&dir, &executor);
+            }
+        }
+    }
+
+    fn parameters_in(&mut self, dir: &str, executor: &Executor) {
         let size = self.against.sector_size;
         let missing: Vec<_> = published_groth_files()
             .iter()
             .filter(|file| file.sector_size == size)
             .map(|file| file.name)
-            .filter(|name| !Path::new(&dir).join(name).metadata().is_ok_and(|meta| meta.len() > 0))
+            .filter(|name| !Path::new(dir).join(name).metadata().is_ok_and(|meta| meta.len() > 0))
             .collect();
         if !missing.is_empty() {
             let short: Vec<_> =
@@ -190,22 +201,36 @@ impl Checking<'_> {
 
     /// The parents cache, which PC1 makes if it is missing, and refuses if it is damaged.
     fn parents(&mut self, local: &Local) {
-        let Some(executor) = self.scheme.stage(StageName::Pc1).next().cloned() else { return };
-        let setting = self.setting(local, &executor);
-        let dir = setting("FIL_PROOFS_PARENT_CACHE").map_or_else(
-            || {
-                let root = setting("FIL_PROOFS_CACHE_DIR").unwrap_or_else(|| "/var/tmp/".into());
-                PathBuf::from(root + "filecoin-parents")
-            },
-            PathBuf::from,
-        );
+        let mut seen = BTreeSet::new();
+        for executor in self.scheme.stage(StageName::Pc1).cloned().collect::<Vec<_>>() {
+            let setting = self.setting(local, &executor);
+            let dir = setting("FIL_PROOFS_PARENT_CACHE").map_or_else(
+                || {
+                    let root =
+                        setting("FIL_PROOFS_CACHE_DIR").unwrap_or_else(|| "/var/tmp/".into());
+                    PathBuf::from(root + "filecoin-parents")
+                },
+                PathBuf::from,
+            );
+            if seen.insert(dir.clone()) {
+                self.parents_in(&dir, &executor);
+            }
+        }
+    }
+
+    fn parents_in(&mut self, dir: &Path, executor: &Executor) {
         let size = self.against.sector_size;
         let expected = parents_cache(size);
         let mut there = false;
+        let Some(wanted) = RegisteredProof::find(size, ApiVersion::V1_1, Feature::Interactive)
+        else {
+            return;
+        };
         for digest in published_parents_caches().iter().filter(|d| d.sector_size == size) {
             let file = dir.join(format!("{}.cache", digest.name));
             let Ok(meta) = file.metadata() else { continue };
-            there = true;
+            // The network takes no other proofs of replication any more.
+            there |= digest.api_version == ApiVersion::V1_1;
             if meta.len() != expected.0 {
                 self.find(
                     ("parents-damaged", Severity::Warning),
@@ -226,18 +251,20 @@ impl Checking<'_> {
                 ("parents-missing", Severity::Warning),
                 &executor.key,
                 format!(
-                    "{} has no parents cache for {size} sectors: the first sector waits until \
-                     {expected} are made",
+                    "{} has no parents cache for {size} sectors of {wanted}: the first sector waits \
+                     until {expected} are made",
                     dir.display()
                 ),
-                "make it ahead with `pc1-exec parents`, or name its directory with \
-                 FIL_PROOFS_PARENT_CACHE",
+                format!(
+                    "make it ahead with `pc1-exec parents --proof {wanted}`, or name its directory \
+                     with FIL_PROOFS_PARENT_CACHE"
+                ),
             );
         }
     }
 
-    /// Huge pages that are set aside, and are not enough for the labels or too many to leave room
-    /// for the rest.
+    /// Huge pages that are set aside and are not enough for the labels. Whether they leave room for
+    /// the rest is asked where memory is.
     fn huge_pages(&mut self) {
         let size = self.against.sector_size;
         let page = Bytes::gib(1);
@@ -280,7 +307,7 @@ impl Checking<'_> {
     }
 }
 
-fn is_executable(path: &Path) -> bool {
+pub(super) fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

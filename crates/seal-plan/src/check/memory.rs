@@ -1,6 +1,6 @@
 //! Memory: what all executors hold when each runs as many tasks as it may.
 //!
-//! Counted are labels, buffers, parameters and partitions. The parents cache is not: it lies in
+//! Memory that is set aside as huge pages is for labels only. Counted are labels, buffers, parameters and partitions. The parents cache is not: it lies in
 //! pages that the kernel takes back when it needs them, and is read from disk again.
 
 use std::collections::BTreeMap;
@@ -9,6 +9,7 @@ use seal_config::StageName;
 use seal_host::NodeId;
 
 use super::{Checking, Severity};
+use crate::hardware::Node;
 use crate::{Bytes, Executor};
 
 impl Checking<'_> {
@@ -33,16 +34,57 @@ impl Checking<'_> {
                 format!("label at most {fit} sectors there at a time"),
             );
         }
-        if !short {
-            self.all_memory();
+        if !short && !self.all_memory() {
+            self.beside_huge_pages(&labels);
         }
     }
 
-    fn all_memory(&mut self) {
+    /// Memory that is set aside as huge pages is of no use to those that ask for none: pc2, c2, and
+    /// labels that do not fit in them.
+    fn beside_huge_pages(&mut self, labels: &BTreeMap<NodeId, Bytes>) {
+        let hardware = self.against.hardware;
+        let set_aside: Bytes = hardware.nodes.iter().map(Node::set_aside).sum();
+        if set_aside == Bytes(0) {
+            return;
+        }
+        let layer = Bytes(self.against.sector_size.bytes());
+        let in_pages = |node: &Node| {
+            let layers = labels.get(&node.id).map_or(0, |bytes| bytes.0.div_ceil(layer.0));
+            layer.times(node.pieces_in_huge_pages(layer).min(layers))
+        };
+        let covered: Bytes = hardware.nodes.iter().map(in_pages).sum();
+        let (need, left) = (self.scheme.memory().less(covered), hardware.ordinary());
+        if need <= left {
+            return;
+        }
+        let useful: Vec<_> = hardware
+            .nodes
+            .iter()
+            .filter(|node| node.set_aside() > Bytes(0))
+            .map(|node| format!("{} on node {}", in_pages(node), node.id))
+            .collect();
+        self.find(
+            ("huge-pages-many", Severity::Error),
+            "processors",
+            format!(
+                "{set_aside} are set aside as huge pages, which leaves {left} of {} for all else; \
+                 what does not lie in huge pages takes {need}: tasks would be refused, or killed by \
+                 the kernel",
+                hardware.usable()
+            ),
+            format!(
+                "set no more aside than labels take ({}), or run fewer tasks at a time",
+                useful.join(", ")
+            ),
+        );
+    }
+
+    /// Whether there is a finding.
+    fn all_memory(&mut self) -> bool {
         let usable = self.against.hardware.usable();
         let need = self.scheme.memory();
         if need <= usable {
-            return;
+            return false;
         }
         let parts: Vec<_> = [StageName::Pc1, StageName::Pc2, StageName::C2]
             .into_iter()
@@ -73,6 +115,7 @@ impl Checking<'_> {
                 "run fewer tasks at a time, or add memory".to_owned()
             },
         );
+        true
     }
 
     /// Two layers of a sector.

@@ -4,6 +4,8 @@
 //! An error is what fails the start, or tasks, or the machine. A warning is what works, and is
 //! hardly meant or costs speed. Nothing is said without a fact or a number behind it.
 
+mod arguments;
+mod build;
 mod cores;
 mod disks;
 mod environment;
@@ -114,6 +116,7 @@ pub fn check(config: &Config, against: Against<'_>) -> Vec<Finding> {
     checking.gpus();
     checking.limits();
     checking.environment();
+    checking.arguments();
     checking.disks();
     if let Some(local) = against.local {
         checking.local(local);
@@ -136,10 +139,8 @@ pub fn unreadable(file: &str, error: &ConfigError) -> Finding {
             .to_owned(),
     };
     match error {
-        ConfigError::Read { source, .. } => {
-            finding.reason = format!("cannot be read: {source}");
-            finding.remedy = "name a file that is there and may be read".to_owned();
-        }
+        // Nothing can be said of a file that nobody can read; whoever read it tells why.
+        ConfigError::Read { .. } => {}
         ConfigError::Syntax { line, reason, .. } => {
             finding.line = Some(*line);
             finding.reason = format!("is not valid TOML: {reason}");

@@ -41,7 +41,7 @@ envs = { FIL_PROOFS_USE_GPU_TREE_BUILDER = '1', CUDA_VISIBLE_DEVICES = '0' }
 [[processors.c2]]
 cgroup.cpuset = '4-7,12-15'
 locks = ['gpu']
-envs = { CUDA_VISIBLE_DEVICES = '0' }
+envs = { SEAL_C2_DEVICE = 'cuda', CUDA_VISIBLE_DEVICES = '0' }
 ";
 
 fn machine() -> Hardware {
@@ -114,8 +114,8 @@ const BROKEN: &[Broken] = &[
     ),
     broken(
         &[(
-            "locks = ['gpu']\nenvs = { CUDA_VISIBLE_DEVICES = '0'",
-            "envs = { CUDA_VISIBLE_DEVICES = '1'",
+            "locks = ['gpu']\nenvs = { SEAL_C2_DEVICE = 'cuda', CUDA_VISIBLE_DEVICES = '0'",
+            "envs = { SEAL_C2_DEVICE = 'cuda', CUDA_VISIBLE_DEVICES = '1'",
         )],
         "cores-shared",
         Warning,
@@ -206,6 +206,36 @@ const BROKEN: &[Broken] = &[
         21,
         "nothing asks it to use one",
     ),
+    broken(
+        &[("SEAL_C2_DEVICE = 'cuda', ", "")],
+        "gpu-idle",
+        Warning,
+        25,
+        "gives c2 a GPU, but nothing asks it to use one",
+    ),
+    // Other software takes every GPU that it sees.
+    broken(
+        &[
+            ("12-15'\nlocks = ['gpu']", "12-15'\nbin = '/opt/damocles-worker'"),
+            ("4-7,12-15", "6-7,12-15"),
+            ("envs = { SEAL_C2_DEVICE = 'cuda', CUDA_VISIBLE_DEVICES = '0' }", "concurrent = 1"),
+        ],
+        "gpu-shared",
+        Error,
+        22,
+        "GPU 0 is also used by processors.pc2[0]; it uses every GPU it sees, and no CUDA_VISIBLE",
+    ),
+    broken(
+        &[
+            ("12-15'\nlocks = ['gpu']", "12-15'"),
+            ("4-7,12-15", "6-7,12-15"),
+            ("cuda', CUDA_VISIBLE_DEVICES = '0' }", "cuda' }"),
+        ],
+        "gpu-shared",
+        Error,
+        24,
+        "no lock keeps them apart",
+    ),
     // Limits, locks, times.
     broken(
         &[("pc1 = 4", "pc1 = 5")],
@@ -287,6 +317,69 @@ const BROKEN: &[Broken] = &[
         13,
         "is not passed on",
     ),
+    broken(
+        &[("PRODUCERS = '1'", "PRODUCERS = '1', SEAL_PC1_LANE = '2'")],
+        "env-unknown",
+        Warning,
+        13,
+        "SEAL_PC1_LANE is not a setting",
+    ),
+    broken(
+        &[("PRODUCERS = '1'", "PRODUCERS = '1', SEAL_WORKDIR = '/mnt'")],
+        "env-unknown",
+        Warning,
+        13,
+        "SEAL_WORKDIR is not a setting",
+    ),
+    broken(
+        &[("PRODUCERS = '1'", "PRODUCERS = '1', HUGEPAGE_FILE_PATH = '/mnt'")],
+        "env-unknown",
+        Warning,
+        13,
+        "HUGEPAGE_FILE_PATH is not a setting",
+    ),
+    broken(
+        &[("'1', CUDA_VISIBLE_DEVICES = '0'", "'1', CUDA_VISIBLE_DEVCES = '0'")],
+        "env-unknown",
+        Warning,
+        21,
+        "CUDA_VISIBLE_DEVCES is not a setting",
+    ),
+    broken(
+        &[("PRODUCERS = '1'", "PRODUCERS = '1', SEAL_FORCE_ISA = 'foo'")],
+        "env-value",
+        Error,
+        13,
+        "SEAL_FORCE_ISA = \"foo\" is not portable, shani, avx2 or avx512",
+    ),
+    broken(
+        &[("'cuda', CUDA", "'cuda', SEAL_READY_WITHIN = 'abc', CUDA")],
+        "env-value",
+        Error,
+        25,
+        "SEAL_READY_WITHIN = \"abc\" is not a time",
+    ),
+    broken(
+        &[("'cuda', CUDA", "'gpu', CUDA")],
+        "env-value",
+        Error,
+        25,
+        "SEAL_C2_DEVICE = \"gpu\" is not cpu or cuda",
+    ),
+    broken(
+        &[("'4-7,12-15'\n", "'4-7,12-15'\nargs = ['--concurent', '2']\n")],
+        "args-unknown",
+        Error,
+        24,
+        "--concurent is not an option of it",
+    ),
+    broken(
+        &[("'4-5'\n", "'4-5'\nargs = ['--memory-mib']\n")],
+        "args-unknown",
+        Error,
+        20,
+        "--memory-mib has no value",
+    ),
     broken(&[("PRODUCERS = '1'", "PRODUCERS = 'two'")], "env-value", Error, 13, "refuses to start"),
     broken(
         &[("BUILDER = '1', ", "BUILDER = '1', FIL_PROOFS_ROWS_TO_DISCARD = '3', ")],
@@ -319,6 +412,7 @@ fn every_fault_has_the_one_finding_that_names_it() {
     for Broken { changes, kind, severity, line, says } in BROKEN {
         let text = changed(changes);
         let findings = findings_on(&machine(), &text, None);
+        findings.iter().for_each(is_as_documented);
         let code = if *severity == Error { 2 } else { 1 };
         let right = findings.len() == 1
             && findings.iter().all(|finding| {
@@ -373,7 +467,8 @@ fn a_machine_without_what_stages_need_is_named() {
         "BUILDER = '1', CUDA_VISIBLE_DEVICES = '0'",
         "BUILDER = '1', SEAL_GPU = 'optional'",
     );
-    let optional = optional.replace("envs = { CUDA_VISIBLE_DEVICES = '0' }\n", "");
+    let optional =
+        optional.replace("envs = { SEAL_C2_DEVICE = 'cuda', CUDA_VISIBLE_DEVICES = '0' }\n", "");
     let findings = findings_on(&hardware, &optional, None);
     assert_eq!((findings.len(), exit_code(&findings)), (1, 1), "{}", shown(&findings));
     let mut hardware = machine();
@@ -390,13 +485,14 @@ fn both_schemes_have_no_error_and_warnings_only_for_what_has_no_effect() {
         let path = root.join("../../tests/schemes").join(name);
         let text = fs::read_to_string(path).expect("there");
         let findings = findings_on(&hardware, &text, None);
-        assert!(
-            findings.iter().all(|finding| finding.kind == "env-no-effect"),
-            "{name}: {}",
-            shown(&findings)
-        );
-        assert_eq!((findings.len(), exit_code(&findings)), (2, 1));
+        // Nothing reads the one; our C2 is asked for a GPU by name.
+        let kinds: Vec<_> = findings.iter().map(|finding| finding.kind).collect();
+        let idle = if name == "scheme-a.toml" { 1 } else { 2 };
+        let expected = [vec!["env-no-effect"; 2], vec!["gpu-idle"; idle]].concat();
+        assert_eq!((kinds, exit_code(&findings)), (expected, 1), "{name}: {}", shown(&findings));
         let ours = text.replace("FIL_PROOFS_MAXIMIZE_CACHING=\"1\", ", "");
+        let ours = ours
+            .replace("envs = { CUDA_VISIBLE", "envs = { SEAL_C2_DEVICE = \"cuda\", CUDA_VISIBLE");
         let findings = findings_on(&hardware, &ours, None);
         assert!(findings.is_empty(), "{name}: {}", shown(&findings));
     }
@@ -427,7 +523,10 @@ impl Here {
         }
         let cache = seal_types::published_parents_caches()
             .iter()
-            .find(|digest| digest.sector_size == SectorSize::GIB_32)
+            .find(|digest| {
+                digest.sector_size == SectorSize::GIB_32
+                    && digest.api_version == seal_types::ApiVersion::V1_1
+            })
             .expect("published");
         let cache = path("parents").join(format!("{}.cache", cache.name));
         let cache = fs::File::create(cache).expect("writable");
@@ -452,8 +551,28 @@ impl Here {
     fn kinds(&self, text: &str) -> Vec<&'static str> {
         let findings = self.findings(text);
         assert!(findings.iter().all(|finding| finding.line.is_some()), "{}", shown(&findings));
+        findings.iter().for_each(is_as_documented);
         findings.iter().map(|finding| finding.kind).collect()
     }
+
+    /// That there is one finding, with these words and this severity.
+    fn says(&self, text: &str, severity: Severity, kind: &str, words: &str) {
+        let findings = self.findings(text);
+        let said = shown(&findings);
+        assert_eq!(findings.len(), 1, "{said}");
+        assert_eq!((findings[0].kind, findings[0].severity), (kind, severity), "{said}");
+        assert!(findings[0].reason.contains(words) && !findings[0].remedy.is_empty(), "{said}");
+    }
+}
+
+/// That a finding has the severity that the documentation tells of its kind.
+fn is_as_documented(finding: &Finding) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/planning.md");
+    let text = fs::read_to_string(path).expect("the documentation");
+    let name = format!("`{}`", finding.kind);
+    let row = text.lines().find(|line| line.starts_with('|') && line.contains(&name));
+    let row = row.unwrap_or_else(|| panic!("docs/planning.md does not tell of {name}"));
+    assert!(row.contains(&finding.severity.to_string()), "{row}: {finding}");
 }
 
 #[test]
@@ -475,22 +594,28 @@ fn what_this_machine_lacks_is_named() {
     let mut without_path = Here::complete();
     without_path.local.environment.remove("PATH");
     assert_eq!(without_path.kinds(&bin("pc1-exec")), ["program-missing"]);
-    assert_eq!(here.kinds(&bin("/no/such/pc1-exec")), ["program-missing"]);
+    let gone = bin("/no/such/pc1-exec");
+    here.says(&gone, Error, "program-missing", "there is no executable /no/such/pc1-exec");
     let work =
         |dir: &str| set("PRODUCERS = '1'", &format!("PRODUCERS = '1', SEAL_WORK_DIR = '{dir}'"));
-    assert_eq!(here.kinds(&work("/no/such")), ["directory-missing"]);
+    here.says(&work("/no/such"), Error, "directory-missing", "there is no directory /no/such");
     assert_eq!(here.kinds(&work(&here.dir.path().join("work").display().to_string())), [""; 0]);
     // Every executor of every stage needs some.
     assert_eq!(here.kinds(&supervisor("nofile = 100")), ["open-files"; 4]);
     let mut low = Here::complete();
     low.local.open_files = 150;
     assert_eq!(low.kinds(GOOD), ["open-files", "open-files"]);
+    let text = shown(&low.findings(GOOD));
+    assert!(
+        text.contains("error[open-files]") && text.contains("192 files open, and 150"),
+        "{text}"
+    );
     // The published software locks its labels in memory; ours does not.
     let other = bin(&here.dir.path().join("bin/pc1-exec").display().to_string());
     assert_eq!(here.kinds(&other), [""; 0]);
     fs::copy(here.dir.path().join("bin/pc1-exec"), here.dir.path().join("bin/worker"))
         .expect("ours");
-    assert_eq!(here.kinds(&bin("worker")), ["locked-memory"]);
+    here.says(&bin("worker"), Warning, "locked-memory", "needs 128 GiB for 2 tasks, and 64 KiB");
     let unlimited = supervisor("memlock = 'unlimited'");
     let unlimited =
         unlimited.replacen("numa_preferred = 0", "numa_preferred = 0\nbin = 'worker'", 1);
@@ -502,14 +627,103 @@ fn missing_and_damaged_files_are_named() {
     let here = Here::complete();
     let first = fs::read_dir(here.dir.path().join("parameters")).expect("there").next();
     fs::remove_file(first.expect("two").expect("readable").path()).expect("ours");
-    assert_eq!(here.kinds(GOOD), ["parameters-missing"]);
+    here.says(GOOD, Error, "parameters-missing", "lacks the Groth16 parameters for 32GiB sectors");
+    // Every executor is asked, not the first one only.
     let here = Here::complete();
+    let second = format!(
+        "{GOOD}[[processors.c2]]\ncgroup.cpuset = '4-7,12-15'\nlocks = ['gpu']\n\
+        envs = {{ FIL_PROOFS_PARAMETER_CACHE = '/no/such' }}\n"
+    )
+    .replacen("c2 = 1\n[", "c2 = 2\n[", 1);
+    here.says(&second, Error, "parameters-missing", "/no/such lacks the Groth16 parameters");
+    let second =
+        GOOD.replacen("'8-11'\n", "'8-11'\nenvs = { FIL_PROOFS_PARENT_CACHE = '/no/such' }\n", 1);
+    here.says(&second, Warning, "parents-missing", "/no/such has no parents cache for 32GiB");
     let cache = fs::read_dir(here.dir.path().join("parents")).expect("there").next();
     let cache = cache.expect("one").expect("readable").path();
     fs::File::options().write(true).open(&cache).and_then(|file| file.set_len(1)).expect("ours");
-    assert_eq!(here.kinds(GOOD), ["parents-damaged"]);
-    fs::remove_file(cache).expect("ours");
-    assert_eq!(here.kinds(GOOD), ["parents-missing"]);
+    here.says(GOOD, Warning, "parents-damaged", "has 1 bytes instead of 60129542144");
+    // The cache of the graph before does not help: the network takes no such sectors any more.
+    let before = seal_types::published_parents_caches()
+        .iter()
+        .find(|digest| {
+            digest.sector_size == SectorSize::GIB_32
+                && digest.api_version == seal_types::ApiVersion::V1_0
+        })
+        .expect("published");
+    let old = cache.with_file_name(format!("{}.cache", before.name));
+    fs::rename(&cache, &old).expect("ours");
+    fs::File::options().write(true).open(&old).and_then(|f| f.set_len(56 << 30)).expect("ours");
+    here.says(GOOD, Warning, "parents-missing", "sectors of StackedDrg32GiBV1_1");
+}
+
+#[test]
+fn an_executor_that_was_built_without_gpus_is_named() {
+    let here = Here::complete();
+    let bin = here.dir.path().join("bin/c2-exec");
+    let named = GOOD.replace("'4-7,12-15'\n", &format!("'4-7,12-15'\nbin = '{}'\n", bin.display()));
+    for (features, optional, found) in [
+        ("features: none", false, Some(Error)),
+        ("features: none", true, Some(Warning)),
+        ("features: cuda", false, None),
+        // Of what tells nothing, nothing is known.
+        ("c2-exec 0.0.1", false, None),
+    ] {
+        let script = format!("#!/bin/sh\necho 'c2-exec 0.1.0'\necho '{features}'\n");
+        // Not in place: the file may still be open for writing in a child of another test.
+        let part = here.dir.path().join("part");
+        fs::write(&part, script).expect("writable");
+        fs::set_permissions(&part, fs::Permissions::from_mode(0o755)).expect("ours");
+        fs::rename(&part, &bin).expect("ours");
+        let text = match optional {
+            true => named.replace("'cuda', CUDA", "'cuda', SEAL_GPU = 'optional', CUDA"),
+            false => named.clone(),
+        };
+        let findings = here.findings(&text);
+        let severities: Vec<_> = findings.iter().map(|finding| finding.severity).collect();
+        assert_eq!(severities, Vec::from_iter(found), "{features}: {}", shown(&findings));
+        if found.is_some() {
+            let said = shown(&findings);
+            assert!(
+                said.contains("gpu-not-built") && said.contains("built without cuda"),
+                "{said}"
+            );
+        }
+    }
+}
+
+/// Pages that are set aside are of no use to what does not ask for them.
+#[test]
+fn too_many_huge_pages_are_named() {
+    let mut hardware = machine();
+    let page = |total| BTreeMap::from([(Bytes::gib(1), HugePages { total, free: total })]);
+    // Labels take 128 GiB on each node, the other stages 89 GiB; 506.88 GiB a node are usable.
+    for (pages, found) in [([128, 128], false), ([460, 460], false), ([463, 463], true)] {
+        for (node, pages) in hardware.nodes.iter_mut().zip(pages) {
+            node.usable = Bytes::gib(506);
+            node.huge_pages = page(pages);
+        }
+        let findings = findings_on(&hardware, GOOD, None);
+        let kinds: Vec<_> = findings.iter().map(|finding| finding.kind).collect();
+        assert_eq!(kinds, vec!["huge-pages-many"; usize::from(found)], "{}", shown(&findings));
+        if found {
+            let text = shown(&findings);
+            let says = "926 GiB are set aside as huge pages, which leaves 86 GiB of 1012 GiB for all \
+                        else; what does not lie in huge pages takes 89 GiB";
+            assert!(text.contains(says) && text.starts_with("error["), "{text}");
+        }
+    }
+    // What does not lie in huge pages, because it is a part of a layer too many, counts too.
+    for node in &mut hardware.nodes {
+        node.usable = Bytes::gib(200);
+        node.huge_pages = page(120);
+    }
+    // Three of four layers fit in 120 pages a node, so 32 GiB a node and 89 GiB do not.
+    let text = shown(&findings_on(&hardware, GOOD, None));
+    assert_eq!(text, "");
+    hardware.nodes[0].usable = Bytes::gib(192);
+    let text = shown(&findings_on(&hardware, GOOD, None));
+    assert!(text.contains("leaves 152 GiB of 392 GiB") && text.contains("takes 153 GiB"), "{text}");
 }
 
 #[test]
@@ -518,6 +732,8 @@ fn too_few_huge_pages_and_too_little_disk_are_named() {
     let page = |total| BTreeMap::from([(Bytes::gib(1), HugePages { total, free: total })]);
     here.hardware.nodes[1].huge_pages = page(127);
     assert_eq!(here.kinds(GOOD), ["huge-pages-short"]);
+    let text = shown(&here.findings(GOOD));
+    assert!(text.starts_with("warning[huge-pages-short]") && text.contains("need 128"), "{text}");
     here.hardware.nodes[1].huge_pages = page(128);
     assert_eq!(here.kinds(GOOD), [""; 0]);
     // Six sectors in the stages, and two of some 33 a day that wait, of 517 GiB each.

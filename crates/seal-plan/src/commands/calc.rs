@@ -1,19 +1,21 @@
 //! `seal-plan calc`: the quick answer: what a machine delivers, what limits it, what more of
 //! something would bring.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use seal_config::Config;
 
 use super::hardware::MachineArgs;
 use super::propose::WishArgs;
-use super::{lifts, print, rates};
+use super::{lifts, note, print, rates};
+use crate::check::{Against, Severity, check};
 use crate::given::for_search;
 use crate::propose::{Wish, propose};
 use crate::throughput::throughput;
-use crate::{Bytes, Scheme};
+use crate::{Bytes, Hardware, Scheme};
 
 const AFTER_HELP: &str = "\
 Without --config it is the best proposal for the machine that is judged. The figures are what the
@@ -28,11 +30,37 @@ set-up approaches when it never waits for work; `seal-plan simulate` shows queue
 pub(crate) struct CalcArgs {
     /// The configuration to judge. Default: the proposal for the machine.
     #[arg(long, env = "SEAL_CONFIG", value_name = "FILE", hide_env = true)]
+    #[arg(conflicts_with_all = ["pc1", "gpu_sharing", "huge_pages", "bin_dir"])]
     config: Option<PathBuf>,
     #[command(flatten)]
     machine: MachineArgs,
     #[command(flatten)]
     wish: WishArgs,
+}
+
+/// Says that a configuration would not work as it is, so that nobody takes its figures for granted.
+fn warn_of_errors(path: &Path, config: &Config, hardware: &Hardware, wish: &Wish) -> Result<()> {
+    let against = Against {
+        hardware,
+        local: None,
+        sector_size: wish.sector_size,
+        sectors: None,
+        given: &wish.given,
+        seed_wait: wish.seed_wait,
+    };
+    let findings = check(config, against);
+    let errors: Vec<_> =
+        findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    if let Some(first) = errors.first() {
+        note(&format!(
+            "these figures are of a set-up that fails: `seal-plan check --config {}` finds {} \
+             error(s), the first: {}",
+            path.display(),
+            errors.len(),
+            first.reason
+        ))?;
+    }
+    Ok(())
 }
 
 pub(crate) fn run(args: &CalcArgs) -> Result<ExitCode> {
@@ -44,6 +72,7 @@ pub(crate) fn run(args: &CalcArgs) -> Result<ExitCode> {
             let scheme = Scheme::of(&config, &hardware, wish.sector_size);
             let delivered = throughput(&scheme, &hardware, &wish.given);
             let limit = delivered.limit.to_string();
+            warn_of_errors(path, &config, &hardware, &wish)?;
             // Proposals for more are not the configuration that was measured.
             let more = match for_search(&wish.given, Some(&scheme), &hardware) {
                 Ok(given) => {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use seal_config::ConfigError;
 use seal_types::SectorSize;
 use serde::Serialize;
 
@@ -72,8 +73,15 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
         None => Some(Local::read().context("cannot read the limits of this process")?),
     };
     let file = args.config.display().to_string();
-    let findings = match seal_config::load(&args.config) {
-        Err(error) => vec![unreadable(&file, &error)],
+    let findings = match seal_config::load_all(&args.config) {
+        // A file that is not there is no configuration with faults.
+        Err(refused) if matches!(refused.first, ConfigError::Read { .. }) => {
+            return Err(refused.first.into());
+        }
+        Err(refused) => {
+            let all = std::iter::once(&refused.first).chain(&refused.others);
+            all.map(|error| unreadable(&file, error)).collect()
+        }
         Ok(config) => {
             let against = Against {
                 hardware: &hardware,

@@ -26,8 +26,10 @@ Examples:
   seal-plan simulate --config scheme-b.toml --hardware machine.toml
   seal-plan simulate --config a.toml --config b.toml --hardware machine.toml
                                          two schemes, with a comparison at the end
-  seal-plan simulate --config b.toml --locks configured --locks greedy
-                                         the same scheme with and without fair locks
+  seal-plan simulate --config b.toml --locks configured --locks greedy \
+                     --times tests/schemes/published.times.toml
+                                         the same scheme with and without fair locks, with the times
+                                         of published software, whose GPUs are always busy
   seal-plan simulate --config b.toml --times times.toml --days 90 --svg occupancy.svg
 
 A sector passes the stages that the configuration has executors for: PC1, PC2, the wait for the

@@ -53,6 +53,27 @@ pub struct Node {
     pub huge_pages: BTreeMap<Bytes, HugePages>,
 }
 
+impl Node {
+    /// Memory that is set aside as huge pages, which only those can have who ask for such pages.
+    pub fn set_aside(&self) -> Bytes {
+        self.huge_pages.iter().map(|(size, pages)| size.times(pages.total)).sum()
+    }
+
+    /// What processes can have that ask for no huge pages.
+    pub fn ordinary(&self) -> Bytes {
+        self.usable.less(self.set_aside())
+    }
+
+    /// How many pieces of so many bytes lie in huge pages, each in pages of one size.
+    pub fn pieces_in_huge_pages(&self, piece: Bytes) -> u64 {
+        let of_size = |(size, pages): (&Bytes, &HugePages)| {
+            let whole = size.0 > 0 && piece.0 > 0 && piece.0.is_multiple_of(size.0);
+            if whole { size.times(pages.total).holds(piece) } else { 0 }
+        };
+        self.huge_pages.iter().map(of_size).sum()
+    }
+}
+
 /// Huge pages of one size on one node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HugePages {
@@ -109,6 +130,11 @@ pub struct Core {
 }
 
 impl Hardware {
+    /// What processes can have that ask for no huge pages.
+    pub fn ordinary(&self) -> Bytes {
+        self.nodes.iter().map(Node::ordinary).sum()
+    }
+
     /// All memory.
     pub fn memory(&self) -> Bytes {
         self.nodes.iter().map(|node| node.memory).sum()

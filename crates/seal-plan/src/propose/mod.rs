@@ -24,6 +24,7 @@ use seal_types::{SectorSize, Stage};
 use crate::disk::{self, OnDisk};
 use crate::figures::{disk_of_sector, parents_cache, stage_memory};
 use crate::given::Given;
+use crate::hardware::Node;
 use crate::throughput::{Limit, Throughput, throughput};
 use crate::times::SEED_WAIT;
 use crate::{Bytes, Hardware, Scheme};
@@ -150,6 +151,20 @@ pub enum Impossible {
         /// What the node with the most of it has.
         node: Bytes,
     },
+    /// Huge pages leave too little for what does not use them.
+    #[error(
+        "memory: {set_aside} are set aside as huge pages, which leaves {left} for all else, and the \
+         stages after pc1 take {others}; set fewer aside (/proc/sys/vm/nr_hugepages, or hugepages= \
+         at boot), or leave stages to another machine (--stages)"
+    )]
+    HugePages {
+        /// Set aside.
+        set_aside: Bytes,
+        /// What is left.
+        left: Bytes,
+        /// What the other stages take.
+        others: Bytes,
+    },
     /// Too few cores.
     #[error(
         "cores: {cores} cores are too few for {stages} with {reserve}; keep fewer free \
@@ -180,7 +195,10 @@ pub enum Impossible {
         room: u64,
     },
     /// As many sectors as were asked for do not fit.
-    #[error("{wanted} sectors in pc1 were asked for, and {limit} carries {most} at most")]
+    #[error(
+        "{wanted} sectors in pc1 were asked for, and {limit} carries {most} at most; ask for {most} \
+         (--pc1), or leave --pc1 out for as many as are of use"
+    )]
     TooMany {
         /// Asked for.
         wanted: u32,
@@ -198,7 +216,7 @@ impl Impossible {
     /// What there is too little of, in a word.
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Memory { .. } => "memory",
+            Self::Memory { .. } | Self::HugePages { .. } => "memory",
             Self::Cores { .. } => "cores",
             Self::Disk { .. } => "disk",
             Self::TooMany { limit, .. } => limit,
@@ -328,7 +346,7 @@ fn cache_room(hardware: &Hardware, wish: &Wish) -> Bytes {
     if wish.pc1.is_some() {
         return Bytes(0);
     }
-    parents_cache(wish.sector_size).min(hardware.usable().part(1, 16))
+    parents_cache(wish.sector_size).min(hardware.ordinary().part(1, 16))
 }
 
 /// The most sectors in PC1 on each node by its memory, and on the whole machine.
@@ -337,16 +355,19 @@ fn memory_bound(
     wish: &Wish,
     sharing: Sharing,
 ) -> (BTreeMap<NodeId, u64>, u64) {
-    let task = stage_memory(Stage::Pc1, wish.sector_size).task;
     let others = later_memory(wish, sharing);
     let nodes = hardware.nodes.len() as u64;
-    let by_node: BTreeMap<_, _> = hardware
-        .nodes
-        .iter()
-        .map(|node| (node.id, node.usable.less(others.part(1, nodes)).holds(task)))
-        .collect();
-    let room = hardware.usable().less(others).less(cache_room(hardware, wish)).holds(task);
-    let total = by_node.values().sum::<u64>().min(room);
+    // A sector holds two layers, each as a whole in huge pages or in ordinary memory. The other
+    // stages and file caches have ordinary memory only.
+    let layer = Bytes(wish.sector_size.bytes());
+    let huge = |node: &Node| node.pieces_in_huge_pages(layer);
+    let ordinary = |node: &Node| node.ordinary().less(others.part(1, nodes)).holds(layer);
+    let by_node: BTreeMap<_, _> =
+        hardware.nodes.iter().map(|node| (node.id, (huge(node) + ordinary(node)) / 2)).collect();
+    let beside = hardware.ordinary().less(others).less(cache_room(hardware, wish)).holds(layer);
+    let room = (hardware.nodes.iter().map(huge).sum::<u64>() + beside) / 2;
+    let total =
+        if others > hardware.ordinary() { 0 } else { by_node.values().sum::<u64>().min(room) };
     (by_node, total)
 }
 
@@ -361,7 +382,7 @@ fn disk_bound(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Option<u64>
 fn counts(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Result<Vec<u32>, Impossible> {
     if !wish.stages.contains(&Stage::Pc1) {
         let others = later_memory(wish, sharing);
-        if others > hardware.usable() {
+        if others > hardware.ordinary() {
             return Err(no_memory(hardware, wish, sharing));
         }
         return Ok(vec![0]);
@@ -395,6 +416,11 @@ fn counts(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Result<Vec<u32>
 }
 
 fn no_memory(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Impossible {
+    let (others, left) = (later_memory(wish, sharing), hardware.ordinary());
+    let set_aside = hardware.nodes.iter().map(Node::set_aside).sum();
+    if others > left && set_aside > Bytes(0) {
+        return Impossible::HugePages { set_aside, left, others };
+    }
     Impossible::Memory {
         size: wish.sector_size,
         task: stage_memory(Stage::Pc1, wish.sector_size).task,

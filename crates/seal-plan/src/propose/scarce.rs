@@ -13,7 +13,7 @@ use crate::{Bytes, Scheme};
 /// The resource of which there is too little.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scarce {
-    /// None: a number of sectors was asked for.
+    /// None: fewer sectors were asked for than there is room for.
     Asked(u32),
     /// Memory for labels.
     Memory {
@@ -63,7 +63,12 @@ impl fmt::Display for Scarce {
 impl Proposal {
     /// What keeps it from delivering more.
     pub fn scarce(&self, scheme: &Scheme, wish: &Wish) -> Scarce {
-        if let Some(count) = wish.pc1.filter(|_| wish.stages.contains(&Stage::Pc1)) {
+        let tasks: u64 = self.layout.pc1.iter().map(|part| u64::from(part.tasks)).sum();
+        let stretched = self.bounds.disk.is_some_and(|disk| disk <= tasks)
+            || self.bounds.memory <= tasks
+            || self.bounds.cores <= tasks;
+        // A number that was asked for limits only where there is more of everything.
+        if let Some(count) = wish.pc1.filter(|_| wish.stages.contains(&Stage::Pc1) && !stretched) {
             return Scarce::Asked(count);
         }
         let rate = self.throughput.sectors_per_day;
@@ -73,10 +78,6 @@ impl Proposal {
             let of_pc1 = matches!(limit, Limit::Stage(StageName::Pc1) | Limit::Staggered(_));
             !of_pc1 && *bound <= rate * slack
         });
-        let tasks: u64 = self.layout.pc1.iter().map(|part| u64::from(part.tasks)).sum();
-        let stretched = self.bounds.disk.is_some_and(|disk| disk <= tasks)
-            || self.bounds.memory <= tasks
-            || self.bounds.cores <= tasks;
         match later {
             Some((Limit::Stage(stage), _)) if !stretched || self.layout.pc1.is_empty() => {
                 let gpus = scheme.stage(*stage).any(|executor| !executor.gpus.is_empty());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use seal_config::{Config, ExecutorConfig};
@@ -49,6 +50,8 @@ fn same(proposed: &Config, wanted: &Config) {
         for executor in executors.values_mut().flatten() {
             executor.line = 0;
             executor.envs.remove("FIL_PROOFS_MAXIMIZE_CACHING");
+            // How our C2 is asked to use the GPU that other software uses without being asked.
+            executor.envs.remove("SEAL_C2_DEVICE");
         }
         executors
     };
@@ -111,7 +114,9 @@ fn what_cannot_be_is_said_with_its_numbers() {
     let epyc = machine("epyc7642x2.toml");
     let wish = |pc1, reserve| Wish { pc1: Some(pc1), reserve, ..Wish::default() };
     let error = propose(&epyc, &wish(32, None)).unwrap_err().to_string();
-    assert_eq!(error, "32 sectors in pc1 were asked for, and memory carries 28 at most");
+    let said =
+        "32 sectors in pc1 were asked for, and memory carries 28 at most; ask for 28 (--pc1)";
+    assert!(error.starts_with(said), "{error}");
     let error = propose(&epyc, &wish(1, Some(48))).unwrap_err().to_string();
     assert!(error.starts_with("cores: 96 cores are too few for pc1, pc2, c2"), "{error}");
     let wish = Wish { sharing: Some(GpuSharing::Shared), ..Wish::default() };
@@ -121,6 +126,29 @@ fn what_cannot_be_is_said_with_its_numbers() {
     full.disks = vec![Disk { path: "/mnt".into(), size: Bytes::gib(600), free: Bytes::gib(400) }];
     let error = propose(&full, &Wish::default()).unwrap_err().to_string();
     assert!(error.starts_with("disk: a 32GiB sector takes 517 GiB"), "{error}");
+}
+
+/// Huge pages are for labels; the other stages have what is left.
+#[test]
+fn huge_pages_leave_room_for_the_other_stages() {
+    let mut hardware = sixteen_cores();
+    let node = &mut hardware.nodes[0];
+    (node.memory, node.usable) = (Bytes::gib(500), Bytes::gib(495));
+    let with_pages = |total| {
+        let mut hardware = hardware.clone();
+        let pages = hardware::HugePages { total, free: total };
+        hardware.nodes[0].huge_pages = [(Bytes::gib(1), pages)].into_iter().collect();
+        hardware
+    };
+    let error = propose(&with_pages(450), &Wish::default()).unwrap_err().to_string();
+    let said = "memory: 450 GiB are set aside as huge pages, which leaves 45 GiB for all else, and \
+                the stages after pc1 take ";
+    assert!(error.starts_with(said), "{error}");
+    // 12 layers in huge pages, none beside 89 GiB and file caches.
+    let wish = Wish { sharing: Some(GpuSharing::Exclusive), ..Wish::default() };
+    let proposal = proposal(&with_pages(384), &wish);
+    assert_eq!(proposal.bounds.memory, 6);
+    assert_eq!(findings(&with_pages(384), &wish, &proposal.config), [""; 0]);
 }
 
 #[test]
@@ -183,6 +211,8 @@ fn what_is_scarce_is_named() {
     let wish = Wish::default();
     assert_eq!(scarce(&epyc, &wish), "memory");
     assert_eq!(scarce(&epyc, &Wish { pc1: Some(3), ..Wish::default() }), "pc1 = 3, as asked");
+    // Memory carries no more than were asked for.
+    assert_eq!(scarce(&epyc, &shared_28(GpuSharing::Shared)), "memory");
     let more = upgraded(&epyc, Upgrade::Memory(Bytes::gib(2048)));
     let alone =
         Wish { goal: Goal::Latency, stages: [Stage::Pc1].into_iter().collect(), ..Wish::default() };
@@ -310,7 +340,13 @@ fn a_time_from_nowhere_is_that_of_the_configuration_or_refused() {
     let error = for_search(&unknown, None, &hardware).unwrap_err().to_string();
     assert!(error.contains("measured.json: the time of c2 does not say"), "{error}");
     assert!(error.contains("gpu = true, or cores = N under [c2]"), "{error}");
+    // Our C2 is on 28 cores as long as nobody asks it to use the GPU that it is given.
     let clear = for_search(&unknown, Some(&scheme), &hardware).expect("it has executors of c2");
+    assert_eq!(clear[&StageName::C2].reference, Reference::Cores(28.0));
+    let asked = "[[processors.c2]]\nenvs = { SEAL_C2_DEVICE = 'cuda' }\n";
+    let asked = seal_config::parse(Path::new("w.toml"), asked).expect("valid");
+    let asked = Scheme::of(&asked, &hardware, SectorSize::GIB_32);
+    let clear = for_search(&unknown, Some(&asked), &hardware).expect("it has executors of c2");
     assert_eq!(clear[&StageName::C2].reference, Reference::Gpu);
     let pc1 = given(StageName::Pc1, 300, Reference::Unknown);
     let clear = for_search(&pc1, Some(&scheme), &hardware).expect("it has executors of pc1");
@@ -321,7 +357,7 @@ fn a_time_from_nowhere_is_that_of_the_configuration_or_refused() {
     let scheme = Scheme::of(&config, &hardware, SectorSize::GIB_32);
     let clear = for_search(&unknown, Some(&scheme), &hardware).expect("on cores");
     assert_eq!(clear[&StageName::C2].reference, Reference::Cores(4.0));
-    let mixed = cores.replacen("\n", "\nenvs = { CUDA_VISIBLE_DEVICES = '0' }\n", 1);
+    let mixed = cores.replacen("\n", "\nenvs = { SEAL_C2_DEVICE = 'cuda' }\n", 1);
     let config = seal_config::parse(Path::new("w.toml"), &mixed).expect("valid");
     let scheme = Scheme::of(&config, &hardware, SectorSize::GIB_32);
     assert!(for_search(&unknown, Some(&scheme), &hardware).is_err());
@@ -418,12 +454,27 @@ fn any_wish() -> impl Strategy<Value = Wish> {
         })
 }
 
+static REFUSED: AtomicU32 = AtomicU32::new(0);
+static PROPOSED: AtomicU32 = AtomicU32::new(0);
+
+#[test]
+fn no_proposal_needs_more_than_there_is() {
+    no_proposal_needs_more();
+    let count = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
+    let (proposed, refused) = (count(&PROPOSED), count(&REFUSED));
+    assert!(proposed >= 12, "only {proposed} proposals were judged, {refused} were refused");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    #[test]
-    fn no_proposal_needs_more_than_there_is(hardware in any_machine(), wish in any_wish()) {
-        let Ok(proposal) = propose(&hardware, &wish) else { return Ok(()) };
+    fn no_proposal_needs_more(hardware in any_machine(), wish in any_wish()) {
+        let Ok(proposal) = propose(&hardware, &wish) else {
+            // Too many of these would leave nothing to judge.
+            REFUSED.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        };
+        PROPOSED.fetch_add(1, Ordering::Relaxed);
         let scheme = Scheme::of(&proposal.config, &hardware, wish.sector_size);
         // Memory, on the whole machine and by node.
         prop_assert!(scheme.memory() <= hardware.usable());

@@ -184,6 +184,13 @@ fn write_later(text: &mut String, wish: &Wish, sharing: Sharing, stage: Stage, p
                 memory.task.to_string()
             };
             let _ = writeln!(text, "# {reason}; it holds {holds}.");
+            if part.gpu.is_some() {
+                let _ = writeln!(
+                    text,
+                    "# Needs {} built with cuda (docs/gpu.md); without it the start fails.",
+                    stage.executor()
+                );
+            }
             if let (Sharing::Exclusive { .. }, Some(_)) = (sharing, part.gpu) {
                 let _ = writeln!(text, "# Nobody else has its GPU.");
             }
@@ -200,7 +207,7 @@ fn write_later(text: &mut String, wish: &Wish, sharing: Sharing, stage: Stage, p
                     "FIL_PROOFS_USE_GPU_COLUMN_BUILDER = \"1\", FIL_PROOFS_USE_GPU_TREE_BUILDER = \
                      \"1\", "
                 }
-                _ => "",
+                _ => "SEAL_C2_DEVICE = \"cuda\", ",
             };
             let _ = writeln!(text, "envs = {{ {flags}CUDA_VISIBLE_DEVICES = \"{gpu}\" }}");
         }

@@ -193,6 +193,7 @@ impl<'a> Engine<'a> {
             if let Until::Time(end) = self.options.until
                 && at >= end
             {
+                self.tally.pass(end, &self.options.warm_up);
                 self.now = end;
                 break;
             }

@@ -228,7 +228,7 @@ impl Tally {
         let before = std::mem::replace(&mut machine.working, working);
         let memory = |has_run: bool, working: u32| {
             let once = if has_run { given.memory.once.0 } else { 0 };
-            once.saturating_add(given.memory.task.0.saturating_mul(working.into()))
+            once.saturating_add(given.memory.tasks(working.into()).0)
         };
         let [old, new] =
             [memory(machine.has_run, before), memory(machine.has_run || working > 0, working)];

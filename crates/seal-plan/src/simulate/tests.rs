@@ -354,12 +354,10 @@ fn warming_up_is_left_out() {
     assert_eq!(report.busiest, "the lock gpu (100 %)");
 }
 
-/// Of software of today: PC1 of lotus-bench on an EPYC 7502, PC2 of neptune and C2 of bellperson on
-/// an RTX 3090.
+/// Of software of today, as in the file that the documentation names.
 fn of_today() -> Times {
-    let mut times = times(&[(PC1, 10_320), (PC2, 1424), (C2, 525)]);
-    times.stages.values_mut().for_each(|stage| stage.spread = 0.03);
-    times.seed_wait = seconds(4500);
+    let mut times = Times::new(SectorSize::GIB_32);
+    times.read(&root().join("tests/schemes/published.times.toml")).expect("times of ours");
     times
 }
 
@@ -396,6 +394,23 @@ fn scheme_b_starves_under_a_greedy_lock_and_not_under_a_fair_one() {
     // And sectors come in crowds: all of them before C2, then all of them before PC1.
     let [crowd, even] = [&greedy, &fair].map(|report| stage(report, C2).queue_peak);
     assert!(crowd > 10.0 * even, "{crowd} {even}");
+}
+
+#[test]
+fn statistics_of_a_time_without_events_are_of_that_time() {
+    // Fourteen minutes, in which no PC1 ends.
+    let config = seal_config::load(&root().join("tests/schemes/scheme-a.toml")).expect("a scheme");
+    let options = Options {
+        supply: None,
+        until: Until::Time(seconds(864)),
+        warm_up: WarmUp::Time(seconds(86)),
+        seed: 1,
+        locks: Locks::AsConfigured,
+    };
+    let report = run(&config, &of_today(), &options);
+    assert_eq!((report.warm_up_s, report.seconds), (86.0, 778.0));
+    assert_eq!(report.finished, 0);
+    within(stage(&report, PC1).running_mean, 28.0, 0.001, "pc1 running");
 }
 
 #[test]

@@ -111,8 +111,8 @@ fn chart(text: &mut String, courses: &[Course], length: f64) {
         let most = course.most.unwrap_or(peak).max(peak);
         let line: String = values.iter().map(|value| block(*value, most)).collect();
         let scale = match course.most {
-            Some(most) => format!("of {most:.0}"),
-            None => format!("up to {peak:.0}"),
+            Some(most) => format!("of {}", amount(most)),
+            None => format!("up to {}", amount(peak)),
         };
         let _ = writeln!(text, "  {:wide$} │{line}│ {scale}", course.name);
     }
@@ -136,6 +136,15 @@ impl Course {
             }
         }
         sums.iter().map(|sum| sum / part).collect()
+    }
+}
+
+/// A number that does not become nothing by rounding.
+fn amount(value: f64) -> String {
+    if value > 0.0 && value < 10.0 && value.fract() != 0.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
     }
 }
 
@@ -280,6 +289,13 @@ mod tests {
         assert_eq!(block(5.0, 5.0), '█');
         assert_eq!(block(1.0, 0.0), ' ');
         assert_eq!(block(2.5, 5.0), '▄');
+    }
+
+    #[test]
+    fn small_amounts_are_told_with_a_digit() {
+        for (value, text) in [(0.0, "0"), (0.24, "0.2"), (2.0, "2"), (9.96, "10.0"), (28.4, "28")] {
+            assert_eq!(amount(value), text);
+        }
     }
 
     #[test]
