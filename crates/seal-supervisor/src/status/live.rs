@@ -61,15 +61,18 @@ impl Looker {
     }
 }
 
-/// How much of the memory that `numa_maps` tells of is on `node`. Pages of files that nobody has
-/// written to, such as those of binaries and parents caches, are left out: they are the page cache's
-/// and lie where they were read first, whatever the process asks for.
+/// How `numa_maps` names memory that has a file for its name only.
+const MEMORY: [&str; 4] = ["file=/memfd:", "file=/dev/shm/", "file=/dev/zero", "file=/SYSV"];
+
+/// How much of the memory that `numa_maps` tells of is on `node`. Pages of files, such as those of
+/// binaries and parents caches, are left out: they are the page cache's and lie where they were read
+/// first, whatever the process asks for.
 fn local_share(maps: &str, node: u32) -> Option<f64> {
     let (mut local, mut all) = (0_u64, 0_u64);
     for line in maps.lines() {
         let words = || line.split_ascii_whitespace();
-        let has = |name: &str| words().any(|word| word.starts_with(name));
-        if has("file=") && !(has("anon=") || has("dirty=") || has("huge")) {
+        let is_memory = |word: &str| word == "huge" || MEMORY.iter().any(|m| word.starts_with(m));
+        if words().any(|word| word.starts_with("file=")) && !words().any(is_memory) {
             continue;
         }
         let number = |name: &str| words().find_map(|w| w.strip_prefix(name)?.parse::<u64>().ok());
@@ -95,8 +98,11 @@ mod tests {
         let maps = "7f00 prefer:0 anon=1024 dirty=1024 N0=1024 kernelpagesize_kB=4\n\
                     7f10 bind:1 huge anon=6 dirty=6 N0=2 N1=4 kernelpagesize_kB=2048\n\
                     7f20 default file=/bin/x mapped=3000 mapmax=2 N1=3000 kernelpagesize_kB=4\n\
-                    7f30 default file=/bin/x anon=1 dirty=1 N=x\n";
-        // 4 MiB and 4 MiB on node 0, 8 MiB on node 1.
+                    7f30 default file=/bin/x dirty=9 mapped=9 N1=9 kernelpagesize_kB=4\n\
+                    7f40 default file=/x huge dirty=1 N0=1 kernelpagesize_kB=2048\n\
+                    7f50 default file=/memfd:a\\040(deleted) dirty=512 N1=512 kernelpagesize_kB=4\n\
+                    7f60 default anon=1 dirty=1 N=x\n";
+        // 4, 4 and 2 MiB on node 0, 8 and 2 MiB on node 1.
         assert_eq!(local_share(maps, 0), Some(50.0));
         assert_eq!(local_share(maps, 1), Some(50.0));
         assert_eq!(local_share(maps, 2), Some(0.0));
