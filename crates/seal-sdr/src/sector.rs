@@ -122,3 +122,63 @@ fn reclaim(mut reader: LayerReader, layer: u32) -> Result<LabelMemory, SdrError>
         std::thread::yield_now();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+    use crate::manifest::tests::sealing;
+    use crate::{ParentsCache, UnitCores};
+    use seal_host::read_dir_names;
+    use seal_sha256::Kernel;
+    use seal_types::MANIFEST;
+
+    const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
+
+    /// Labels a sector of 2 KiB over `parents` and stores it in `directory`.
+    fn label(
+        producers: usize,
+        parents: &Arc<ParentsCache>,
+        directory: &std::path::Path,
+    ) -> Result<(), SdrError> {
+        let cores = UnitCores { consumer: 5, producers: vec![0; producers], node: None };
+        let engine = Engine::start(&[cores], 1, Arc::new(|_| Ok(()))).expect("threads");
+        let seat = engine.take_seat(&|_| {}, &|| false).expect("a seat");
+        let mut sealing = sealing();
+        sealing.porep.layers = 2;
+        let mut store = LayerStore::begin(directory, &sealing, Vec::new()).expect("writable");
+        let mut memory = || Ok(Region::anonymous(2048).expect("memory"));
+        let (porep, replica_id) = (&sealing.porep, sealing.replica_id);
+        let job = Labelling { porep, parents, replica_id, kernel: Kernel::detect() };
+        label_sector(&engine, &seat, Some(5), &mut memory, &job, &mut store, QUIET)
+    }
+
+    #[test]
+    fn labels_over_a_wrong_parent_are_found_before_the_layer_has_its_name() {
+        let graph = Graph::new(&sealing().porep);
+        for producers in [0, 1] {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let (parents, layers) = (dir.path().join("parents"), dir.path().join("layers"));
+            std::fs::create_dir(&layers).expect("writable");
+            let cache = Arc::new(ParentsCache::open(&graph, &parents, QUIET).expect("writable"));
+            label(producers, &cache, &layers).expect("all is right");
+            assert_eq!(read_dir_names(&layers).expect("readable").len(), 3);
+
+            // What bad memory or a bad disk does: one bit of what is mapped is another one.
+            let file = std::fs::File::options().read(true).write(true).open(cache.path());
+            let file = file.expect("writable");
+            let byte = 40 * 14 * 4;
+            let mut good = [0];
+            file.read_exact_at(&mut good, byte).expect("readable");
+            file.write_all_at(&[good[0] ^ 1], byte).expect("writable");
+            std::fs::remove_dir_all(&layers).expect("writable");
+            std::fs::create_dir(&layers).expect("writable");
+            let error = label(producers, &cache, &layers).expect_err("a parent is wrong");
+            let SdrError::WrongLabel { layer: 1, node: 40, core: Some(5) } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(read_dir_names(&layers).expect("readable"), [MANIFEST]);
+        }
+    }
+}

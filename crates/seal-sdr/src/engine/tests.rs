@@ -1,5 +1,8 @@
 //! The engine against plain labels.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -8,8 +11,11 @@ use crate::labels::Parents;
 use proptest::prelude::*;
 use seal_host::{LabelMemory, LayerReader, Region};
 use seal_sha256::{Kernel, LabelPrefix};
-use seal_types::{ApiVersion, Porep, PorepId, ReplicaId, SectorSize, TreeShape};
+use seal_types::{ApiVersion, Porep, PorepId, ReplicaId, SectorSize, TreeShape, layer_file};
+use sha2::{Digest, Sha256};
 use test_support::plain;
+use test_support::skip::skipped;
+use test_support::vector::{Vector, vectors_dir};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -73,6 +79,93 @@ fn every_number_of_producers_and_kernel_labels_right() {
                 check(&engine, &porep(16, api_version, 3), 1, kernel);
             }
         }
+    }
+}
+
+#[test]
+fn vectors_are_labelled_by_any_number_of_producers_and_lanes() {
+    let all = Vector::all(&vectors_dir()).expect("readable");
+    let vectors: Vec<_> = all.into_iter().filter(|(_, v)| v.sector_size <= 32 << 10).collect();
+    if vectors.is_empty() {
+        skipped("vectors with 1 to 4 producers", "no vector of up to 32 KiB in SEAL_VECTORS_DIR");
+    }
+    for (producers, lanes) in
+        (1..=4).flat_map(|producers| [1, 2, 4].map(|lanes| (producers, lanes)))
+    {
+        let engine = engine(1, producers, lanes);
+        std::thread::scope(|scope| {
+            for (name, vector) in &vectors {
+                let engine = &engine;
+                scope.spawn(move || {
+                    let (porep, id) = (vector.porep(), vector.replica_id());
+                    let layers =
+                        label(engine, &porep.expect(name), id.expect(name), Kernel::detect());
+                    for (layer, labels) in (1..).zip(&layers) {
+                        let digest = hex::encode(Sha256::digest(labels.as_flattened()));
+                        let expected = &vector.cache_files[&layer_file(layer)].sha256;
+                        assert_eq!(
+                            digest, *expected,
+                            "{name}: layer {layer}, {producers}, {lanes}"
+                        );
+                    }
+                });
+            }
+        });
+    }
+}
+
+/// Parents of one lane: nobody gets any before the gate is open, and all calls are noted down.
+struct Noted {
+    graph: Graph,
+    lane: usize,
+    open: Arc<AtomicBool>,
+    calls: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Parents for Noted {
+    fn parents(&self, node: usize) -> [u32; crate::PARENTS] {
+        while !self.open.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        self.calls.lock().expect("nobody panics").push(self.lane);
+        Parents::parents(&self.graph, node)
+    }
+}
+
+/// A consumer that prepares its labels itself asks for the parents of each node when it comes to
+/// it: whether lanes go on node by node together shows in the order of its calls.
+#[test]
+fn two_and_four_lanes_are_labelled_node_by_node_together() {
+    for lanes in [1, 2, 4] {
+        let engine = engine(1, 0, lanes);
+        let porep = porep(64, ApiVersion::V1_1, 3);
+        let (open, calls) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let seats: Vec<_> =
+            (0..lanes).map(|_| engine.take_seat(&|_| {}, &|| false).expect("a seat")).collect();
+        let handles: Vec<_> = (0..lanes)
+            .map(|lane| {
+                let (open, calls) = (Arc::clone(&open), Arc::clone(&calls));
+                let parents = Noted { graph: Graph::new(&porep), lane, open, calls };
+                let prefix = LabelPrefix::new(Kernel::detect(), [1; 32]);
+                let (parents, memory) = (Arc::new(parents), memory(&porep));
+                let job = LayerJob { layer: 1, prefix, parents, previous: None, memory };
+                engine.label_layer(&seats[lane], job).expect("memory")
+            })
+            .collect();
+        open.store(true, Ordering::Release);
+        assert!(handles.iter().all(|handle| handle.wait(SOON).expect("no thread failed")));
+        let calls: &Mutex<Vec<usize>> = &calls;
+        let calls = calls.lock().expect("nobody panics");
+        // Two calls for each node: its own parents and those of a later one, to be fetched.
+        let rounds = calls.windows(2 * lanes);
+        let (mut all, mut together) = (0, 0);
+        for round in rounds {
+            let met: BTreeSet<_> = round.iter().collect();
+            all += 1;
+            together += usize::from(met.len() == lanes);
+        }
+        // Not those of the first batches, which are labelled one after the other.
+        assert!(together * 10 > all * 9, "{lanes} lanes: {together} of {all} rounds");
     }
 }
 
