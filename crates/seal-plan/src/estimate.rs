@@ -79,25 +79,29 @@ pub fn stage_time(
                 if lanes > 1 { format!(", {lanes} sectors to a unit") } else { String::new() };
             (seconds, format!("lotus-bench on an EPYC 7502{sharing}"))
         }
-        Stage::Pc2 if !executor.gpus.is_empty() => (
-            PC2_GPU_SECONDS * scale,
-            "SupraSeal on an RTX A4000; needs pc2-exec built with cuda".to_owned(),
-        ),
+        Stage::Pc2 if !executor.gpus.is_empty() => {
+            (PC2_GPU_SECONDS * scale, format!("SupraSeal on an RTX A4000{}", needs_cuda(executor)))
+        }
         Stage::Pc2 => {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let work = size.nodes() as f64 * PC2_PER_NODE[usize::from(!large)];
             (of_cores(work / PC2_PER_SECOND[ifma])?, format!("bench-pc2 {kernel}"))
         }
-        Stage::C2 if !executor.gpus.is_empty() && large => (
-            C2_GPU_SECONDS * scale,
-            "SupraSeal on an RTX 3090; needs c2-exec built with cuda".to_owned(),
-        ),
+        Stage::C2 if !executor.gpus.is_empty() && large => {
+            (C2_GPU_SECONDS * scale, format!("SupraSeal on an RTX 3090{}", needs_cuda(executor)))
+        }
         Stage::C2 => {
             let work = if large { C2_CORE_SECONDS } else { C2_SMALL_CORE_SECONDS };
             (of_cores(work[ifma])?, format!("bench-c2 {kernel}"))
         }
     };
     Some(StageTime { time: Duration::from_secs_f64(seconds), source })
+}
+
+/// What a time on a GPU takes for granted of our executors.
+fn needs_cuda(executor: &Executor) -> String {
+    let ours = executor.stage.served().filter(|_| executor.ours);
+    ours.map_or(String::new(), |stage| format!("; needs {} built with cuda", stage.executor()))
 }
 
 /// How many cores an executor keeps busy.

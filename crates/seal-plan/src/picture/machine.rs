@@ -61,7 +61,7 @@ pub fn draw_machine(hardware: &Hardware, scheme: &Scheme, title: &str) -> Canvas
         y = draw_gpus(&mut canvas, scheme, elsewhere.into_iter(), MARGIN, y) + GAP;
     }
     y = draw_locks(&mut canvas, scheme, y, all);
-    draw_legend(&mut canvas, scheme, y, all);
+    draw_legend(&mut canvas, hardware, scheme, y, all);
     canvas
 }
 
@@ -294,7 +294,13 @@ fn draw_locks(canvas: &mut Canvas, scheme: &Scheme, top: f64, wide: f64) -> f64 
     y
 }
 
-fn draw_legend(canvas: &mut Canvas, scheme: &Scheme, top: f64, wide: f64) {
+/// Whether a core has a thread that is used and one that is not.
+fn is_half_idle(scheme: &Scheme, core: &Core) -> bool {
+    let used = |cpu: u32| scheme.executors.iter().any(|executor| executor.busy.contains(cpu));
+    core.cpus.iter().any(used) && !core.cpus.iter().all(used)
+}
+
+fn draw_legend(canvas: &mut Canvas, hardware: &Hardware, scheme: &Scheme, top: f64, wide: f64) {
     let mut y = top + 6.0;
     let mut row = |canvas: &mut Canvas, fill: &str, bar: bool, text: &str| {
         let swatch = Area { x: MARGIN, y, width: 22.0, height: 14.0 };
@@ -322,8 +328,8 @@ fn draw_legend(canvas: &mut Canvas, scheme: &Scheme, top: f64, wide: f64) {
         let fill = of_executor(StageName::Pc1, 0);
         row(canvas, fill, true, "a core of PC1 that labels; those without a bar gather parents");
     }
-    let threads = |executor: &Executor| executor.allowed.len() > executor.busy.len();
-    if scheme.stage(StageName::Pc1).any(threads) {
+    let groups = hardware.l3_groups();
+    if groups.iter().flat_map(|group| &group.cores).any(|core| is_half_idle(scheme, core)) {
         row(canvas, IDLE, false, "the idle thread of a core whose other thread is used");
     }
     row(canvas, FREE, false, "a core that nobody uses");
@@ -413,10 +419,13 @@ mod tests {
             }
         }
         assert!(svg.contains("<title>cpu 38: in the cpuset of pc1[0], in no unit</title>"));
+        let legend = "the idle thread of a core whose other thread is used";
+        assert!(canvas.texts().iter().all(|(text, _)| text != legend));
         let (_, large) = draw(LARGE, "[[processors.pc1]]\ncgroup.cpuset = \"0-7,192-199\"\n");
         let svg = large.svg();
         assert!(svg.contains("<title>cpu 192: idle thread of a core of pc1[0]</title>"));
         assert!(svg.contains("<title>cpu 8: free</title>"));
+        assert!(large.texts().iter().any(|(text, _)| text == legend));
         // The one lock of each pair, and the GPU that it is for.
         for name in ["lock gpu1, one task at a time:", "GPU 0, 10 GiB, node 0", "socket 1"] {
             assert!(canvas.texts().iter().any(|(text, _)| text == name), "{name}");
