@@ -498,6 +498,17 @@ fn both_schemes_have_no_error_and_warnings_only_for_what_has_no_effect() {
     }
 }
 
+#[test]
+fn nothing_is_said_against_the_examples_of_the_documentation() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let hardware = hardware::load(&root.join("machines/epyc7642x2.toml")).expect("ours");
+    for name in ["scheme-a.processors.toml", "scheme-b.processors.toml"] {
+        let text = fs::read_to_string(root.join("../../docs/examples").join(name)).expect("there");
+        let findings = findings_on(&hardware, &text, None);
+        assert!(findings.is_empty(), "{name}: {}", shown(&findings));
+    }
+}
+
 /// What a check of this machine finds with the given directory for parameters, caches and binaries.
 struct Here {
     dir: tempfile::TempDir,

@@ -52,6 +52,10 @@ fn the_supervisors_run_what_the_schemes_say() {
                 // The only setting that is left out has no effect in any software of today.
                 let mut envs: BTreeMap<_, _> = their.envs.clone();
                 envs.remove("FIL_PROOFS_MAXIMIZE_CACHING");
+                // Other software uses a GPU that it sees, our C2 one that it is asked to use.
+                if stage == StageName::C2 {
+                    envs.insert("SEAL_C2_DEVICE".to_owned(), "cuda".to_owned());
+                }
                 let like_ours = seal_config::ExecutorConfig {
                     line: our.line,
                     bin: our.bin.clone(),
