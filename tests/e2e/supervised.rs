@@ -165,7 +165,9 @@ fn an_executor_tells_how_far_it_is_if_its_parent_asks_and_only_then() -> Result<
         let mut events = events.collect::<Result<Vec<_>, _>>()?.into_iter();
         if asked {
             let sector = sector.vector.sector_id.to_string();
-            ensure!(events.next() == Some(Event::Started(Started { id, sector })));
+            // PC1 has no choice of devices.
+            let started = Started { id, sector, device: None };
+            ensure!(events.next() == Some(Event::Started(started)));
             let layer = |event: &Event| {
                 matches!(event, Event::Progress(it)
                 if it.id == id && it.part.contains("layer") && it.done == it.total)

@@ -70,6 +70,10 @@ impl Executor for Pc2 {
         Ok(Pc2Output { registered_proof, comm_r: result.comm_r, comm_d })
     }
 
+    fn device(&self) -> Option<String> {
+        Some(self.backend.describe())
+    }
+
     fn is_lost(&self) -> Option<String> {
         self.backend.is_lost()
     }

@@ -42,6 +42,7 @@ fn an_executor_whose_gpu_is_lost_answers_refuses_and_ends() {
         .args(["--exact", "an_executor_whose_gpu_is_lost_answers_refuses_and_ends"])
         .args(["--nocapture", "--test-threads", "1"])
         .env(LIBRARY, &library)
+        .env(seal_wire::EVENTS, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -67,10 +68,14 @@ fn an_executor_whose_gpu_is_lost_answers_refuses_and_ends() {
     // The test harness writes there too.
     let answers: Vec<Value> = output
         .lines()
-        .filter_map(|line| serde_json::from_str(&line[line.find("{\"id\"")?..]).ok())
+        .filter_map(|line| serde_json::from_str(&line[line.find('{')?..]).ok())
         .collect();
+    let started = answers.iter().find(|line| line["event"] == "started").expect("it was asked for");
+    let device = started["device"].as_str().expect("what it runs on");
+    assert!(device.starts_with("gpu stand-in (GPU-") && device.contains("columns and trees"));
     let error = |id: u64| {
-        let of_id: Vec<_> = answers.iter().filter(|answer| answer["id"] == id).collect();
+        let of_id: Vec<_> =
+            answers.iter().filter(|line| line["id"] == id && line["event"].is_null()).collect();
         let [answer] = &of_id[..] else { panic!("one answer to {id}: {output}") };
         answer["err_msg"].as_str().expect("a failure").to_owned()
     };

@@ -45,6 +45,12 @@ pub trait Executor: Send + Sync + 'static {
     /// and ends the process after the other tasks.
     fn run(&self, task: Self::Task, context: &TaskContext) -> Result<Self::Output, TaskError>;
 
+    /// What tasks are computed on and by which kernels, where there is a choice: told to a parent
+    /// that asked for events.
+    fn device(&self) -> Option<String> {
+        None
+    }
+
     /// Why this process can do no further task, if so: what it computes on is lost to it. Asked
     /// after each task. The executor then takes no more tasks, ends when those that run have been
     /// answered, and whoever started it starts a new one.

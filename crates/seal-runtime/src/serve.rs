@@ -336,7 +336,8 @@ impl<E: Executor> Loop<E> {
             let mut context =
                 TaskContext::new(format!("{} {sector}", E::STAGE), self.cancel.clone());
             if self.events_wanted {
-                send(&answers, &seal_wire::Event::Started(Started { id, sector: sector.clone() }));
+                let (sector, device) = (sector.clone(), self.executor.device());
+                send(&answers, &seal_wire::Event::Started(Started { id, sector, device }));
                 context = context.telling(id, Arc::clone(&answers));
             }
             let work = move || {

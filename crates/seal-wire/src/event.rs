@@ -32,6 +32,9 @@ pub struct Started {
     pub id: u64,
     /// The sector as logs name it.
     pub sector: String,
+    /// What it is computed on and by which kernels, where the executor has a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 /// How far a part of a task is.
@@ -88,11 +91,28 @@ mod tests {
     }
 
     #[test]
+    fn a_device_is_told_where_there_is_one() {
+        for (line, device) in [
+            (r#"{"event":"started","id":1,"sector":"7"}"#, None),
+            (r#"{"event":"started","id":1,"sector":"7","device":"gpu 0"}"#, Some("gpu 0")),
+        ] {
+            let (sector, device) = ("7".to_owned(), device.map(str::to_owned));
+            let event = Event::Started(Started { id: 1, sector, device });
+            assert_eq!(Event::parse(line.as_bytes()).expect(line), event);
+            assert_eq!(to_line(&event), format!("{line}\n").as_bytes());
+        }
+    }
+
+    #[test]
     fn an_answer_is_no_event_and_an_event_no_answer() {
         for answer in [r#"{"id":1,"err_msg":null,"output":1}"#, r#"{"id":1}"#, "junk", ""] {
             assert!(Event::parse(answer.as_bytes()).is_err(), "{answer}");
         }
-        let line = to_line(&Event::Started(Started { id: 1, sector: "7".to_owned() }));
+        let line = to_line(&Event::Started(Started {
+            id: 1,
+            sector: "7".to_owned(),
+            device: Some("gpu 0".to_owned()),
+        }));
         assert!(RawResponse::parse(&line).is_err());
     }
 
