@@ -4,6 +4,7 @@
 //! `cargo xtask bench-pc2 --gpu --equivalent 32GiB` and `scripts/gpu-check.sh` run it.
 
 use std::io::Write;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,8 +22,8 @@ struct Args {
     #[arg(long, default_value_t = 1 << 18)]
     batch: usize,
     /// Batches in flight.
-    #[arg(long, default_value_t = 4)]
-    streams: usize,
+    #[arg(long, default_value = "4")]
+    streams: NonZero<usize>,
     /// Measure the multiplier pipe only.
     #[arg(long)]
     pipes_only: bool,
@@ -67,25 +68,38 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
         "kernels": info.image.to_string(), "driver": info.driver,
         "memory_bytes": info.memory_bytes,
     });
+    // Word products a second that the multipliers allow.
+    let mut limit = None;
     if !args.no_pipes {
-        writeln!(out, "\ninstructions a clock and multiprocessor, by threads")?;
+        writeln!(out, "\ninstructions a clock and multiprocessor, by threads; and T/s in all")?;
         for pipe in Pipe::ALL {
             let rate = pipe_rate(&device, pipe)?;
-            writeln!(out, "  {:<22} {rate:>8.2}", pipe.name())?;
-            json["pipe"][pipe.name()] = rate.into();
+            let (clock, second) = (rate.per_clock, rate.per_second);
+            writeln!(out, "  {:<22} {clock:>8.2} {:>8.3}", pipe.name(), second / 1e12)?;
+            json["pipe"][pipe.name()] = clock.into();
+            json["pipe_per_second"][pipe.name()] = second.into();
+            if pipe == Pipe::ImadWideCarry {
+                limit = Some(second);
+            }
         }
     }
     if !args.pipes_only {
         let shape = Shape { layers: 11, arity: 8, nodes: args.batch };
-        let load = Load { shape, streams: args.streams };
+        let load = Load { shape, streams: args.streams.get() };
         let times = kernel_times(&device, load, 16)?;
         writeln!(out, "\nkernels by themselves, {} batches of {}", args.streams, args.batch)?;
         for (name, arity, rate) in
             [("columns of 11", 11, times.columns), ("rows of 8", 8, times.rows)]
         {
             let words = word_multiplications(arity).unwrap_or_default();
+            let percent = limit.map(|limit| 100.0 * words as f64 * rate / limit);
             let words = words as f64 * rate / 1e12;
-            writeln!(out, "  {name:<14} {:>10.2} M/s  {words:>8.3} T word products/s", rate / 1e6)?;
+            write!(out, "  {name:<14} {:>10.2} M/s  {words:>8.3} T word products/s", rate / 1e6)?;
+            match percent {
+                Some(percent) => writeln!(out, ", {percent:.1} % of the pipe")?,
+                None => writeln!(out)?,
+            }
+            json["percent_of_pipe"][name] = percent.into();
             json["rates"][name] = rate.into();
             json["word_products"][name] = words.into();
         }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use seal_poseidon::Poseidon;
+use seal_poseidon::{Poseidon, element_from_bytes, element_to_bytes};
 
 use crate::batch::{Node, Shape};
 use crate::resident::Resident;
@@ -56,15 +56,25 @@ impl Pipe {
 /// Threads of the one block that each multiprocessor gets.
 const PIPE_THREADS: u32 = 1024;
 
-/// How many of an instruction each multiprocessor executes in a clock, counted by threads.
-pub fn pipe_rate(device: &Device, pipe: Pipe) -> Result<f64, CudaError> {
+/// How fast an instruction is executed, counted by threads.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PipeRate {
+    /// By each multiprocessor in a clock.
+    pub per_clock: f64,
+    /// By the whole device in a second, at the clock that it had.
+    pub per_second: f64,
+}
+
+/// Measures the rate of an instruction.
+pub fn pipe_rate(device: &Device, pipe: Pipe) -> Result<PipeRate, CudaError> {
     let blocks = u32::try_from(device.info().multiprocessors.max(1)).unwrap_or(1);
     // Clocks, one number of 64 bits for each block, then room for what is never written.
     let nodes = (blocks as usize).div_ceil(4);
     let stream = Stream::new(device, nodes + 64)?;
     let kernel = device.0.kernel(pipe.kernel())?;
     let (clocks, sink) = (Span { first: 0, nodes }, Span { first: nodes, nodes: 64 });
-    let time = |rounds: u64| -> Result<f64, CudaError> {
+    let time = |rounds: u64| -> Result<(f64, f64), CudaError> {
+        let started = Instant::now();
         stream.launch_grid(
             kernel,
             (blocks, PIPE_THREADS),
@@ -79,16 +89,20 @@ pub fn pipe_rate(device: &Device, pipe: Pipe) -> Result<f64, CudaError> {
         let asked = stream.download(&mut counts, clocks);
         stream.wait()?;
         asked?;
+        let seconds = started.elapsed().as_secs_f64();
         let (words, _) = counts.as_flattened().as_chunks::<8>();
         let counts = words[..blocks as usize].iter().map(|word| u64::from_le_bytes(*word) as f64);
-        Ok(counts.sum::<f64>() / f64::from(blocks))
+        Ok((counts.sum::<f64>() / f64::from(blocks), seconds))
     };
-    // The first launch warms the clock up.
-    let (few, many) = (1 << 10, 1 << 14);
+    // The first launch warms the clock up. The long one takes some ten milliseconds.
+    let (few, many) = (1 << 10, 1 << 17);
     time(many)?;
-    let clocks = time(many)? - time(few)?;
-    let executed = (many - few) * pipe.instructions() * u64::from(PIPE_THREADS);
-    Ok(executed as f64 / clocks)
+    let (long, short) = (time(many)?, time(few)?);
+    let executed = ((many - few) * pipe.instructions() * u64::from(PIPE_THREADS)) as f64;
+    Ok(PipeRate {
+        per_clock: executed / (long.0 - short.0),
+        per_second: executed * f64::from(blocks) / (long.1 - short.1),
+    })
 }
 
 /// Word multiplications of 32 by 32 bits for one hash, as the kernels do them: 64 a product, 36 a
@@ -175,7 +189,8 @@ pub fn kernel_times(
 }
 
 /// How long a sector of `nodes` nodes takes on data that is on the device: columns, both trees and
-/// the replica, batch by batch. One column of the last batch is compared with the processor.
+/// the replica, batch by batch. A column, a node of the replica and a row of the last batch of each
+/// stream are compared with the processor.
 pub fn whole_sector(device: &Device, load: Load, nodes: u64) -> Result<Duration, BatchError> {
     let residents = residents(device, load)?;
     let batches = nodes.div_ceil(load.shape.nodes as u64);
@@ -197,6 +212,10 @@ pub fn whole_sector(device: &Device, load: Load, nodes: u64) -> Result<Duration,
 }
 
 fn residents(device: &Device, load: Load) -> Result<Vec<Resident>, BatchError> {
+    if load.streams == 0 {
+        let what = "no batch in flight; at least 1 is needed".to_owned();
+        return Err(CudaError::Unsupported { what }.into());
+    }
     (0..load.streams)
         .map(|stream| Resident::new(device, load.shape, stream as u64).map_err(BatchError::Device))
         .collect()
@@ -242,6 +261,11 @@ fn check(resident: &Resident, shape: Shape) -> Result<(), BatchError> {
     let leaf = resident.leaf(node)?;
     if hash != Some(leaf) {
         return Err(wrong("a column"));
+    }
+    let (data, label) = (resident.data(node)?, column[shape.layers - 1]);
+    let sum = element_from_bytes(&data).zip(element_from_bytes(&label)).map(|(d, l)| d + l);
+    if sum.map(|sum| element_to_bytes(&sum)) != Some(resident.replica(node)?) {
+        return Err(wrong("the replica"));
     }
     if shape.nodes > 1 {
         let (children, parent): (Vec<Node>, Node) = resident.first_row()?;

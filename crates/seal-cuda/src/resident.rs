@@ -110,6 +110,16 @@ impl Resident {
         self.node(self.places.tree_c.part(node, 1))
     }
 
+    /// The data of `node`.
+    pub(crate) fn data(&self, node: usize) -> Result<Node, BatchError> {
+        self.node(self.places.data.part(node, 1))
+    }
+
+    /// What was made of the data and the label of the last layer: a leaf of tree R last.
+    pub(crate) fn replica(&self, node: usize) -> Result<Node, BatchError> {
+        self.node(self.places.tree_r.part(node, 1))
+    }
+
     /// The first leaves of tree R last and their parent.
     pub(crate) fn first_row(&self) -> Result<(Vec<Node>, Node), BatchError> {
         let tree = self.places.tree_r;

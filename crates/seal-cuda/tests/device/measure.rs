@@ -29,7 +29,30 @@ fn every_pipe_of_a_device_is_measured() {
     let Some(tested) = device("the pipes of a device") else { return };
     for pipe in Pipe::ALL {
         let rate = pipe_rate(&tested.device, pipe).expect("the device works");
-        assert!((0.5..1024.0).contains(&rate), "{}: {rate} a clock", pipe.name());
+        assert!((0.5..1024.0).contains(&rate.per_clock), "{}: {rate:?}", pipe.name());
+        let blocks = f64::from(tested.device.info().multiprocessors);
+        let clock = rate.per_second / (rate.per_clock * blocks);
+        assert!((1e8..1e10).contains(&clock), "{}: {rate:?}, {clock} Hz", pipe.name());
+    }
+}
+
+#[test]
+fn a_replica_that_is_wrong_is_noticed() {
+    let Some((library, _dir)) = scripted("a wrong replica", "misplace 1") else { return };
+    let device = open(&library).expect("it works");
+    let error = whole_sector(&device, LOAD, 64).expect_err("nonsense");
+    assert_eq!(error.to_string(), "the device computes the replica wrongly");
+}
+
+#[test]
+fn no_batch_in_flight_is_an_error() {
+    let Some(tested) = device("no batch in flight") else { return };
+    let none = Load { streams: 0, ..LOAD };
+    for error in [
+        whole_sector(&tested.device, none, 64).expect_err("nobody works"),
+        kernel_times(&tested.device, none, 2).expect_err("nobody works"),
+    ] {
+        assert!(error.to_string().contains("no batch in flight"), "{error}");
     }
 }
 

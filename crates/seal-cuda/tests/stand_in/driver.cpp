@@ -4,8 +4,8 @@
 // Work given to a stream is done when the stream is waited for and not before, so that code that
 // looks at results too early, or gives up its memory too early, is found out.
 //
-// The script is the file `<this library>.script`, read by each cuInit; a library is loaded once in a
-// process, and counts on:
+// The script is the file `<this library>.script`, read by each cuInit and cuMemGetInfo; a library is
+// loaded once in a process, and counts on:
 //   devices N            how many devices there are (1)
 //   compute MAJOR MINOR  their architecture (9 0)
 //   memory BYTES         memory of each (1 GiB); what does not fit is CUDA_ERROR_OUT_OF_MEMORY
@@ -15,6 +15,7 @@
 //                        CUDA_ERROR_LAUNCH_FAILED when it is waited for, until the context has been
 //                        given back
 //   spoil 1              kernels compute with other constants
+//   misplace 1           replicas are encoded with the label of the next node
 //   gone 1               giving the context back does not help
 // When the context is given back, what was not is told in `<this library>.left`.
 #include "../../kernels/host.cpp"
@@ -57,7 +58,7 @@ struct State {
   std::map<std::string, std::pair<long, int>> failures;
   std::map<std::string, long> calls;
   long lose = 0, kernels = 0;
-  bool lost = false, gone = false, spoil = false;
+  bool lost = false, gone = false, spoil = false, misplace = false;
   std::map<uint64_t, size_t> allocations, constants;
   size_t pinned = 0, streams = 0;
   Stream default_stream;
@@ -88,6 +89,8 @@ void read_script() {
       words >> state.lose;
     else if (key == "spoil")
       words >> state.spoil;
+    else if (key == "misplace")
+      words >> state.misplace;
     else if (key == "gone")
       words >> state.gone;
     else if (key == "fail") {
@@ -159,13 +162,19 @@ template <typename... T> Kernel host(void (*kernel)(T...)) {
   };
 }
 
+void encode(const node *data, const node *labels, uint32_t count, node *out, place *bad) {
+  seal_encode_host(data, labels, count, out, bad);
+  if (state.misplace && count > 1)
+    seal_encode_host(data, labels + 1, count - 1, out, bad);
+}
+
 const std::map<std::string, Kernel> &kernels() {
   static const std::map<std::string, Kernel> all = {
       {"seal_columns_11", host(seal_columns_11_host)},
       {"seal_columns_2", host(seal_columns_2_host)},
       {"seal_rows_8", host(seal_rows_8_host)},
       {"seal_rows_2", host(seal_rows_2_host)},
-      {"seal_encode", host(seal_encode_host)},
+      {"seal_encode", host(encode)},
       {"seal_generate", host(seal_generate_host)},
       {"seal_field", host(seal_field_host)},
   };
@@ -276,8 +285,9 @@ int cuCtxSetCurrent(uintptr_t context) {
 }
 
 int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
+  read_script();
   CALL();
-  *free_bytes = state.memory - state.taken;
+  *free_bytes = state.memory < state.taken ? 0 : state.memory - state.taken;
   *total = state.memory;
   return SUCCESS;
 }
