@@ -67,6 +67,28 @@ pub enum TreesError {
         /// The sector's cache directory.
         cache_dir: PathBuf,
     },
+    /// A layer that is not there.
+    #[error("layer file {} is not there: run PC1 again", path.display())]
+    LayerMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A tree D that is not there, or is a link to nothing.
+    #[error("tree D {} is not there, or what it links to: run PC1 again", path.display())]
+    TreeDMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A sealed file that is something else than a file.
+    #[error(
+        "the sealed file {} is no regular file, so the replica cannot take its place; name the file \
+         that PC1 wrote",
+        path.display()
+    )]
+    SealedNoFile {
+        /// What the request names, links resolved.
+        path: PathBuf,
+    },
     /// A layer file that is not of the sector's size.
     #[error(
         "layer file {} has {found} bytes and {wanted} are wanted: it is incomplete or of another \

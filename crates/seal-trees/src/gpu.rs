@@ -78,7 +78,6 @@ pub struct Gpu {
     state: Mutex<State>,
     description: String,
     workers: usize,
-    largest_block: usize,
 }
 
 struct State {
@@ -110,7 +109,6 @@ impl Gpu {
         let Parts { columns, trees } = settings.parts;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = if columns && trees { STREAMS } else { threads.max(STREAMS) };
-        let largest_block = largest_block(&settings, workers, device.free_bytes()?);
         let what = match (columns, trees) {
             (true, true) => "columns and trees",
             (true, false) => "columns; trees on the cpu",
@@ -129,7 +127,7 @@ impl Gpu {
             );
         }
         let state = Mutex::new(State { device: Some(device), failed: false, lost: None });
-        Ok(Self { settings, state, description, workers, largest_block })
+        Ok(Self { settings, state, description, workers })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -194,8 +192,20 @@ impl Backend for Gpu {
         self.workers
     }
 
+    /// By what is free on the device now: who else works there may have come or gone since the
+    /// last sector.
     fn largest_block(&self) -> usize {
-        self.largest_block
+        let free = self
+            .device()
+            .and_then(|device| device.free_bytes().map_err(|error| self.failed(error)));
+        match free {
+            Ok(free) => largest_block(&self.settings, self.workers, free),
+            Err(error) => {
+                // The sector fails with it as soon as it takes memory.
+                tracing::warn!(device = self.description, error, "free memory is not known");
+                1
+            }
+        }
     }
 
     fn memory(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {

@@ -2,6 +2,7 @@
 //! anything is written.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use seal_host::FileError;
@@ -41,8 +42,14 @@ impl Inputs {
             .map(|layer| open_layer(paths.cache_dir.join(layer_file(layer)), nodes))
             .collect::<Result<Vec<_>, _>>()?;
         let tree_d = open_tree_d(&paths.cache_dir.join(TREE_D), nodes, comm_d)?;
+        // Nothing of its content is needed, of no kind of sector; but a file that is not there is a
+        // wrong path or a file system that is not mounted, and a replica must not be put there.
         let sealed_path = fs::canonicalize(paths.sealed_file)
             .map_err(FileError::of("find", paths.sealed_file))?;
+        let meta = fs::metadata(&sealed_path).map_err(FileError::of("query", &sealed_path))?;
+        if !meta.is_file() {
+            return Err(TreesError::SealedNoFile { path: sealed_path });
+        }
         let sealed = NodeFile::open(sealed_path.clone())?;
         let last_layer = layers.last().ok_or(TreesError::Layers { layers: porep.layers })?;
         let samples = [0, nodes - 1].into_iter().chain(samples(comm_d, SEALED_SAMPLES, nodes));
@@ -76,12 +83,19 @@ pub(crate) fn samples(seed: Commitment, count: u64, nodes: u64) -> impl Iterator
 }
 
 fn open_layer(path: PathBuf, nodes: u64) -> Result<NodeFile, TreesError> {
-    let file = NodeFile::open(path)?;
+    let missing = |path| TreesError::LayerMissing { path };
+    let file = NodeFile::open(path).map_err(|error| or_missing(error, missing))?;
     let (found, wanted) = (file.bytes()?, nodes * NODE_SIZE as u64);
     if found != wanted {
         return Err(TreesError::LayerSize { path: file.path().to_path_buf(), found, wanted });
     }
     Ok(file)
+}
+
+/// A file that is not there is bad input, which stays as it is until PC1 makes it; any other failure
+/// may pass.
+pub(crate) fn or_missing(error: FileError, missing: impl Fn(PathBuf) -> TreesError) -> TreesError {
+    if error.source.kind() == io::ErrorKind::NotFound { missing(error.path) } else { error.into() }
 }
 
 /// Two PC2 of one sector would write the same temporaries. The lock is on the directory itself,

@@ -10,6 +10,7 @@ use seal_sha256::Kernel;
 use seal_types::{Commitment, NODE_SIZE};
 
 use crate::backend::plain_memory;
+use crate::inputs::or_missing;
 use crate::node_file::{NodeFile, ReadNodes, write_nodes};
 use crate::row_hash::RowHash;
 use crate::top::{TopError, TreeTop};
@@ -194,7 +195,8 @@ pub(crate) fn open_tree_d(
     comm_d: Commitment,
 ) -> Result<NodeFile, TreesError> {
     let (_, layout) = tree_d_layout(nodes)?;
-    let file = NodeFile::open(path.to_path_buf())?;
+    let missing = |path| TreesError::TreeDMissing { path };
+    let file = NodeFile::open(path.to_path_buf()).map_err(|error| or_missing(error, missing))?;
     let (found, wanted) = (file.bytes()?, layout.file_nodes() * NODE_SIZE as u64);
     if found != wanted {
         return Err(TreesError::TreeDSize { path: path.to_path_buf(), found, wanted });

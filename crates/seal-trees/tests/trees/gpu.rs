@@ -153,6 +153,21 @@ fn a_sector_is_made_on_a_device_with_little_memory() {
 }
 
 #[test]
+fn batches_follow_the_memory_that_is_free_when_a_sector_begins() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let name = "memory of a device that others give back";
+    let Some(library) = cuda_stand_in(name, dir.path(), "memory 2000") else { return };
+    let vector = Vector::load("shape-16KiB-11layers-a");
+    let sector = vector.after_pc1();
+    let gpu = Gpu::open(settings(&library, BOTH)).expect("the stand-in works");
+    for (memory, block) in [(2000, 1), (200_000, 64), (30_000, 8)] {
+        set_script(&library, &format!("memory {memory}"));
+        assert_eq!(gpu.largest_block(), block, "{memory} bytes");
+        reproduces_on(&gpu, &Settings::default(), &vector, &sector);
+    }
+}
+
+#[test]
 fn batches_are_not_larger_than_the_user_allows() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let Some(library) = cuda_stand_in("caps of batches", dir.path(), "") else { return };

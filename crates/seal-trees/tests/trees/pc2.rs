@@ -176,9 +176,9 @@ fn a_layer_file_of_another_length_is_named_with_both_lengths() {
     fs::remove_file(&layer).expect("removable");
     let error =
         fails_and_changes_nothing(&vector, &sector, &Settings::default(), &QUIET, |error| {
-            matches!(error, TreesError::File(FileError { verb: "open", .. }))
+            matches!(error, TreesError::LayerMissing { .. })
         });
-    assert_eq!(error, format!("cannot open {}", layer.display()));
+    assert_eq!(error, format!("layer file {} is not there: run PC1 again", layer.display()));
 }
 
 #[test]
@@ -367,6 +367,32 @@ fn links_are_followed_and_stay_links() {
     assert_eq!(sha256(&replica), vector.reference.sealed_sha256);
     let mode = fs::metadata(&real_sealed).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o640);
+}
+
+#[test]
+fn a_tree_d_that_is_not_there_is_named() {
+    let vector = Vector::load("2KiB-v1-a");
+    let sector = vector.after_pc1();
+    let tree_d = sector.cache.join(TREE_D);
+    fs::remove_file(&tree_d).expect("removable");
+    let missing =
+        |error: &TreesError| matches!(error, TreesError::TreeDMissing { path } if *path == tree_d);
+    fails_and_changes_nothing(&vector, &sector, &Settings::default(), &QUIET, missing);
+    symlink(sector.cache.join("nothing"), &tree_d).expect("linkable");
+    let error = run(&vector, &sector).expect_err("a link to nothing");
+    assert!(missing(&error), "{error}");
+}
+
+#[test]
+fn a_sealed_file_that_is_a_directory_is_found_before_anything_is_made() {
+    let vector = Vector::load("2KiB-v1-a");
+    let sector = vector.after_pc1();
+    fs::remove_file(&sector.sealed).expect("removable");
+    fs::create_dir(&sector.sealed).expect("writable");
+    let never = |part: Part, _, _| panic!("{part} was begun");
+    let error = run_with(&vector, &sector, &SMALL_BLOCKS, &Watch { progress: &never, ..QUIET })
+        .expect_err("a directory");
+    assert!(matches!(&error, TreesError::SealedNoFile { path } if path.ends_with("sealed")));
 }
 
 #[test]
