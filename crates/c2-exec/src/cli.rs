@@ -152,20 +152,22 @@ enum Command {
 /// The whole program, up to its exit code.
 pub fn main() -> ExitCode {
     let environment = Environment::of_process();
-    let kernel = match kernel(&environment) {
-        Ok(kernel) => kernel,
-        Err(error) => {
-            init_logging();
-            tracing::error!("{FORCE_ISA}: {error}");
-            return ExitCode::Config;
-        }
-    };
-    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &[("curve", kernel.name())]);
+    let kernel = kernel(&environment);
+    // Help and version come whatever the environment says.
+    let name = kernel.as_ref().map_or("not available", |kernel| kernel.name());
+    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &[("curve", name)]);
     let cli: Cli = match parse_command_line(version) {
         Ok(cli) => cli,
         Err(code) => return code,
     };
     init_logging();
+    let kernel = match kernel {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            tracing::error!("{FORCE_ISA}: {error}");
+            return ExitCode::Config;
+        }
+    };
     environment.report(HONOURED);
     let _place = match place(&environment) {
         Ok(placed) => placed,

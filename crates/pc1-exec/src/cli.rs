@@ -155,21 +155,23 @@ enum Command {
 /// The whole program, up to its exit code.
 pub fn main() -> ExitCode {
     let environment = Environment::of_process();
-    let (kernel, draws) = match kernels(&environment) {
-        Ok(kernels) => kernels,
-        Err(error) => {
-            init_logging();
-            tracing::error!("SEAL_FORCE_ISA: {error}");
-            return ExitCode::Config;
-        }
-    };
-    let kernels = [("sha256", kernel.name()), ("chacha8", draws.name())];
-    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &kernels);
+    let kernels = kernels(&environment);
+    // Help and version come whatever the environment says.
+    let names = kernels.as_ref().map_or(["not available"; 2], |(k, d)| [k.name(), d.name()]);
+    let names = [("sha256", names[0]), ("chacha8", names[1])];
+    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &names);
     let cli: Cli = match parse_command_line(version) {
         Ok(cli) => cli,
         Err(code) => return code,
     };
     init_logging();
+    let (kernel, draws) = match kernels {
+        Ok(kernels) => kernels,
+        Err(error) => {
+            tracing::error!("SEAL_FORCE_ISA: {error}");
+            return ExitCode::Config;
+        }
+    };
     environment.report(HONOURED);
     let _place = match place(&environment) {
         Ok(placed) => placed,

@@ -64,6 +64,12 @@ Examples:
   pc2-exec run --task task.json        one sector from a file; the output goes to standard output
   pc2-exec rates                       what this processor hashes per second";
 
+/// More memory for buffers than any machine has: 16 TiB.
+const MOST_MEMORY_MIB: u64 = 1 << 24;
+
+/// More nodes than these take longer to check one by one than the whole sector takes to make.
+const MOST_CHECK_NODES: u64 = 1 << 20;
+
 /// Executor of pre-commit phase 2 (PC2): columns, trees and replica of a Filecoin sector.
 #[derive(Debug, Parser)]
 #[command(name = "pc2-exec", version, after_help = AFTER_HELP, max_term_width = 100)]
@@ -81,11 +87,13 @@ struct ServeArgs {
     concurrent: usize,
     /// The most memory for buffers in MiB, for each sector worked on. Far less is used with few
     /// cpus.
-    #[arg(long, value_name = "MIB", default_value_t = 2048, global = true)]
+    #[arg(long, value_name = "MIB", default_value_t = 2048, global = true,
+          value_parser = clap::value_parser!(u64).range(..=MOST_MEMORY_MIB))]
     memory_mib: u64,
     /// Nodes of the result that are recomputed from the written files before anything gets its
     /// name; 0 turns the check off.
-    #[arg(long, value_name = "N", default_value_t = Settings::default().self_check_samples, global = true)]
+    #[arg(long, value_name = "N", default_value_t = Settings::default().self_check_samples, global = true,
+          value_parser = clap::value_parser!(u64).range(..=MOST_CHECK_NODES))]
     check_nodes: u64,
     /// Does not compare the layers with the digests that PC1 recorded. This costs a few percent of
     /// a cpu for each layer, and finds files that were damaged between PC1 and PC2.
@@ -114,20 +122,22 @@ enum Command {
 /// The whole program, up to its exit code.
 pub fn main() -> ExitCode {
     let environment = Environment::of_process();
-    let kernel = match kernel(&environment) {
-        Ok(kernel) => kernel,
-        Err(error) => {
-            init_logging();
-            tracing::error!("SEAL_FORCE_ISA: {error}");
-            return ExitCode::Config;
-        }
-    };
-    let version = long_version(env!("CARGO_PKG_VERSION"), FEATURES, &[("poseidon", kernel.name())]);
+    let kernel = kernel(&environment);
+    // Help and version come whatever the environment says.
+    let name = kernel.as_ref().map_or("not available", |kernel| kernel.name());
+    let version = long_version(env!("CARGO_PKG_VERSION"), FEATURES, &[("poseidon", name)]);
     let cli: Cli = match parse_command_line(version) {
         Ok(cli) => cli,
         Err(code) => return code,
     };
     init_logging();
+    let kernel = match kernel {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            tracing::error!("SEAL_FORCE_ISA: {error}");
+            return ExitCode::Config;
+        }
+    };
     environment.report(HONOURED);
     let _place = match place(&environment) {
         Ok(placed) => placed,
@@ -137,11 +147,18 @@ pub fn main() -> ExitCode {
         return print_rates();
     }
     let wish = start::check_rows(&environment).and_then(|()| gpu::Wish::of(&environment));
-    let backend = match wish.and_then(|wish| gpu::backend(wish.as_ref(), kernel)) {
-        Ok(backend) => backend,
+    let wish = match wish {
+        Ok(wish) => wish,
         Err(error) => {
             tracing::error!("{error}");
             return ExitCode::Config;
+        }
+    };
+    let backend = match gpu::backend(wish.as_ref(), kernel) {
+        Ok(backend) => backend,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::Start;
         }
     };
     let settings = Settings {

@@ -47,9 +47,12 @@ impl Wish {
         };
         let trees = tree_flag.unwrap_or(false);
         let columns = column_flag.unwrap_or(trees);
-        let most = |name| match environment.parse::<usize>(name)? {
-            Some(0) => Err(format!("{name}=0: at least 1 is needed")),
-            most => Ok(most),
+        let most = |name| match environment.get(name).map(|value| (value.parse(), value)) {
+            None => Ok(None),
+            Some((Ok(most), _)) if most > 0 => Ok(Some(most)),
+            Some((_, value)) => Err(format!(
+                "{name}={value:?}: the most nodes at a time is expected, a whole number from 1 on"
+            )),
         };
         let (most_columns, most_leaves) = (most(COLUMN_CAP)?, most(TREE_CAP)?);
         Ok((columns || trees).then(|| Self {

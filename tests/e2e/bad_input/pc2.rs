@@ -35,12 +35,12 @@ fn damaged_files_are_named_and_nothing_is_replaced() -> Result<()> {
         Ok(fs::write(path, bytes)?)
     };
     let cases: [(Damage<'_>, ErrorCode, &[&str]); 9] = [
-        ((LAYER_1, &remove), ErrorCode::Io, &["cannot open", "No such file"]),
+        ((LAYER_1, &remove), ErrorCode::BadInput, &["is not there", "PC1 again"]),
         ((LAYER_1, &cut), ErrorCode::BadInput, &["layer file", "1000 bytes", "2048", "PC1 again"]),
         ((LAYER_2, &lengthen), ErrorCode::BadInput, &["4096 bytes and 2048"]),
         ((LAYER_1, &too_large), ErrorCode::BadInput, &["node 9 of", "modulus", "PC1 again"]),
         ((LAYER_2, &too_large), ErrorCode::BadInput, &["node 9 of", "modulus", "PC1 again"]),
-        ((TREE_D, &remove), ErrorCode::Io, &["cannot open", "No such file"]),
+        ((TREE_D, &remove), ErrorCode::BadInput, &["is not there", "PC1 again"]),
         ((TREE_D, &cut), ErrorCode::BadInput, &["1000 bytes and 4064 are wanted"]),
         ((TREE_D, &foreign), ErrorCode::BadInput, &[comm_d, &other_comm_d, "another sector"]),
         ((TREE_D, &changed_leaf), ErrorCode::BadInput, &["hashes to", comm_d]),

@@ -1,0 +1,57 @@
+//! What the binary says and exits with before its first task.
+
+use std::process::{Command, Stdio};
+
+/// Runs pc2-exec with nothing to read. Returns its exit code and what it says.
+fn run(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_pc2-exec"))
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .env_remove("SEAL_GPU")
+        // Where there is a GPU, it must not be found.
+        .env("CUDA_VISIBLE_DEVICES", "-1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("it starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_gpu_that_is_not_usable_is_another_exit_than_a_wrong_value() {
+    let (code, log) = run(&[], &[("FIL_PROOFS_USE_GPU_TREE_BUILDER", "1")]);
+    assert_eq!(code, Some(4), "{log}");
+    assert!(log.contains("no GPU is usable"), "{log}");
+    for (name, value) in [
+        ("FIL_PROOFS_USE_GPU_TREE_BUILDER", "maybe"),
+        ("FIL_PROOFS_MAX_GPU_TREE_BATCH_SIZE", "x"),
+        ("FIL_PROOFS_ROWS_TO_DISCARD", "3"),
+        ("SEAL_FORCE_ISA", "mmx"),
+    ] {
+        let (code, log) = run(&[], &[(name, value)]);
+        assert_eq!(code, Some(3), "{name}={value}: {log}");
+        assert!(log.contains(name) && log.contains(value), "{log}");
+    }
+    let (_, log) = run(&[], &[("FIL_PROOFS_MAX_GPU_TREE_BATCH_SIZE", "x")]);
+    assert!(log.contains("a whole number from 1 on"), "{log}");
+}
+
+#[test]
+fn numbers_beyond_all_reason_are_refused_and_not_cut() {
+    for arguments in [
+        ["--memory-mib", "17592186044416"],
+        ["--memory-mib", "18446744073709551615"],
+        ["--check-nodes", "18446744073709551615"],
+    ] {
+        let (code, log) = run(&arguments, &[]);
+        assert_eq!(code, Some(2), "{arguments:?}: {log}");
+        assert!(log.contains(arguments[0]) && log.contains(arguments[1]), "{log}");
+    }
+}
+
+#[test]
+fn help_and_version_come_whatever_the_environment_says() {
+    for argument in ["--help", "--version"] {
+        let (code, log) = run(&[argument], &[("SEAL_FORCE_ISA", "mmx")]);
+        assert_eq!(code, Some(0), "{argument}: {log}");
+    }
+}
