@@ -1,7 +1,8 @@
-//! C2 over random sectors: what the network's verifier accepts and what it does not, and what
-//! happens when memory does not suffice or the parameters cannot be looked at.
+//! C2 over random sectors: what the network's verifier accepts and what it does not, what is read
+//! again, and what happens when memory does not suffice or the parameters cannot be looked at.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -136,6 +137,97 @@ fn captured_task() -> Result<Value> {
     Ok(request["task"].clone())
 }
 
+/// A directory with links to all files in `params`, which a test can take away.
+fn linked(params: &Path, dir: &Path) -> Result<PathBuf> {
+    let links = dir.join("links");
+    fs::create_dir(&links)?;
+    for entry in fs::read_dir(params)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            symlink(entry.path(), links.join(entry.file_name()))?;
+        }
+    }
+    Ok(links)
+}
+
+/// A process that has no parameter file open and none mapped.
+fn holds_no_parameters(pid: u32) -> Result<()> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    ensure!(!maps.contains(".params"), "parameters are mapped:\n{maps}");
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        if let Ok(file) = fs::read_link(entry?.path()) {
+            ensure!(!file.to_string_lossy().contains(".params"), "{} is open", file.display());
+        }
+    }
+    Ok(())
+}
+
+/// The file of the one circuit that is kept in `dir`.
+fn kept_circuit(dir: &Path) -> Result<PathBuf> {
+    let mut circuits = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "circuit") {
+            circuits.push(path);
+        }
+    }
+    ensure!(circuits.len() == 1, "{circuits:?} in {}", dir.display());
+    circuits.pop().context("there is one")
+}
+
+#[test]
+fn a_second_proof_needs_no_parameter_file_and_a_second_start_no_recording() -> Result<()> {
+    let test = "a second proof needs no parameter file and a second start no recording";
+    let Some(params) = params_for(test) else { return Ok(()) };
+    let dir = tempfile::tempdir()?;
+    let links = linked(&params, dir.path())?;
+    let task = captured_task()?;
+
+    let (mut c2, log) = c2_with(&links, dir.path(), &["--preload", "2KiB"])?;
+    let first = c2.call(&task, PROOF_PATIENCE)?;
+    let told = log.lines_with(&["waiting", "parameters for 2KiB"])?;
+    ensure!(told.len() == 1, "a task that comes early says once why it waits: {}", log.text()?);
+    ensure!(log.lines_with(&["circuit for 2KiB is compiled"])?.len() == 1, "{}", log.text()?);
+    // What is neither open nor mapped, nor to be found, is not read.
+    holds_no_parameters(c2.pid())?;
+    let away = dir.path().join("away");
+    fs::rename(&links, &away)?;
+    let second = c2.call(&task, PROOF_PATIENCE)?;
+    ensure!(first["proof"] != second["proof"], "each proof has randomness of its own");
+    drop(c2);
+    fs::rename(&away, &links)?;
+
+    // The circuit of the second start is the file of the first.
+    fs::write(dir.path().join("task.json"), task.to_string())?;
+    let run = |name: &str| -> Result<Log> {
+        let own = dir.path().join(name);
+        fs::create_dir(&own)?;
+        let launch = Launch::executor(Stage::C2, &own)?
+            .args(["run", "--task"])
+            .args([dir.path().join("task.json")])
+            .env("FIL_PROOFS_PARAMETER_CACHE", &links)
+            .env("SEAL_ALLOW_TEST_PARAMS", "1");
+        let output = launch.command()?.output()?;
+        ensure!(output.status.success(), "{}", launch.log().text()?);
+        Ok(launch.log())
+    };
+    let log = run("again")?;
+    ensure!(log.lines_with(&["circuit for 2KiB is read"])?.len() == 1, "{}", log.text()?);
+
+    // A damaged one is told and replaced, and the proof is good all the same.
+    let circuit = kept_circuit(&links.join("seal-exec-circuits"))?;
+    let good = fs::read(&circuit)?;
+    let mut bad = good.clone();
+    bad[good.len() / 2] ^= 1;
+    fs::write(&circuit, bad)?;
+    let log = run("damaged")?;
+    let told = log.lines_with(&["WARN", "recorded anew", "digest"])?;
+    ensure!(told.len() == 1, "{}", log.text()?);
+    ensure!(log.lines_with(&["circuit for 2KiB is compiled"])?.len() == 1, "{}", log.text()?);
+    ensure!(fs::read(&circuit)? == good, "it is replaced");
+    Ok(())
+}
+
 #[test]
 fn without_memory_for_a_partition_or_parameters_it_says_so_and_goes_on() -> Result<()> {
     let test = "without memory for a partition or parameters it says so and goes on";
@@ -145,7 +237,10 @@ fn without_memory_for_a_partition_or_parameters_it_says_so_and_goes_on() -> Resu
     for (option, what) in
         [("--params-memory", "the parameters for 2KiB"), ("--memory", "a partition of")]
     {
-        let (mut c2, _) = c2_with(&params, dir.path(), &[option, "100MiB"])?;
+        let arguments = [option, "100MiB", "--preload", "2KiB"];
+        let (mut c2, log) = c2_with(&params, dir.path(), &arguments)?;
+        // Ahead of the first task, which it does not keep from coming.
+        log.wait_for(&["ERROR", "--preload 2KiB", what, option], PROOF_PATIENCE)?;
         for _ in 0..2 {
             let error = c2.call_failing(&task, PROOF_PATIENCE)?;
             ensure!(error.starts_with(&format!("[{}] ", ErrorCode::Unavailable)), "{error}");

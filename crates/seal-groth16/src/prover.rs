@@ -89,11 +89,21 @@ impl Prover {
     }
 
     /// Loads the parameters for sectors of `sector_size`, and compiles their circuit, ahead of the
-    /// first task.
+    /// first task. That there is too little memory for a partition is told now and not only then.
     pub fn preload(&self, sector_size: SectorSize, at: &mut At<'_>) -> Result<(), Groth16Error> {
         self.load(sector_size, at)?;
         let proof = representative(sector_size)?;
-        with_shape!(sector_size.bytes(), shape_of, self, proof, at).map(drop)
+        let shape = with_shape!(sector_size.bytes(), shape_of, self, proof, at)?;
+        self.check_memory(proof, &shape)
+    }
+
+    /// Whether there may ever be memory for a partition of `proof`.
+    fn check_memory(&self, proof: RegisteredProof, shape: &Shape) -> Result<(), Groth16Error> {
+        let (wanted, allowed) = (shape.partition_bytes, self.memory.total());
+        if wanted <= allowed {
+            return Ok(());
+        }
+        Err(Groth16Error::TooLittleMemory { proof, wanted, allowed })
     }
 
     /// Proves a task: 192 bytes per partition, verified.

@@ -1,9 +1,10 @@
 //! Names of the settings that sealing software takes from the environment.
 
 /// Every `SEAL_*` name that a program of this project reads.
-pub const SEAL_SETTINGS: [&str; 15] = [
+pub const SEAL_SETTINGS: [&str; 16] = [
     "SEAL_ALLOW_TEST_PARAMS",
     "SEAL_C2_DEVICE",
+    "SEAL_CIRCUIT_CACHE",
     "SEAL_CONFIG",
     "SEAL_EXEC_EVENTS",
     "SEAL_FORCE_ISA",
