@@ -18,6 +18,7 @@ use seal_runtime::{
 use seal_types::{SectorSize, Stage};
 use seal_wire::ExitCode;
 
+use crate::params::Look;
 use crate::{C2, bench, params};
 
 const PARAMETER_CACHE: &str = "FIL_PROOFS_PARAMETER_CACHE";
@@ -66,6 +67,7 @@ Other FIL_PROOFS_* variables have no effect here; those that are set are named a
 
 Examples:
   c2-exec params --sector-size 32GiB                       are the parameters there?
+  c2-exec params --sector-size 32GiB --check               and the published ones, byte for byte?
   c2-exec gen-params --sector-size 2KiB --dir ./params     parameters for tests
   c2-exec --preload 32GiB                                  serve, parameters loaded ahead
   c2-exec run --task task.json                             one proof from a file";
@@ -126,6 +128,10 @@ enum Command {
         /// Only those for these sectors; default: all sizes.
         #[arg(long, value_name = "SIZE,...", value_delimiter = ',')]
         sector_size: Vec<SectorSize>,
+        /// Read the files now and compare their digests with the published ones; a minute for
+        /// 32GiB. What is good is remembered.
+        #[arg(long)]
+        check: bool,
     },
     /// Measure the prover on made-up circuits; one JSON object a line.
     Bench {
@@ -192,11 +198,12 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor(), &task),
-        Some(Command::Params { sector_size }) => {
+        Some(Command::Params { sector_size, check }) => {
             let sizes =
                 if sector_size.is_empty() { SectorSize::REGISTERED.to_vec() } else { sector_size };
+            let look = if check { Look::Whole } else { Look::Quick };
             // Nobody is left to tell if printing fails.
-            params::list(&ParamDir::new(&dir), &sizes, trust).unwrap_or(ExitCode::Failed)
+            params::list(&ParamDir::new(&dir), &sizes, trust, look).unwrap_or(ExitCode::Failed)
         }
         Some(Command::Bench { log2_constraints: (from, to) }) => {
             bench::run(kernel, from..=to).unwrap_or(ExitCode::Failed)

@@ -4,7 +4,10 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use seal_groth16::{GenerateStep, Overwrite, ParamDir, Trust, generate_test_params};
+use seal_groth16::{
+    DigestCheck, FoundParams, GenerateStep, Groth16Error, Overwrite, ParamDir, Trust,
+    generate_test_params,
+};
 use seal_types::SectorSize;
 use seal_wire::ExitCode;
 
@@ -35,19 +38,33 @@ pub(crate) fn generate(sector_size: SectorSize, dir: &Path, overwrite: Overwrite
     }
 }
 
+/// How closely files are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Their structure, in milliseconds.
+    Quick,
+    /// They are read, and their digests compared.
+    Whole,
+}
+
 /// Lists, on standard output, what there is for `sizes`. Fails when something is not usable.
-pub(crate) fn list(dir: &ParamDir, sizes: &[SectorSize], trust: Trust) -> io::Result<ExitCode> {
+pub(crate) fn list(
+    dir: &ParamDir,
+    sizes: &[SectorSize],
+    trust: Trust,
+    look: Look,
+) -> io::Result<ExitCode> {
     let mut output = io::stdout().lock();
     writeln!(output, "parameters in {}", dir.path().display())?;
     let mut code = ExitCode::Success;
     for size in sizes {
-        match dir.find(*size, trust) {
+        match found(dir, *size, trust, look) {
             Ok(found) => {
                 let kind = if found.for_tests { "for tests only" } else { "ok" };
-                let digest = if found.digest_checked {
+                let digest = if found.digest_checked || look == Look::Whole {
                     "digest checked"
                 } else {
-                    "digest not checked yet: the first start that loads it does"
+                    "digest not checked yet; --check does, or the first start that loads it"
                 };
                 let path = found.path.display();
                 writeln!(output, "{size:>7}  {kind}  {} bytes  {path}  {digest}", found.bytes)?;
@@ -61,7 +78,22 @@ pub(crate) fn list(dir: &ParamDir, sizes: &[SectorSize], trust: Trust) -> io::Re
     Ok(code)
 }
 
+fn found(
+    dir: &ParamDir,
+    size: SectorSize,
+    trust: Trust,
+    look: Look,
+) -> Result<FoundParams, Groth16Error> {
+    if look == Look::Quick {
+        return dir.find(size, trust);
+    }
+    let found = dir.find(size, Trust { digests: DigestCheck::Always, ..trust })?;
+    tracing::info!("reading {} ({} bytes)", found.path.display(), found.bytes);
+    found.check_digest()?;
+    Ok(found)
+}
+
 /// An error and what caused it, as one line.
-pub(crate) fn causes(error: &seal_groth16::Groth16Error) -> String {
+pub(crate) fn causes(error: &Groth16Error) -> String {
     seal_wire::TaskError::from_error(error.code(), error).message
 }

@@ -265,6 +265,24 @@ mod tests {
     }
 
     #[test]
+    fn a_digest_can_be_checked_without_loading() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let find = |digests| {
+            let trust = Trust { test_params: TestParams::Allow, digests };
+            ParamDir::new(dir.path()).find(SectorSize::KIB_2, trust).expect("whole")
+        };
+        find(DigestCheck::Always).check_digest().expect("as it was marked");
+        assert!(find(DigestCheck::Once).digest_checked, "it is remembered");
+        flip(&path, 864 + 4 + 2 * 96 + 4 + 50);
+        assert!(!find(DigestCheck::Once).digest_checked, "it has changed");
+        let error = find(DigestCheck::Always).check_digest().expect_err("damaged").to_string();
+        assert!(error.contains("its digest is"), "{error}");
+        assert!(!find(DigestCheck::Once).digest_checked, "a bad one is not remembered");
+    }
+
+    #[test]
     fn parameters_that_are_not_the_published_ones_are_never_remembered() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         tiny::write(dir.path());

@@ -11,7 +11,9 @@ use seal_types::{GrothFile, SectorSize, groth_file_digest};
 
 use crate::layout::{Layout, check_key_file};
 use crate::stamps::{self, Identity};
-use crate::{CircuitFiles, DEFAULT_PARAM_DIR, Groth16Error, MARKER, MarkedFile, Marker};
+use crate::{
+    CircuitFiles, DEFAULT_PARAM_DIR, Groth16Error, MARKER, MarkedFile, Marker, digest_file,
+};
 
 /// Whether proofs may be made with parameters that are not the published ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -62,6 +64,15 @@ pub struct FoundParams {
 }
 
 impl FoundParams {
+    /// Reads the whole file now, judges its digest and remembers a good one, as loading does.
+    /// Files that need not be checked again are not read: find them with [`DigestCheck::Always`].
+    pub fn check_digest(&self) -> Result<(), Groth16Error> {
+        match &self.expected {
+            Some(expected) => self.judge(expected, &digest_file(&self.path)?),
+            None => Ok(()),
+        }
+    }
+
     /// Judges the digest of the whole file, which has just been read, and remembers a good one.
     pub(crate) fn judge(&self, expected: &Expected, digest: &str) -> Result<(), Groth16Error> {
         expected.judge(digest, &self.path)?;
