@@ -6,7 +6,6 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use seal_host::FileError;
 use seal_trees::{Part, Pc2Result, SealedState, Settings, TemporaryAux, TreesError, Watch};
 use seal_types::{TREE_D, layer_file};
 
