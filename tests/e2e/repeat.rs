@@ -183,7 +183,13 @@ fn killed_at_any_moment_it_is_done_again_with_the_same_result() -> Result<()> {
 #[test]
 fn a_layer_that_was_damaged_after_pc1_is_named() -> Result<()> {
     let scene = Scene::new()?;
-    for (layer, byte) in [(1, 5_000_001), (2, 31), (2, (8 << 20) - 2)] {
+    for (finished, layer, byte) in
+        [(false, 1, 5_000_001), (false, 2, 31), (true, 2, 31), (true, 2, (8 << 20) - 2)]
+    {
+        // The results of a finished sector are all that is left of a layer that is damaged.
+        if finished {
+            scene.succeeds()?;
+        }
         let path = scene.sector.cache().join(layer_file(layer));
         let file = File::options().read(true).write(true).open(&path)?;
         let mut good = [0];
@@ -246,7 +252,7 @@ fn errors_of_the_disk_end_it_and_it_is_done_again() -> Result<()> {
     const EIO: u32 = 5;
     const ENOSPC: u32 = 28;
     let (io, no_space) = (ErrorCode::Io, ErrorCode::NoSpace);
-    for (call, file, after, errno, code, words) in [
+    let faults = [
         ("pread", "layer-1", 9, EIO, io, ["cannot read", "layer-1.dat"]),
         ("pread", "layer-2", 0, EIO, io, ["cannot read", "layer-2.dat"]),
         ("pread", "layer-2", 70, EIO, io, ["cannot read", "layer-2.dat"]),
@@ -259,17 +265,23 @@ fn errors_of_the_disk_end_it_and_it_is_done_again() -> Result<()> {
         ("pread", ".sealed.part", 0, EIO, io, ["cannot read", "sealed"]),
         ("pread", "tree-c", 20, EIO, io, ["cannot read", "tree-c.dat"]),
         ("fsync", "tree-c", 0, EIO, io, ["cannot sync", "tree-c.dat.part"]),
-    ] {
-        let fault = format!("{call}:{file}:{after}:{errno}");
-        scene.environment =
-            vec![("LD_PRELOAD", library.clone()), ("SEAL_TEST_FAULT", fault.clone())];
-        scene.fails(code, &words).with_context(|| fault)?;
-        scene.environment.clear();
+        ("fsync", ".sealed.part", 0, EIO, io, ["cannot sync", ".sealed.part"]),
+    ];
+    for finished in [false, true] {
+        for (call, file, after, errno, code, words) in faults {
+            let fault = format!("{call}:{file}:{after}:{errno}");
+            scene.environment =
+                vec![("LD_PRELOAD", library.clone()), ("SEAL_TEST_FAULT", fault.clone())];
+            let told = || format!("{fault}, finished before: {finished}");
+            scene.fails(code, &words).with_context(told)?;
+            scene.environment.clear();
+        }
+        scene.succeeds()?;
     }
-    scene.succeeds()?;
 
-    // Once the first result has its name, the others are missing; yet it can be done again.
-    let fault = format!("fsync:.sealed.part:0:{EIO}");
+    // Once the first result has its name, the others are missing; yet it can be done again. By then
+    // everything has been brought to disk once.
+    let fault = format!("fsync:.sealed.part:1:{EIO}");
     scene.environment = vec![("LD_PRELOAD", library), ("SEAL_TEST_FAULT", fault)];
     scene.restore()?;
     let output = scene.start()?.wait_with_output()?;
