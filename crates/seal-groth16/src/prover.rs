@@ -279,7 +279,10 @@ mod tests {
     use super::*;
     use crate::captured::{captured, prove, prover};
     use crate::tiny;
+    use bellperson::groth16::{VerifyingKey, prepare_verifying_key};
+    use blstrs::Bls12;
     use seal_wire::ErrorCode;
+    use test_support::skip::{skipped, slow_tests};
 
     #[test]
     fn parameters_of_another_circuit_are_told_as_damaged() {
@@ -352,5 +355,39 @@ mod tests {
         assert_eq!(proof.len(), PROOF_BYTES);
         prover.preload(SectorSize::KIB_2, &mut count_loads).expect("loaded already");
         assert_eq!(loads, 1);
+    }
+
+    #[test]
+    fn a_proof_that_does_not_verify_is_made_twice_and_told_with_partition_and_device() {
+        let name = "seal-groth16 a_proof_that_does_not_verify_is_made_twice";
+        let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-params"));
+        if !slow_tests() {
+            return skipped(name, "three proofs take a minute; --slow runs it");
+        }
+        if !dir.join(tiny::files().params()).exists() {
+            return skipped(name, "there are no test parameters in target/test-params");
+        }
+        let prover = prover(dir);
+        prover.preload(SectorSize::KIB_2, &mut |_| ControlFlow::Continue(())).expect("whole");
+        // As if memory had lost a bit of the key by which proofs are judged.
+        let vk = std::fs::File::open(dir.join(tiny::files().vk())).expect("there");
+        let good = VerifyingKey::<Bls12>::read(vk).expect("whole");
+        let bad = VerifyingKey { alpha_g1: good.beta_g1, ..good.clone() };
+        let judge_by = |key: &VerifyingKey<Bls12>| {
+            let slot = lock(&prover.loaded).get(&SectorSize::KIB_2).expect("loaded").clone();
+            let mut slot = lock(&slot);
+            let loaded = Arc::into_inner(slot.take().expect("loaded")).expect("nobody proves");
+            let verifying_key = prepare_verifying_key(key);
+            *slot = Some(Arc::new(Loaded { verifying_key, ..loaded }));
+        };
+        judge_by(&bad);
+        let error = prove(&prover, &captured()).expect_err("it does not verify");
+        assert_eq!(error.code(), ErrorCode::SelfCheck);
+        let text = error.to_string();
+        for words in ["the proof of partition 0, made twice,", &prover.device(), "faulty"] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        judge_by(&good);
+        prove(&prover, &captured()).expect("the prover goes on");
     }
 }
