@@ -42,22 +42,45 @@ fn nvcc() -> PathBuf {
     toolkit_dir().join("nvidia/cu13/bin/nvcc")
 }
 
-/// Whether a build with the feature cuda would find an nvcc, in the order in which it looks.
-pub(crate) fn has_nvcc() -> bool {
+/// The nvcc that a build with the feature cuda takes, in the order in which seal-cuda looks.
+pub(crate) fn find_nvcc() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(home) = set("CUDA_HOME") {
-        return PathBuf::from(home).join("bin/nvcc").is_file();
+    let found = if let Some(home) = set("CUDA_HOME") {
+        Some(PathBuf::from(home).join("bin/nvcc"))
+    } else if let Some(nvcc) = set("NVCC") {
+        Some(PathBuf::from(nvcc))
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let on_path = std::env::split_paths(&path).map(|dir| dir.join("nvcc"));
+        on_path.chain([nvcc()]).find(|nvcc| nvcc.is_file())
+    };
+    found.filter(|nvcc| nvcc.is_file())
+}
+
+/// Gives the toolkit the names that NVIDIA's installer gives it: by these nvcc finds its libraries
+/// when it links, and the build scripts of other crates find them for a linker.
+fn lay_out(dir: &Path) -> Result<()> {
+    let toolkit = dir.join("nvidia/cu13");
+    let targets = toolkit.join("targets").join(format!("{}-linux", std::env::consts::ARCH));
+    std::fs::create_dir_all(&targets)
+        .with_context(|| format!("cannot make {}", targets.display()))?;
+    for (link, to) in [
+        (toolkit.join("lib64"), "lib"),
+        (targets.join("lib"), "../../lib"),
+        (targets.join("include"), "../../include"),
+    ] {
+        if !link.exists() {
+            std::os::unix::fs::symlink(to, &link)
+                .with_context(|| format!("cannot make the link {}", link.display()))?;
+        }
     }
-    if let Some(nvcc) = set("NVCC") {
-        return PathBuf::from(nvcc).is_file();
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join("nvcc").is_file()) || nvcc().is_file()
+    Ok(())
 }
 
 /// Installs the toolkit from Python packages.
 pub(crate) fn install(args: &ToolkitArgs) -> Result<()> {
     if nvcc().is_file() && !args.again {
+        lay_out(&toolkit_dir())?;
         say(&format!("{} is there", nvcc().display()));
         return Ok(());
     }
@@ -85,6 +108,7 @@ pub(crate) fn install(args: &ToolkitArgs) -> Result<()> {
         "pip could not install {PACKAGES} ({status}); it needs the pip of Python 3 and a way to a \
          package index. With a CUDA toolkit from elsewhere, name it in CUDA_HOME instead"
     );
+    lay_out(&part)?;
     // What was there stays until there is something in its place.
     remove(&dir)?;
     std::fs::rename(&part, &dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -95,7 +119,7 @@ pub(crate) fn install(args: &ToolkitArgs) -> Result<()> {
     ensure!(output.status.success(), "{} --version failed", nvcc().display());
     let version = String::from_utf8_lossy(&output.stdout);
     say(version.lines().rev().find(|line| !line.is_empty()).unwrap_or_default());
-    say("builds with `--features cuda` find it here; other target directories need CUDA_HOME");
+    say("`cargo xtask cuda-build` builds the executors with it");
     Ok(())
 }
 

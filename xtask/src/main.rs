@@ -9,6 +9,7 @@ mod bench_pc1;
 mod bench_pc2;
 mod bench_relay;
 mod cargo;
+mod cuda_build;
 mod cuda_toolkit;
 mod out;
 mod seal;
@@ -42,6 +43,8 @@ enum Command {
     BenchRelay(bench_relay::Args),
     /// Install nvcc into the target directory, from Python packages.
     CudaToolkit(cuda_toolkit::ToolkitArgs),
+    /// Build pc2-exec and c2-exec with what they need to use a GPU.
+    CudaBuild(cuda_build::Args),
     /// Compile the CUDA kernels and print registers, stack and spills of each; fails on spills.
     CudaReport(cuda_toolkit::ReportArgs),
     /// Gather tests and benchmark for a machine with a GPU and without Rust.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::BenchC2(args) => bench_c2::run(&args),
         Command::BenchRelay(args) => bench_relay::run(&args),
         Command::CudaToolkit(args) => cuda_toolkit::install(&args),
+        Command::CudaBuild(args) => cuda_build::run(&args),
         Command::CudaReport(args) => cuda_toolkit::report(&args),
         Command::GpuCheck(args) => bench_gpu::check_bundle(&args),
         Command::VmTest(args) => vm_test::run(&args),

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let tested = cargo(&["test", "--release", "--workspace", "--no-fail-fast"], &environment);
     let mut skipped = std::fs::read_to_string(&skip_log)?;
-    let kernels = if cuda_toolkit::has_nvcc() {
+    let kernels = if cuda_toolkit::find_nvcc().is_some() {
         cuda_toolkit::report(&cuda_toolkit::ReportArgs::default())
             .and_then(|()| bench_gpu::build_pc2_exec())
             .and_then(|()| bench_gpu::check_bundle(&bench_gpu::CheckArgs::default()))

@@ -1,0 +1,83 @@
+//! `cargo xtask cuda-build`: the executors with what they need to use a GPU.
+//!
+//! The kernels of PC2 are compiled by a build script of ours, which finds nvcc by itself and takes
+//! its architectures from a setting. Those of C2 are compiled by the build scripts of published
+//! crates: they take nvcc from `NVCC` or `PATH` and compile machine code for compute capability
+//! 7.5, 8.0 and 12.0, and PTX. What is missing is added through `NVCC_APPEND_FLAGS`, which nvcc
+//! reads itself, so that no driver spends minutes on compiling PTX at the first start.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cargo::{binary, cargo};
+use crate::cuda_toolkit::find_nvcc;
+use crate::out::say;
+
+/// Options of `cuda-build`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only this executor.
+    #[arg(long, value_name = "NAME")]
+    package: Option<Executor>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Executor {
+    Pc2Exec,
+    C2Exec,
+}
+
+impl Executor {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Pc2Exec => "pc2-exec",
+            Self::C2Exec => "c2-exec",
+        }
+    }
+}
+
+/// H100 and H200; B200.
+const MORE_ARCHITECTURES: &str =
+    "-gencode arch=compute_90,code=sm_90 -gencode arch=compute_100,code=sm_100";
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let executors = args.package.map_or(vec![Executor::Pc2Exec, Executor::C2Exec], |one| vec![one]);
+    for executor in executors {
+        build(executor)?;
+        // Where there is no driver it must start all the same.
+        let names = needed_libraries(executor.name())?;
+        for library in ["libcuda.", "libcudart.", "libnvidia"] {
+            ensure!(
+                !names.contains(library),
+                "{} needs {library} to start:\n{names}",
+                executor.name()
+            );
+        }
+        say(&format!("{} is built", binary(executor.name()).display()));
+    }
+    Ok(())
+}
+
+/// Builds one executor with the feature cuda.
+pub(crate) fn build(executor: Executor) -> Result<()> {
+    let nvcc = find_nvcc().context(
+        "no nvcc by CUDA_HOME, NVCC, PATH or in the target directory; `cargo xtask cuda-toolkit` \
+         installs it",
+    )?;
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let flags = set("NVCC_APPEND_FLAGS").unwrap_or_else(|| OsString::from(MORE_ARCHITECTURES));
+    let mut environment = vec![("NVCC", nvcc.as_os_str())];
+    if executor == Executor::C2Exec {
+        environment.push(("NVCC_APPEND_FLAGS", flags.as_os_str()));
+    }
+    cargo(&["build", "--release", "--package", executor.name(), "--features", "cuda"], &environment)
+}
+
+/// What the dynamic linker needs to start a binary, as `ldd` prints it.
+fn needed_libraries(name: &str) -> Result<String> {
+    let output = Command::new("ldd").arg(binary(name)).output().context("cannot start ldd")?;
+    ensure!(output.status.success(), "ldd {} failed", binary(name).display());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
