@@ -103,21 +103,7 @@ impl Device {
             Some(image) => image,
             None => images::embedded().ok_or(CudaError::NoKernels)?,
         };
-        let visible = || options.visible.map(str::to_owned);
-        let no_device = |error: CudaError| match error {
-            CudaError::Call { code: 100, .. } => CudaError::NoDevice { visible: visible() },
-            error => error,
-        };
-        let driver = Driver::load(options.driver).map_err(no_device)?;
-        let visible_devices = count(&driver)?;
-        if visible_devices == 0 {
-            return Err(CudaError::NoDevice { visible: visible() });
-        }
-        let mut device = 0;
-        // SAFETY: writes a number to the place that is given; 0 is below the number of devices.
-        let code = unsafe { (driver.functions.cuDeviceGet)(&mut device, 0) };
-        driver.check("cuDeviceGet", code)?;
-        let info = describe(&driver, device, visible_devices)?;
+        let (driver, device, info) = first(options)?;
         // SAFETY: `device` comes from cuDeviceGet; the flag is one of the documented ones.
         let code = unsafe {
             (driver.functions.cuDevicePrimaryCtxSetFlags_v2)(device, SCHED_BLOCKING_SYNC)
@@ -144,6 +130,34 @@ impl Device {
         self.0.enter()?;
         self.0.free_bytes()
     }
+}
+
+impl DeviceInfo {
+    /// Asks the driver for the first device that it shows, without opening it. `options.image` is
+    /// of no use here.
+    pub fn of_first(options: OpenOptions<'_>) -> Result<Self, CudaError> {
+        first(options).map(|(_, _, info)| info)
+    }
+}
+
+/// The driver and the first device that it shows.
+fn first(options: OpenOptions<'_>) -> Result<(Driver, c_int, DeviceInfo), CudaError> {
+    let visible = || options.visible.map(str::to_owned);
+    let no_device = |error: CudaError| match error {
+        CudaError::Call { code: 100, .. } => CudaError::NoDevice { visible: visible() },
+        error => error,
+    };
+    let driver = Driver::load(options.driver).map_err(no_device)?;
+    let visible_devices = count(&driver)?;
+    if visible_devices == 0 {
+        return Err(CudaError::NoDevice { visible: visible() });
+    }
+    let mut device = 0;
+    // SAFETY: writes a number to the place that is given; 0 is below the number of devices.
+    let code = unsafe { (driver.functions.cuDeviceGet)(&mut device, 0) };
+    driver.check("cuDeviceGet", code)?;
+    let info = describe(&driver, device, visible_devices)?;
+    Ok((driver, device, info))
 }
 
 fn count(driver: &Driver) -> Result<c_int, CudaError> {

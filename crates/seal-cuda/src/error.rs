@@ -96,6 +96,39 @@ pub enum CudaError {
         /// What was compared.
         what: String,
     },
+    /// The feature `groth16` was off when this was built.
+    #[error("this build cannot prove on a GPU; build c2-exec with `--features cuda`")]
+    NoGroth16,
+    /// The driver shows a device, and supraseal-c2 does not take it.
+    #[error(
+        "supraseal-c2 cannot use {device}: {said}; it needs compute capability 7.5 or newer, a \
+         driver of at least the CUDA that this was built with, and a device that another process \
+         does not hold for itself"
+    )]
+    Unusable {
+        /// The device.
+        device: Box<crate::DeviceInfo>,
+        /// What supraseal-c2 says.
+        said: String,
+    },
+    /// supraseal-c2 failed.
+    #[error("supraseal-c2 could not {what}: {said}")]
+    Groth16 {
+        /// What it was to do.
+        what: &'static str,
+        /// What it says.
+        said: String,
+    },
+    /// What supraseal-c2 would be given does not fit together; it would end the process.
+    #[error("supraseal-c2 would get {found} {what} where {wanted} belong")]
+    Lengths {
+        /// What is counted.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there must be.
+        wanted: usize,
+    },
     /// There is no kernel for this.
     #[error("there is no kernel for {what}")]
     Unsupported {

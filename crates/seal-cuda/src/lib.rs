@@ -1,6 +1,6 @@
-//! Poseidon and replica encoding on NVIDIA devices.
+//! Poseidon, replica encoding and Groth16 proofs on NVIDIA devices.
 //!
-//! The kernels are CUDA C++ (`kernels/`), compiled by nvcc when the feature `cuda` is on and
+//! The kernels of the first two are CUDA C++ (`kernels/`), compiled by nvcc when the feature `cuda` is on and
 //! carried in the binary. The driver is loaded when a device is opened, so that the same binary
 //! starts on machines without one.
 //!
@@ -8,7 +8,9 @@
 //! own. Everything that is offered is safe to call: copies and kernels are waited for before
 //! borrowed memory is given back.
 //!
-//! Knows nothing of sectors or files.
+//! Proofs ([`groth16`]) are computed by the published `supraseal-c2`, with the feature `groth16`.
+//!
+//! Knows nothing of sectors.
 
 mod batch;
 pub mod check;
@@ -16,6 +18,7 @@ mod constants;
 mod device;
 mod driver;
 mod error;
+pub mod groth16;
 mod images;
 pub mod measure;
 mod memory;
