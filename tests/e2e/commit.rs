@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use seal_types::Stage;
-use seal_wire::ErrorCode;
+use seal_wire::{ErrorCode, ExitCode};
 use serde_json::{Value, json};
 use test_support::client::Processor;
 use test_support::data::{derive, fr32_pad};
@@ -275,5 +275,48 @@ fn ready_in_time_though_the_parameters_cannot_be_looked_at() -> Result<()> {
     let (mut c2, log) = launch.serve(Stage::C2)?;
     log.wait_for(&["SEAL_READY_WITHIN", "go on"], PATIENCE)?;
     ensure!(c2.is_running()?, "it ended");
+    Ok(())
+}
+
+/// Runs in any build: where the feature cuda is off, or there is no driver, or no device, that is
+/// what has to be told. Only where there is a device it has nothing to see.
+#[test]
+fn a_gpu_that_is_asked_for_and_not_usable_is_an_error_at_start() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let task = dir.path().join("task.json");
+    fs::write(&task, serde_json::to_vec(&captured_task()?)?)?;
+    let run = |name: &str, value: &str| -> Result<_> {
+        Ok(Launch::executor(Stage::C2, dir.path())?
+            .args(["run", "--task"])
+            .args([&task])
+            .env("FIL_PROOFS_PARAMETER_CACHE", dir.path().join("none"))
+            .env("SEAL_C2_DEVICE", "cuda")
+            .env(name, value)
+            .command()?
+            .output()?)
+    };
+    let required = run("RUST_LOG", "info")?;
+    let said = String::from_utf8(required.stderr)?;
+    if said.contains("device=\"cuda device") {
+        skipped("tests a_gpu_that_is_asked_for_and_not_usable", "there is a GPU");
+        return Ok(());
+    }
+    let start = Some(ExitCode::Start as i32);
+    ensure!(required.status.code() == start, "{}: {said}", required.status);
+    for part in ["SEAL_C2_DEVICE=cuda", "no GPU is usable", "SEAL_GPU=optional"] {
+        ensure!(said.contains(part), "{part}: {said}");
+    }
+    ensure!(required.stdout.is_empty(), "an answer without a start");
+
+    // Then the processor does it, as far as there are parameters.
+    let optional = run("SEAL_GPU", "optional")?;
+    let said = String::from_utf8(optional.stderr)?;
+    ensure!(said.contains("lets the CPU prove") && said.contains("device=\"cpu\""), "{said}");
+    ensure!(optional.status.code() == Some(ExitCode::Failed as i32), "{}: {said}", optional.status);
+
+    let neither = run("BELLMAN_NO_GPU", "1")?;
+    let said = String::from_utf8(neither.stderr)?;
+    ensure!(neither.status.code() == Some(ExitCode::Config as i32), "{}: {said}", neither.status);
+    ensure!(said.contains("BELLMAN_NO_GPU=1"), "{said}");
     Ok(())
 }

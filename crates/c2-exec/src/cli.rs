@@ -18,6 +18,7 @@ use seal_runtime::{
 use seal_types::{SectorSize, Stage};
 use seal_wire::ExitCode;
 
+use crate::gpu::{self, DeviceKind, Wish};
 use crate::params::Look;
 use crate::{C2, bench, params};
 
@@ -39,7 +40,10 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 const VERIFY_PARAMS: &str = "FIL_PROOFS_VERIFY_PRODUCTION_PARAMS";
 
 /// What this executor acts on.
-const HONOURED: Honoured = Honoured(&[PARAMETER_CACHE, VERIFY_PARAMS]);
+const HONOURED: Honoured = Honoured(&[PARAMETER_CACHE, VERIFY_PARAMS, gpu::VISIBLE, gpu::GPU]);
+
+/// What this build has beyond the usual.
+const FEATURES: &[&str] = if cfg!(feature = "cuda") { &["cuda"] } else { &[] };
 
 const AFTER_HELP: &str = "\
 Without a command, or as `c2-exec processor c2`, it serves requests: one JSON object a line on
@@ -59,6 +63,11 @@ Environment:
   SEAL_CIRCUIT_CACHE                   where compiled circuits are kept, as --circuit-cache
   SEAL_FORCE_ISA                       arithmetic: portable, or ifma (AVX-512); default: the best
                                        that this processor has
+  SEAL_C2_DEVICE                       who proves: cpu (default), or cuda for an NVIDIA GPU; as
+                                       --device. A GPU that is not usable is an error at start
+  SEAL_GPU                             optional: then the CPU proves instead
+  CUDA_VISIBLE_DEVICES                 which GPU, by index or UUID; the first of them is used
+  BELLMAN_NO_GPU                       1: no GPU; an error where one is asked for
   SEAL_ALLOW_TEST_PARAMS               1: prove with test parameters, as --allow-test-params
   VC_CG_CPUSET                         cpus to run on, as venus-worker sets them for its processors
   VENUS_WORKER_NUMA_PREFERRED          NUMA node whose memory to prefer, likewise
@@ -104,6 +113,9 @@ struct ServeArgs {
     /// to compile them again; `off`: nowhere. Default: seal-exec-circuits beside the parameters.
     #[arg(long, value_name = "DIR", global = true)]
     circuit_cache: Option<PathBuf>,
+    /// Who proves; default: SEAL_C2_DEVICE, or the processor.
+    #[arg(long, value_name = "DEVICE", global = true)]
+    device: Option<DeviceKind>,
     /// Prove with parameters that are not the published ones. Such proofs are worthless on the
     /// network.
     #[arg(long, global = true)]
@@ -161,7 +173,7 @@ pub fn main() -> ExitCode {
     let kernel = kernel(&environment);
     // Help and version come whatever the environment says.
     let name = kernel.as_ref().map_or("not available", |kernel| kernel.name());
-    let version = long_version(env!("CARGO_PKG_VERSION"), &[], &[("curve", name)]);
+    let version = long_version(env!("CARGO_PKG_VERSION"), FEATURES, &[("curve", name)]);
     let cli: Cli = match parse_command_line(version) {
         Ok(cli) => cli,
         Err(code) => return code,
@@ -174,7 +186,11 @@ pub fn main() -> ExitCode {
             return ExitCode::Config;
         }
     };
+    let wish = Wish::of(cli.serve.device, &environment);
     environment.report(HONOURED);
+    if let (None, Ok(None), Some(finding)) = (cli.serve.device, &wish, gpu::idle(&environment)) {
+        tracing::warn!("{finding}");
+    }
     let _place = match place(&environment) {
         Ok(placed) => placed,
         Err(code) => return code,
@@ -182,22 +198,36 @@ pub fn main() -> ExitCode {
 
     let dir = environment.get(PARAMETER_CACHE).unwrap_or_else(|| DEFAULT_PARAM_DIR.to_owned());
     let trust = trust(&cli.serve, &environment);
-    let resources = Resources {
-        kernel,
-        memory: cli.serve.memory.unwrap_or(u64::MAX),
-        params_memory: cli.serve.params_memory.unwrap_or(u64::MAX),
-    };
     let circuits = circuits(&cli.serve, &environment, Path::new(&dir));
     let executor = || {
+        let told = |code: ExitCode| {
+            move |error: String| {
+                tracing::error!("{error}");
+                code
+            }
+        };
+        let wish = wish.map_err(told(ExitCode::Config))?;
+        let device = gpu::device(wish.as_ref()).map_err(told(ExitCode::Start))?;
+        let proves = device.name().unwrap_or_else(|| "cpu".to_owned());
+        tracing::info!(parameters = dir, ?trust, device = proves, curve = kernel.name(), "c2-exec");
+        let resources = Resources {
+            device,
+            kernel,
+            memory: cli.serve.memory.unwrap_or(u64::MAX),
+            params_memory: cli.serve.params_memory.unwrap_or(u64::MAX),
+        };
         let prover = Prover::new(ParamDir::new(&dir), trust, resources);
         let prover = match &circuits {
             Some(circuits) => prover.keep_circuits(circuits),
             None => prover,
         };
-        C2 { prover }
+        Ok(C2 { prover })
     };
     match cli.command {
-        Some(Command::Run { task }) => run_one(&executor(), &task),
+        Some(Command::Run { task }) => match executor() {
+            Ok(executor) => run_one(&executor, &task),
+            Err(code) => code,
+        },
         Some(Command::Params { sector_size, check }) => {
             let sizes =
                 if sector_size.is_empty() { SectorSize::REGISTERED.to_vec() } else { sector_size };
@@ -214,13 +244,16 @@ pub fn main() -> ExitCode {
         }
         Some(Command::Processor { stage }) if !serves_stage(Stage::C2, stage) => ExitCode::Usage,
         Some(Command::Processor { .. }) | None => {
-            tracing::info!(parameters = dir, ?trust, curve = kernel.name(), "c2-exec");
-            match ready_within(&environment) {
-                Ok(within) => start_serving(executor(), &cli.serve, within),
+            let within = match ready_within(&environment) {
+                Ok(within) => within,
                 Err(error) => {
                     tracing::error!("{error}");
-                    ExitCode::Config
+                    return ExitCode::Config;
                 }
+            };
+            match executor() {
+                Ok(executor) => start_serving(executor, &cli.serve, within),
+                Err(code) => code,
             }
         }
     }

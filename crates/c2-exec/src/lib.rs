@@ -4,6 +4,7 @@
 mod bench;
 mod cli;
 mod executor;
+mod gpu;
 mod params;
 
 pub use cli::main;

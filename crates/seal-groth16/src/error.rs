@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use seal_cuda::CudaError;
 use seal_host::{FileError, SpaceError};
 use seal_types::{RegisteredProof, SectorSize};
 use seal_wire::ErrorCode;
@@ -146,6 +147,30 @@ pub enum Groth16Error {
         /// Where it was computed.
         device: String,
     },
+    /// A device that was asked for is not usable.
+    #[error("no GPU is usable for proofs")]
+    NoDevice(#[source] Box<CudaError>),
+    /// There are too few cpus for the device's prover.
+    #[error(
+        "this process may use {cpus} cpu, and proving on a GPU takes at least {least}; give it more"
+    )]
+    TooFewCpus {
+        /// How many the process may use.
+        cpus: usize,
+        /// How many it takes.
+        least: usize,
+    },
+    /// A device failed.
+    #[error("the {device} failed to {what}")]
+    Device {
+        /// What it was to do.
+        what: String,
+        /// Which.
+        device: String,
+        /// What it says.
+        #[source]
+        source: Box<CudaError>,
+    },
     /// Less memory is allowed than parameters take.
     #[error(
         "the parameters for {sector_size} take {} MiB of memory, but --params-memory allows {} \
@@ -213,9 +238,11 @@ impl Groth16Error {
                 ErrorCode::BadInput
             }
             Self::SelfCheck { .. } => ErrorCode::SelfCheck,
-            Self::TooLittleMemory { .. } | Self::TooLargeParameters { .. } => {
-                ErrorCode::Unavailable
-            }
+            Self::TooLittleMemory { .. }
+            | Self::TooLargeParameters { .. }
+            | Self::NoDevice(_)
+            | Self::TooFewCpus { .. }
+            | Self::Device { .. } => ErrorCode::Unavailable,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Upstream { .. } => ErrorCode::Internal,
         }

@@ -11,6 +11,7 @@ use group::Curve as _;
 use seal_field::curve::{G1, G2, Points};
 use seal_field::ntt::Ntt;
 
+use crate::layout::Lengths;
 use crate::msm::multiply;
 use crate::r1cs::{Compiled, Inputs};
 use crate::witness::Assignment;
@@ -68,15 +69,48 @@ impl Queries {
         }
     }
 
+    /// Of lists that come from elsewhere.
+    #[cfg(test)]
+    pub(crate) fn with(
+        a: Vec<u32>,
+        b: Vec<u32>,
+        inputs: usize,
+        aux: usize,
+        domain_bits: u32,
+    ) -> Self {
+        Self { a, b, inputs, aux, domain_bits }
+    }
+
+    /// How many inputs the circuit has.
+    pub(crate) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// How many other variables it has.
+    pub(crate) fn aux(&self) -> usize {
+        self.aux
+    }
+
+    /// The variables that have a point in A, inputs first.
+    pub(crate) fn a(&self) -> &[u32] {
+        &self.a
+    }
+
+    /// Those that have one in B.
+    pub(crate) fn b(&self) -> &[u32] {
+        &self.b
+    }
+
     /// Whether the parameters are of this circuit.
-    pub(crate) fn check(&self, key: &Key) -> Result<(), OtherCircuit> {
+    pub(crate) fn check(&self, lengths: Lengths) -> Result<(), OtherCircuit> {
+        let Lengths { inputs, h, l, a, b_g1, b_g2 } = lengths;
         let lists = [
-            ("of inputs", key.vk.ic.len(), self.inputs),
-            ("H", key.h.len(), (1 << self.domain_bits) - 1),
-            ("L", key.l.len(), self.aux),
-            ("A", key.a.len(), self.a.len()),
-            ("B in G1", key.b_g1.len(), self.b.len()),
-            ("B in G2", key.b_g2.len(), self.b.len()),
+            ("of inputs", inputs, self.inputs),
+            ("H", h, (1 << self.domain_bits) - 1),
+            ("L", l, self.aux),
+            ("A", a, self.a.len()),
+            ("B in G1", b_g1, self.b.len()),
+            ("B in G2", b_g2, self.b.len()),
         ];
         match lists.into_iter().find(|(_, found, expected)| found != expected) {
             None => Ok(()),
@@ -100,6 +134,8 @@ pub struct ProofTimes {
     pub a: Duration,
     /// Those of B in G1 and in G2.
     pub b: Duration,
+    /// All but the witness, where a device does it.
+    pub device: Duration,
 }
 
 /// Whether to go on, asked between transforms and between windows of a multiplication.
@@ -163,7 +199,7 @@ pub(crate) fn prove(
 mod tests {
     use super::*;
     use crate::small::Small;
-    use crate::witness::assign;
+    use crate::witness::{Form, assign};
     use bellperson::groth16::{
         Parameters, create_proof_batch, generate_random_parameters, prepare_verifying_key,
         verify_proof,
@@ -193,6 +229,17 @@ mod tests {
         }
     }
 
+    fn lengths(key: &Key) -> Lengths {
+        Lengths {
+            inputs: key.vk.ic.len(),
+            h: key.h.len(),
+            l: key.l.len(),
+            a: key.a.len(),
+            b_g1: key.b_g1.len(),
+            b_g2: key.b_g2.len(),
+        }
+    }
+
     #[test]
     fn proofs_are_those_of_bellperson_for_the_same_randomness() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
@@ -204,7 +251,7 @@ mod tests {
             let queries = Queries::of(&compiled);
             for kernel in CurveKernel::available() {
                 let key = key(&parameters, kernel);
-                queries.check(&key).expect("its own parameters");
+                queries.check(lengths(&key)).expect("its own parameters");
                 let ntt = Ntt::new(kernel, compiled.domain_bits()).expect("short");
                 for seed in 0..3 {
                     let circuit = Small::filled(seed, challenges);
@@ -212,7 +259,8 @@ mod tests {
                         0 => [Scalar::ZERO; 2],
                         _ => [0; 2].map(|_| Scalar::random(&mut rng)),
                     };
-                    let assignment = assign(&compiled, |i| Ok(circuit.alone(i))).expect("filled");
+                    let assignment = assign(&compiled, Form::Canonical, |i| Ok(circuit.alone(i)))
+                        .expect("filled");
                     let inputs: Vec<Scalar> = assignment.values[1..compiled.counts().inputs]
                         .iter()
                         .map(|words| Scalar::from_u64s_le(words).expect("canonical"))
@@ -249,7 +297,8 @@ mod tests {
                 left = left.checked_sub(1).ok_or(Stopped)?;
                 Ok(())
             };
-            let assignment = assign(&compiled, |i| Ok(circuit.alone(i))).expect("filled");
+            let assignment =
+                assign(&compiled, Form::Canonical, |i| Ok(circuit.alone(i))).expect("filled");
             let mut times = ProofTimes::default();
             let random = [Scalar::ONE; 2];
             let ended = prove(&key, &queries, &ntt, assignment, random, &mut times, &mut go_on);
@@ -270,12 +319,12 @@ mod tests {
         let mut key = key(&parameters, CurveKernel::portable());
         let compiled =
             Compiled::record(2, Small::blank(1), Small::blank(2)).expect("equal challenges");
-        let other = Queries::of(&compiled).check(&key).expect_err("another");
+        let other = Queries::of(&compiled).check(lengths(&key)).expect_err("another");
         assert_eq!((other.found, other.expected), (5, 4), "{other:?}");
         let compiled =
             Compiled::record(3, Small::blank(1), Small::blank(2)).expect("equal challenges");
         key.b_g2 = Points::infinity(CurveKernel::portable(), 1);
-        let other = Queries::of(&compiled).check(&key).expect_err("a short list");
+        let other = Queries::of(&compiled).check(lengths(&key)).expect_err("a short list");
         assert_eq!(other.list, "B in G2");
     }
 }

@@ -10,19 +10,21 @@ use blstrs::{Bls12, Scalar};
 use ff::Field;
 use filecoin_proofs::{DefaultPieceHasher, DefaultTreeHasher};
 use rand::rngs::OsRng;
+use seal_cuda::CudaError;
 use seal_types::RegisteredProof;
+use seal_wire::{ErrorCode, TaskError};
 use storage_proofs_core::compound_proof::CompoundProof;
 use storage_proofs_core::merkle::MerkleTreeTrait;
 use storage_proofs_porep::stacked::{self, StackedCompound};
 
 use crate::groth::{self, ProofTimes, Stopped};
-use crate::load::Loaded;
+use crate::load::{Loaded, LoadedPoints};
 use crate::pipeline::{GoOn, one_by_one};
 use crate::shape::Shape;
 use crate::step::At;
 use crate::task::{Challenge, PublicInputs, VanillaProofs};
 use crate::turns::Share;
-use crate::witness::{Assignment, assign};
+use crate::witness::{Assignment, Form, assign};
 use crate::{Groth16Error, Prover};
 
 /// A task on its way through the prover.
@@ -107,7 +109,12 @@ where
             )
             .map_err(|error| SynthesisError::IoError(io::Error::other(error)))
         };
-        assign(&self.shape.compiled, circuit).map_err(Groth16Error::upstream("fill the circuit"))
+        let form = match &self.loaded.points {
+            LoadedPoints::Cpu(_) => Form::Canonical,
+            LoadedPoints::Device(_) => Form::Montgomery,
+        };
+        assign(&self.shape.compiled, form, circuit)
+            .map_err(Groth16Error::upstream("fill the circuit"))
     }
 
     /// A proof that verifies: what a passing fault spoiled is computed once more.
@@ -118,7 +125,6 @@ where
         stop: &AtomicBool,
         go_on: &mut GoOn<'_>,
     ) -> Result<Proof<Bls12>, Groth16Error> {
-        let Shape { queries, ntt, .. } = self.shape;
         let Filled { assignment, challenges, took, _memory } = filled;
         let inputs = StackedCompound::<Tree, DefaultPieceHasher>::generate_public_inputs(
             self.public,
@@ -127,19 +133,16 @@ where
         )
         .map_err(Groth16Error::upstream("derive the public inputs"))?;
         let mut next = Some(assignment);
+        let mut failed = None;
         for attempt in 1..=2 {
             let assignment = match next.take() {
                 Some(assignment) => assignment,
                 None => self.assign(partition, &challenges, stop)?,
             };
             let mut times = ProofTimes { witness: took, ..ProofTimes::default() };
-            let proof = {
+            let proved = {
                 let _turn = self.prover.proving.take(1, go_on)?;
-                let random = [Scalar::random(OsRng), Scalar::random(OsRng)];
-                let key = &self.loaded.key;
-                let mut go_on = || go_on().map_err(|_| Stopped);
-                groth::prove(key, queries, ntt, assignment, random, &mut times, &mut go_on)
-                    .map_err(|Stopped| Groth16Error::Cancelled)?
+                self.prove_once(assignment, &mut times, go_on)?
             };
             let ms = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
             tracing::info!(
@@ -150,23 +153,69 @@ where
                 l_ms = ms(times.l),
                 a_ms = ms(times.a),
                 b_ms = ms(times.b),
+                device_ms = ms(times.device),
                 "partition proved"
             );
-            let valid = verify_proof(&self.loaded.verifying_key, &proof, &inputs)
-                .map_err(Groth16Error::upstream("verify a partition's proof"))?;
-            if valid {
-                return Ok(proof);
+            let device = self.prover.device();
+            match proved {
+                Ok(Some(proof)) => {
+                    let valid = verify_proof(&self.loaded.verifying_key, &proof, &inputs)
+                        .map_err(Groth16Error::upstream("verify a partition's proof"))?;
+                    if valid {
+                        return Ok(proof);
+                    }
+                    tracing::error!(partition, attempt, device, "a proof does not verify");
+                    failed = None;
+                }
+                Ok(None) => {
+                    tracing::error!(partition, attempt, device, "a proof is not one of points");
+                    failed = None;
+                }
+                Err(error) => {
+                    let causes = TaskError::from_error(ErrorCode::Unavailable, &error).message;
+                    tracing::error!(partition, attempt, device, error = causes, "no proof");
+                    failed = Some(error);
+                }
             }
-            tracing::error!(
-                partition,
-                attempt,
-                device = self.prover.device(),
-                "a partition's proof does not verify"
-            );
         }
-        Err(Groth16Error::SelfCheck {
-            what: format!("the proof of partition {partition}, made twice,"),
-            device: self.prover.device(),
+        let device = self.prover.device();
+        Err(match failed {
+            None => Groth16Error::SelfCheck {
+                what: format!("the proof of partition {partition}, made twice,"),
+                device,
+            },
+            Some(source) => Groth16Error::Device {
+                what: format!("prove partition {partition}, twice"),
+                device,
+                source: Box::new(source),
+            },
         })
+    }
+
+    /// A proof that nobody has looked at; none where a device returns something else, or its
+    /// error.
+    fn prove_once(
+        &self,
+        assignment: Assignment,
+        times: &mut ProofTimes,
+        go_on: &mut GoOn<'_>,
+    ) -> Result<Result<Option<Proof<Bls12>>, CudaError>, Groth16Error> {
+        let Shape { compiled, queries, ntt, .. } = self.shape;
+        let random = [Scalar::random(OsRng), Scalar::random(OsRng)];
+        match &self.loaded.points {
+            LoadedPoints::Cpu(key) => {
+                let mut go_on = || go_on().map_err(|_| Stopped);
+                groth::prove(key, queries, ntt, assignment, random, times, &mut go_on)
+                    .map(|proof| Ok(Some(proof)))
+                    .map_err(|Stopped| Groth16Error::Cancelled)
+            }
+            LoadedPoints::Device(key) => {
+                let start = Instant::now();
+                let rows = compiled.constraints();
+                let proved = key.prove(queries, rows, &assignment, random, go_on)?;
+                times.device = start.elapsed();
+                Ok(proved)
+            }
+        }
     }
 }

@@ -29,6 +29,17 @@ pub(crate) struct List {
     pub(crate) count: u32,
 }
 
+/// How many points the lists of parameters have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lengths {
+    pub(crate) inputs: usize,
+    pub(crate) h: usize,
+    pub(crate) l: usize,
+    pub(crate) a: usize,
+    pub(crate) b_g1: usize,
+    pub(crate) b_g2: usize,
+}
+
 /// What a parameter file is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
@@ -65,6 +76,13 @@ impl Layout {
     /// Bytes of the verifying key at the head of the file, which are the whole of a `.vk` file.
     pub(crate) fn key_bytes(&self) -> u64 {
         self.ic.offset + u64::from(self.ic.count) * G1
+    }
+
+    /// How many points there are.
+    pub(crate) fn lengths(&self) -> Lengths {
+        let [inputs, h, l, a, b_g1, b_g2] =
+            [self.ic, self.h, self.l, self.a, self.b_g1, self.b_g2].map(|list| list.count as usize);
+        Lengths { inputs, h, l, a, b_g1, b_g2 }
     }
 
     fn check_counts(&self) -> Result<(), String> {

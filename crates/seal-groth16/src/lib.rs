@@ -12,6 +12,7 @@ mod captured;
 mod circuit;
 mod circuit_cache;
 mod circuit_file;
+mod device;
 mod digest;
 mod error;
 mod generate;
@@ -31,6 +32,8 @@ mod shape;
 #[cfg(test)]
 mod small;
 mod stamps;
+#[cfg(test)]
+mod stand_in;
 mod step;
 mod synthetic;
 mod task;
@@ -44,6 +47,7 @@ mod whole;
 mod witness;
 
 pub use circuit::CircuitFiles;
+pub use device::Device;
 pub use digest::digest_file;
 pub use error::Groth16Error;
 pub use generate::{GenerateStep, Generated, Overwrite, generate_test_params};

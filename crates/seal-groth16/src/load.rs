@@ -13,18 +13,29 @@ use seal_field::curve::{Curve, CurveKernel, Points};
 use seal_field::ntt::bit_reversed;
 use seal_host::ReadMap;
 
+use crate::device::{Accelerator, DeviceKey, asking, lists};
 use crate::digest::Digest;
 use crate::groth::Key;
-use crate::layout::List;
+use crate::layout::{Lengths, List};
 use crate::params::FoundParams;
+use crate::stamps::Identity;
 use crate::{Groth16Error, ProveStep};
 
 /// Parameters ready for proving.
 pub(crate) struct Loaded {
     /// The length of the file, and the memory that the points take.
     pub(crate) bytes: u64,
-    pub(crate) key: Key,
+    pub(crate) lengths: Lengths,
+    pub(crate) points: LoadedPoints,
     pub(crate) verifying_key: PreparedVerifyingKey<Bls12>,
+}
+
+/// Where the points are.
+pub(crate) enum LoadedPoints {
+    /// In memory of ours, checked one by one.
+    Cpu(Box<Key>),
+    /// In memory of a device's prover.
+    Device(DeviceKey),
 }
 
 /// Reads and decodes all points, checks each of them, and judges the file's digest. Tells after
@@ -34,27 +45,9 @@ pub(crate) fn load(
     kernel: CurveKernel,
     at: &mut dyn FnMut(ProveStep) -> ControlFlow<()>,
 ) -> Result<Loaded, Groth16Error> {
-    let mut reader = Reader {
-        map: ReadMap::open(&found.path)?,
-        path: &found.path,
-        kernel,
-        done: 0,
-        digest: found.expected.is_some().then(Digest::default),
-        at,
-    };
+    let mut reader = Reader::open(found, kernel, at)?;
+    let vk = reader.verifying_key(found)?;
     let layout = &found.layout;
-    if reader.map.len() as u64 != found.bytes {
-        return Err(reader.damaged(format!(
-            "it had {} bytes when it was looked at and has {} now",
-            found.bytes,
-            reader.map.len()
-        )));
-    }
-    let key_bytes = usize::try_from(layout.key_bytes())
-        .map_err(Groth16Error::upstream("hold the verifying key in memory"))?;
-    let vk = VerifyingKey::<Bls12>::read(&reader.map[..key_bytes])
-        .map_err(|error| reader.damaged(format!("verifying key: {error}")))?;
-    reader.digest(key_bytes);
     let key = Key {
         vk,
         h: reader.list("H", layout.h)?,
@@ -67,7 +60,41 @@ pub(crate) fn load(
         found.judge(expected, &digest.finish())?;
     }
     let verifying_key = prepare_verifying_key(&key.vk);
-    Ok(Loaded { bytes: found.bytes, key: with_h_bit_reversed(key), verifying_key })
+    let points = LoadedPoints::Cpu(Box::new(with_h_bit_reversed(key)));
+    Ok(Loaded { bytes: found.bytes, lengths: layout.lengths(), points, verifying_key })
+}
+
+/// Lets a device's prover read all points, and judges the file's digest meanwhile, unless it is
+/// known. The points are not looked at one by one: with the digest there is nothing to find, and
+/// in test parameters without one a bad point shows as a proof that does not verify.
+pub(crate) fn load_on(
+    accelerator: &dyn Accelerator,
+    found: &FoundParams,
+    kernel: CurveKernel,
+    at: &mut dyn FnMut(ProveStep) -> ControlFlow<()>,
+) -> Result<Loaded, Groth16Error> {
+    let mut reader = Reader::open(found, kernel, at)?;
+    let vk = reader.verifying_key(found)?;
+    let lengths = found.layout.lengths();
+    let key = asking(|| accelerator.load(&found.path, lists(lengths)), &mut || reader.tell())?
+        .map_err(|source| Groth16Error::Device {
+            what: format!("read the parameters {}", found.path.display()),
+            device: accelerator.name(),
+            source: Box::new(source),
+        })?;
+    if let Some(expected) = &found.expected {
+        reader.rest()?;
+        if let Some(digest) = &reader.digest {
+            found.judge(expected, &digest.finish())?;
+        }
+    }
+    // It opens the file by its name: it must have been the one that was looked at.
+    if Identity::of(&found.path).ok() != Some(found.identity) {
+        return Err(reader.damaged("it was replaced or changed while it was read".to_owned()));
+    }
+    let verifying_key = prepare_verifying_key(&vk);
+    let points = LoadedPoints::Device(DeviceKey::new(key));
+    Ok(Loaded { bytes: found.bytes, lengths, points, verifying_key })
 }
 
 /// Puts the points of H where the transforms leave their scalars: at the bit reversal of their
@@ -88,6 +115,8 @@ fn with_h_bit_reversed(mut key: Key) -> Key {
 const BLOCK: usize = 1 << 12;
 /// Points between two looks at whether to stop: 25 MB of G1.
 const STRIDE: usize = 1 << 18;
+/// Bytes between two looks where there is only a digest to compute.
+const DIGESTED: usize = 1 << 26;
 
 struct Reader<'a> {
     map: ReadMap,
@@ -98,7 +127,55 @@ struct Reader<'a> {
     at: &'a mut dyn FnMut(ProveStep) -> ControlFlow<()>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn open(
+        found: &'a FoundParams,
+        kernel: CurveKernel,
+        at: &'a mut dyn FnMut(ProveStep) -> ControlFlow<()>,
+    ) -> Result<Self, Groth16Error> {
+        let reader = Self {
+            map: ReadMap::open(&found.path)?,
+            path: &found.path,
+            kernel,
+            done: 0,
+            digest: found.expected.is_some().then(Digest::default),
+            at,
+        };
+        if reader.map.len() as u64 != found.bytes {
+            return Err(reader.damaged(format!(
+                "it had {} bytes when it was looked at and has {} now",
+                found.bytes,
+                reader.map.len()
+            )));
+        }
+        Ok(reader)
+    }
+
+    /// The head of the file.
+    fn verifying_key(&mut self, found: &FoundParams) -> Result<VerifyingKey<Bls12>, Groth16Error> {
+        let bytes = usize::try_from(found.layout.key_bytes())
+            .map_err(Groth16Error::upstream("hold the verifying key in memory"))?;
+        let vk = VerifyingKey::<Bls12>::read(&self.map[..bytes])
+            .map_err(|error| self.damaged(format!("verifying key: {error}")))?;
+        self.digest(bytes);
+        Ok(vk)
+    }
+
+    /// All that is left, for the digest alone.
+    fn rest(&mut self) -> Result<(), Groth16Error> {
+        while self.done < self.map.len() {
+            self.digest(DIGESTED.min(self.map.len() - self.done));
+            self.tell()?;
+        }
+        Ok(())
+    }
+
+    /// Tells how far it is, and hears whether to go on.
+    fn tell(&mut self) -> Result<(), Groth16Error> {
+        let step = ProveStep::Loading { done: self.done as u64, total: self.map.len() as u64 };
+        if (self.at)(step).is_break() { Err(Groth16Error::Cancelled) } else { Ok(()) }
+    }
+
     fn damaged(&self, reason: String) -> Groth16Error {
         Groth16Error::DamagedParameters { path: self.path.to_path_buf(), reason }
     }
@@ -146,10 +223,7 @@ impl Reader<'_> {
                 }
             }
             self.done = end;
-            let step = ProveStep::Loading { done: self.done as u64, total: self.map.len() as u64 };
-            if (self.at)(step).is_break() {
-                return Err(Groth16Error::Cancelled);
-            }
+            self.tell()?;
         }
         Ok(points)
     }
@@ -204,13 +278,12 @@ mod tests {
         tiny::write(dir.path());
         tiny::mark(dir.path());
         let loaded = load_from(dir.path(), TestParams::Allow).unwrap_or_else(|e| panic!("{e}"));
-        let counts = [
-            loaded.key.h.len(),
-            loaded.key.l.len(),
-            loaded.key.a.len(),
-            loaded.key.b_g1.len(),
-            loaded.key.b_g2.len(),
-        ];
+        let LoadedPoints::Cpu(key) = &loaded.points else { panic!("no device was asked for") };
+        let counts = [key.h.len(), key.l.len(), key.a.len(), key.b_g1.len(), key.b_g2.len()];
+        let Lengths { inputs: 2, h, l, a, b_g1, b_g2 } = loaded.lengths else {
+            panic!("{:?}", loaded.lengths)
+        };
+        assert_eq!(counts, [h, l, a, b_g1, b_g2]);
         assert_eq!(counts, [7, 5, 6, 4, 4]);
     }
 

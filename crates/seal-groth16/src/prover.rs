@@ -16,17 +16,19 @@ use crate::circuit::{public_params, representative};
 use crate::circuit_cache::{CircuitCache, Origin};
 use crate::job::Job;
 use crate::kept::{Slots, kept, lock};
-use crate::load::{Loaded, load};
+use crate::load::{Loaded, load, load_on};
 use crate::shape::{Shape, shape};
 use crate::step::{At, ProveStep, step};
 use crate::task::{PublicInputs, check_task, public_inputs, vanilla_proofs, verify_vanilla};
 use crate::turns::Turns;
 use crate::verify::{PROOF_BYTES, verify};
-use crate::{FoundParams, Groth16Error, ParamDir, Trust};
+use crate::{Device, FoundParams, Groth16Error, ParamDir, Trust};
 
 /// What a prover may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Resources {
+    /// Who computes proofs.
+    pub device: Device,
     /// The arithmetic.
     pub kernel: CurveKernel,
     /// Bytes for the partitions in flight, beside parameters and circuits.
@@ -36,9 +38,14 @@ pub struct Resources {
 }
 
 impl Default for Resources {
-    /// The fastest kernel, and no limit.
+    /// The processor with its fastest kernel, and no limit.
     fn default() -> Self {
-        Self { kernel: CurveKernel::detect(), memory: u64::MAX, params_memory: u64::MAX }
+        Self {
+            device: Device::cpu(),
+            kernel: CurveKernel::detect(),
+            memory: u64::MAX,
+            params_memory: u64::MAX,
+        }
     }
 }
 
@@ -46,6 +53,7 @@ impl Default for Resources {
 pub struct Prover {
     params: ParamDir,
     trust: Trust,
+    device: Device,
     kernel: CurveKernel,
     params_memory: u64,
     circuits: Option<CircuitCache>,
@@ -60,10 +68,11 @@ pub struct Prover {
 impl Prover {
     /// A prover with the parameters in `params`, as far as `trust` lets it use them.
     pub fn new(params: ParamDir, trust: Trust, resources: Resources) -> Self {
-        let Resources { kernel, memory, params_memory } = resources;
+        let Resources { device, kernel, memory, params_memory } = resources;
         Self {
             params,
             trust,
+            device,
             kernel,
             params_memory,
             circuits: None,
@@ -130,7 +139,10 @@ impl Prover {
         kept(&self.loaded, sector_size, at, |at| {
             let found = self.find(sector_size)?;
             self.make_room(sector_size, found.bytes)?;
-            load(&found, self.kernel, at)
+            match self.device.accelerator() {
+                None => load(&found, self.kernel, at),
+                Some(accelerator) => load_on(accelerator, &found, self.kernel, at),
+            }
         })
     }
 
@@ -164,7 +176,7 @@ impl Prover {
 
     /// How proofs are computed, for messages.
     pub(crate) fn device(&self) -> String {
-        format!("processor ({})", self.kernel.name())
+        self.device.name().unwrap_or_else(|| format!("processor ({})", self.kernel.name()))
     }
 }
 
@@ -187,7 +199,7 @@ where
     let loaded = prover.load(size, at)?;
     check_circuit::<Tree>(prover, proof, &params, &public, &loaded)?;
     let shape = shape_of::<Tree>(prover, proof, at)?;
-    shape.queries.check(&loaded.key).map_err(|other| {
+    shape.queries.check(loaded.lengths).map_err(|other| {
         let found = format!("a list {} of {} points", other.list, other.found);
         other_circuit(prover, proof, &found, &format!("one of {}", other.expected))
     })?;
@@ -246,7 +258,7 @@ where
     )
     .map_err(Groth16Error::upstream("derive the public inputs"))?;
     // One more for the constant.
-    let (found, expected) = (loaded.key.vk.ic.len(), inputs.len() + 1);
+    let (found, expected) = (loaded.lengths.inputs, inputs.len() + 1);
     if found == expected {
         return Ok(());
     }

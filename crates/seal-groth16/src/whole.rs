@@ -5,12 +5,15 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bellperson::groth16::{Parameters, create_proof_batch};
+use bellperson::multiexp::DensityTracker;
 use bellperson::{Circuit, ConstraintSystem, Index, LinearCombination, SynthesisError, Variable};
 use blstrs::{Bls12, Scalar};
 use ff::Field;
 use filecoin_proofs::{DefaultPieceHasher, DefaultTreeHasher, with_shape};
 use rand::rngs::OsRng;
 use rayon::prelude::*;
+use seal_cuda::CudaError;
+use seal_cuda::groth16::{self, Density, RawProof};
 use seal_field::curve::CurveKernel;
 use seal_field::ntt::{FrWords, words_of_scalar};
 use seal_types::SectorSize;
@@ -23,23 +26,37 @@ use test_support::skip::{skipped, slow_tests};
 use crate::captured::{captured, prover};
 use crate::circuit::{public_params, representative};
 use crate::circuit_cache::{CircuitCache, Origin};
-use crate::groth::{self, ProofTimes};
+use crate::device::{AcceleratorKey, DeviceKey};
+use crate::groth::{self, ProofTimes, Queries};
+use crate::load::LoadedPoints;
+use crate::r1cs::Compiled;
 use crate::shape::{record, shape};
 use crate::task::{self, public_inputs, vanilla_proofs};
 use crate::tiny;
-use crate::witness::{Assignment, assign};
+use crate::witness::{Assignment, Form, assign};
 
 /// A constraint system that lays everything out, as bellperson's prover does.
 struct Whole {
     inputs: Vec<Scalar>,
     aux: Vec<Scalar>,
     products: [Vec<FrWords>; 3],
+    /// As bellperson's prover keeps them: of A, and of B for inputs and other variables.
+    a_aux: DensityTracker,
+    b_inputs: DensityTracker,
+    b_aux: DensityTracker,
 }
 
 impl Whole {
     fn of(circuit: impl Circuit<Scalar>) -> Self {
-        let mut whole =
-            Self { inputs: vec![Scalar::ONE], aux: Vec::new(), products: Default::default() };
+        let mut whole = Self {
+            inputs: vec![Scalar::ONE],
+            aux: Vec::new(),
+            products: Default::default(),
+            a_aux: DensityTracker::new(),
+            b_inputs: DensityTracker::new(),
+            b_aux: DensityTracker::new(),
+        };
+        whole.b_inputs.add_element();
         circuit.synthesize(&mut whole).expect("a good circuit");
         // A row for each input, as the prover adds them.
         for input in &whole.inputs {
@@ -67,6 +84,8 @@ impl ConstraintSystem<Scalar> for Whole {
         AR: Into<String>,
     {
         self.aux.push(f()?);
+        self.a_aux.add_element();
+        self.b_aux.add_element();
         Ok(Variable::new_unchecked(Index::Aux(self.aux.len() - 1)))
     }
 
@@ -77,6 +96,7 @@ impl ConstraintSystem<Scalar> for Whole {
         AR: Into<String>,
     {
         self.inputs.push(f()?);
+        self.b_inputs.add_element();
         Ok(Variable::new_unchecked(Index::Input(self.inputs.len() - 1)))
     }
 
@@ -89,7 +109,19 @@ impl ConstraintSystem<Scalar> for Whole {
         LC: FnOnce(LinearCombination<Scalar>) -> LinearCombination<Scalar>,
     {
         let zero = LinearCombination::zero;
-        let values = [a(zero()), b(zero()), c(zero())].map(|sum| self.value(&sum));
+        let sums = [a(zero()), b(zero()), c(zero())];
+        for (variable, _) in sums[0].iter().filter(|(_, factor)| !bool::from(factor.is_zero())) {
+            if let Index::Aux(index) = variable.get_unchecked() {
+                self.a_aux.inc(index);
+            }
+        }
+        for (variable, _) in sums[1].iter().filter(|(_, factor)| !bool::from(factor.is_zero())) {
+            match variable.get_unchecked() {
+                Index::Input(index) => self.b_inputs.inc(index),
+                Index::Aux(index) => self.b_aux.inc(index),
+            }
+        }
+        let values = sums.map(|sum| self.value(&sum));
         for (product, value) in self.products.iter_mut().zip(values) {
             product.push(value);
         }
@@ -143,12 +175,12 @@ impl<Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>> Captured<Tree>
     }
 }
 
-fn filled<Tree>(captured: &Captured<Tree>, compiled: &crate::r1cs::Compiled) -> Assignment
+fn filled<Tree>(captured: &Captured<Tree>, compiled: &Compiled, form: Form) -> Assignment
 where
     Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
 {
     let one = |challenge: usize| Ok(captured.circuit(&captured.challenges[challenge..=challenge]));
-    assign(compiled, one).expect("captured")
+    assign(compiled, form, one).expect("captured")
 }
 
 fn check_vectors<Tree>()
@@ -159,7 +191,7 @@ where
     let compiled = record::<Tree>(proof).expect("the published circuit");
     assert_eq!(compiled.counts().rows, 2_687_921, "as published software counts them");
     let captured = Captured::<Tree>::new();
-    let ours = filled(&captured, &compiled);
+    let ours = filled(&captured, &compiled, Form::Canonical);
     let whole = Whole::of(captured.circuit(&captured.challenges));
 
     assert_eq!(ours.values.len(), whole.inputs.len() + whole.aux.len());
@@ -223,10 +255,11 @@ where
     let proof = representative(size).expect("registered");
     let shape = shape::<Tree>(proof, kernel, None).expect("the published circuit");
     let captured = Captured::<Tree>::new();
-    let assignment = filled(&captured, &shape.compiled);
+    let assignment = filled(&captured, &shape.compiled, Form::Canonical);
     let [r, s] = [0; 2].map(|_| Scalar::random(OsRng));
     let (mut times, mut go_on) = (ProofTimes::default(), || Ok(()));
-    let (key, queries) = (&loaded.key, &shape.queries);
+    let LoadedPoints::Cpu(key) = &loaded.points else { panic!("no device was asked for") };
+    let queries = &shape.queries;
     let ours = groth::prove(key, queries, &shape.ntt, assignment, [r, s], &mut times, &mut go_on);
 
     let file = std::fs::File::open(dir.join(tiny::files().params())).expect("there");
@@ -248,4 +281,70 @@ fn a_sectors_proof_is_bellpersons_for_the_same_randomness() {
         return skipped(name, "there are no test parameters in target/test-params");
     }
     with_shape!(SectorSize::KIB_2.bytes(), check_bytes, dir);
+}
+
+/// In place of a device: compares what it is given with what bellperson would give it.
+struct Compare(Whole);
+
+impl AcceleratorKey for Compare {
+    fn prove(
+        &self,
+        circuit: &groth16::Circuit,
+        given: &groth16::Assignment<'_>,
+        random: [groth16::Scalar; 2],
+    ) -> Result<RawProof, CudaError> {
+        let whole = &self.0;
+        let same_bits = |name: &str, ours: &Density, theirs: &DensityTracker| {
+            let words: Vec<u64> =
+                theirs.bv.as_raw_slice().iter().map(|word| *word as u64).collect();
+            assert!(ours.words() == words, "bits of {name}");
+            assert_eq!(ours.len(), theirs.bv.len(), "bits of {name}");
+            assert_eq!(ours.ones(), theirs.get_total_density(), "points of {name}");
+        };
+        same_bits("A", &circuit.a_aux, &whole.a_aux);
+        same_bits("the inputs in B", &circuit.b_inputs, &whole.b_inputs);
+        same_bits("B", &circuit.b_aux, &whole.b_aux);
+        assert_eq!(circuit.rows, whole.products[0].len(), "rows, those of inputs among them");
+        for (name, ours, theirs) in
+            [("inputs", given.inputs, &whole.inputs), ("variables", given.aux, &whole.aux)]
+        {
+            assert_eq!(ours.len(), theirs.len(), "{name}");
+            let differs = ours
+                .par_iter()
+                .zip(theirs)
+                .position_first(|(ours, theirs)| *ours != words_of_scalar(*theirs));
+            assert_eq!(differs, None, "{name}");
+        }
+        for (name, (ours, theirs)) in
+            ["A", "B", "C"].iter().zip(given.products.iter().zip(&whole.products))
+        {
+            // B and C have nothing in the rows of inputs.
+            let (rows, rest) = ours.split_at(theirs.len());
+            assert!(rows == theirs, "products of {name}");
+            assert!(rest.iter().all(|row| *row == [0; 4]), "products of {name}");
+        }
+        assert_eq!(random, [words_of_scalar(Scalar::from(3)), words_of_scalar(Scalar::from(5))]);
+        Ok(RawProof::default())
+    }
+}
+
+fn check_given<Tree>()
+where
+    Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
+{
+    let proof = representative(SectorSize::KIB_2).expect("registered");
+    let compiled = record::<Tree>(proof).expect("the published circuit");
+    let captured = Captured::<Tree>::new();
+    let assignment = filled(&captured, &compiled, Form::Montgomery);
+    let key = DeviceKey::new(Box::new(Compare(Whole::of(captured.circuit(&captured.challenges)))));
+    let (queries, rows) = (Queries::of(&compiled), compiled.constraints());
+    let random = [Scalar::from(3), Scalar::from(5)];
+    key.prove(&queries, rows, &assignment, random, &mut || Ok::<(), ()>(()))
+        .expect("nobody stops it")
+        .expect("everything is the same");
+}
+
+#[test]
+fn what_a_device_is_given_for_a_sector_is_what_bellperson_gives_it() {
+    with_shape!(SectorSize::KIB_2.bytes(), check_given);
 }

@@ -19,9 +19,27 @@ use crate::r1cs::{Compiled, Counts};
 /// Rows that a thread multiplies at a time.
 const ROWS: usize = 1 << 13;
 
+/// How the values of variables are written. Products are always in Montgomery form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Below the modulus, not in Montgomery form: for our multiplications.
+    Canonical,
+    /// In blst's Montgomery form.
+    Montgomery,
+}
+
+impl Form {
+    fn words(self, value: &Scalar) -> Words {
+        match self {
+            Self::Canonical => canonical(value),
+            Self::Montgomery => words_of_scalar(*value),
+        }
+    }
+}
+
 /// A partition ready for the prover.
 pub(crate) struct Assignment {
-    /// All variables, inputs first, below the modulus and not in Montgomery form.
+    /// All variables, inputs first, in the form that was asked for.
     pub(crate) values: Vec<Words>,
     /// The products of A, B and C with the variables, padded with zeros to the domain.
     pub(crate) products: [Vec<FrWords>; 3],
@@ -138,6 +156,7 @@ struct Places<'a> {
 /// Fills the circuit of a partition, of which `circuit(i)` is the one with challenge `i` alone.
 pub(crate) fn assign<C: Circuit<Scalar>>(
     compiled: &Compiled,
+    form: Form,
     circuit: impl Fn(usize) -> Result<C, SynthesisError> + Sync,
 ) -> Result<Assignment, SynthesisError> {
     let (whole, prologue, each) = (compiled.counts(), compiled.prologue, compiled.each);
@@ -160,10 +179,13 @@ pub(crate) fn assign<C: Circuit<Scalar>>(
     places.into_par_iter().enumerate().try_for_each(|(challenge, places)| {
         let mut filler = Filler::new(compiled.local());
         circuit(challenge)?.synthesize(&mut filler)?;
-        fill(compiled, &filler, places)
+        fill(compiled, form, &filler, places)
     })?;
     // Rows for inputs: A has the input, B and C have nothing.
-    let inputs = values[..whole.inputs].iter().map(montgomery);
+    let inputs = values[..whole.inputs].iter().map(|input| match form {
+        Form::Canonical => montgomery(input),
+        Form::Montgomery => *input,
+    });
     for (place, input) in products[0][whole.rows..].iter_mut().zip(inputs) {
         *place = input;
     }
@@ -177,7 +199,12 @@ fn take<'a, T>(rest: &mut &'a mut [T], count: usize) -> &'a mut [T] {
 }
 
 /// Writes what a challenge has computed to its places.
-fn fill(compiled: &Compiled, filler: &Filler, places: Places<'_>) -> Result<(), SynthesisError> {
+fn fill(
+    compiled: &Compiled,
+    form: Form,
+    filler: &Filler,
+    places: Places<'_>,
+) -> Result<(), SynthesisError> {
     let (local, prologue) = (compiled.local(), compiled.prologue);
     if filler.inputs != local.inputs || filler.aux() != local.aux {
         return Err(SynthesisError::MalformedProofs(format!(
@@ -193,12 +220,12 @@ fn fill(compiled: &Compiled, filler: &Filler, places: Places<'_>) -> Result<(), 
     let is_first = places.inputs.len() == local.inputs;
     let from = |own: usize| if is_first { 0 } else { own };
     for (place, value) in places.inputs.iter_mut().zip(&inputs[from(prologue.inputs)..]) {
-        *place = canonical(value);
+        *place = form.words(value);
     }
     let aux = &aux[from(prologue.aux)..];
     places.aux.par_chunks_mut(ROWS).zip(aux.par_chunks(ROWS)).for_each(|(places, values)| {
         for (place, value) in places.iter_mut().zip(values) {
-            *place = canonical(value);
+            *place = form.words(value);
         }
     });
     let first_row = from(prologue.rows);
