@@ -11,6 +11,9 @@
 #   4. whole sectors by the library and by pc2-exec on the GPU, each file compared with the vectors
 #   5. the kernels by themselves, and the work of a 32 GiB sector on data made on the device, for
 #      batches of two sizes and two numbers of batches in flight
+#   6. C2: parameters for tests are made (1.1 GB, a core minute), then the captured task of a 2 KiB
+#      sector is proved on the processor, on the GPU, and three times on the GPU in one process.
+#      c2-exec verifies each proof before it answers; `partition proved` in the logs has the times
 #
 # It is 0 if everything was right. A GPU is chosen by CUDA_VISIBLE_DEVICES, by index or UUID.
 set -u
@@ -53,6 +56,34 @@ step sectors env SEAL_TEST_CUDA=device "$here/sector-tests" gpu:: --test-threads
 step sector "$here/gpu-bench" --json "$results/sector.json"
 step sector-8-in-flight "$here/gpu-bench" --no-pipes --streams 8 --json "$results/sector-8-in-flight.json"
 step sector-large-batches "$here/gpu-bench" --no-pipes --batch 2097152 --json "$results/sector-large-batches.json"
+
+# An executor that serves is told three tasks and ended once it has answered all.
+serve_three() {
+    answers=$results/c2-answers
+    : > "$answers"
+    {
+        for id in 1 2 3; do
+            sed "1s/\"id\":[0-9]*/\"id\":$id/" "$here/c2-task.jsonl"
+        done
+        waited=0
+        while [ "$(grep -c '"id"' "$answers")" -lt 3 ] && [ "$waited" -lt 300 ]; do
+            sleep 1
+            waited=$((waited + 1))
+        done
+    } | "$here/c2-exec" processor c2 > "$answers"
+    [ "$(grep -c '"err_msg":null' "$answers")" = 3 ]
+}
+
+if [ -x "$here/c2-exec" ]; then
+    export FIL_PROOFS_PARAMETER_CACHE=$results/c2-params SEAL_ALLOW_TEST_PARAMS=1
+    step c2-params "$here/c2-exec" gen-params --sector-size 2KiB
+    step c2-cpu "$here/c2-exec" --device cpu run --task "$here/c2-task.jsonl"
+    step c2-gpu "$here/c2-exec" --device cuda run --task "$here/c2-task.jsonl"
+    export SEAL_C2_DEVICE=cuda
+    step c2-gpu-warm serve_three
+else
+    echo "c2-exec is not here: nothing of C2 is checked"
+fi
 
 echo
 if [ "$failed" = 0 ]; then

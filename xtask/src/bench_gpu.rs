@@ -11,7 +11,8 @@ use seal_types::{NODE_SIZE, SectorSize};
 use serde_json::{Value, json};
 
 use crate::bench::write_result;
-use crate::cargo::{cargo, root, target};
+use crate::cargo::{binary, cargo, root, target};
+use crate::cuda_build;
 use crate::out::{say, step};
 
 /// The flags of `bench-pc2` that are about GPUs.
@@ -32,6 +33,9 @@ pub(crate) struct CheckArgs {
     /// Where to gather the files; default: gpu-check in the target directory.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Only what is for PC2: what C2 needs takes nvcc minutes.
+    #[arg(long)]
+    pub(crate) without_c2: bool,
 }
 
 /// The most that the files may take together, so that they travel easily.
@@ -63,7 +67,7 @@ pub(crate) fn equivalent(size: SectorSize) -> Result<()> {
 const VECTORS: [&str; 4] =
     ["2KiB-v1_1-a", "8MiB-v1_1-a", "shape-16KiB-11layers-a", "shape-32KiB-11layers-a"];
 
-/// Gathers the test binaries, the benchmark, pc2-exec, vectors and the script.
+/// Gathers the test binaries, the benchmark, pc2-exec, vectors, c2-exec with a task, and the script.
 pub(crate) fn check_bundle(args: &CheckArgs) -> Result<()> {
     let dir = args.out.clone().unwrap_or_else(|| target().join("gpu-check"));
     fs::create_dir_all(dir.join("vectors"))
@@ -78,6 +82,15 @@ pub(crate) fn check_bundle(args: &CheckArgs) -> Result<()> {
         let to = dir.join(name);
         strip(&build(package, arguments, target)?, &to)?;
         bytes += executable(&to)?;
+    }
+    if !args.without_c2 {
+        cuda_build::build(cuda_build::Executor::C2Exec)?;
+        let to = dir.join("c2-exec");
+        strip(&binary("c2-exec"), &to)?;
+        bytes += executable(&to)?;
+        let to = dir.join("c2-task.jsonl");
+        copy(&root().join("tests/protocol/c2.request.jsonl"), &to)?;
+        bytes += fs::metadata(&to)?.len();
     }
     let to = dir.join("gpu-check.sh");
     copy(&root().join("scripts/gpu-check.sh"), &to)?;

@@ -60,8 +60,31 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Builds both executors, and runs the tests of what they call.
+pub(crate) fn check() -> Result<()> {
+    run(&Args { package: None })?;
+    let tests = ["test", "--release", "--package", "seal-cuda", "--features", "groth16", "--lib"];
+    with_nvcc(&tests, Kernels::Published)
+}
+
 /// Builds one executor with the feature cuda.
 pub(crate) fn build(executor: Executor) -> Result<()> {
+    let kernels = match executor {
+        Executor::Pc2Exec => Kernels::Own,
+        Executor::C2Exec => Kernels::Published,
+    };
+    with_nvcc(&["build", "--release", "--package", executor.name(), "--features", "cuda"], kernels)
+}
+
+/// Whose build script calls nvcc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernels {
+    Own,
+    Published,
+}
+
+/// Runs cargo where build scripts find nvcc.
+fn with_nvcc(arguments: &[&str], kernels: Kernels) -> Result<()> {
     let nvcc = find_nvcc().context(
         "no nvcc by CUDA_HOME, NVCC, PATH or in the target directory; `cargo xtask cuda-toolkit` \
          installs it",
@@ -69,10 +92,10 @@ pub(crate) fn build(executor: Executor) -> Result<()> {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let flags = set("NVCC_APPEND_FLAGS").unwrap_or_else(|| OsString::from(MORE_ARCHITECTURES));
     let mut environment = vec![("NVCC", nvcc.as_os_str())];
-    if executor == Executor::C2Exec {
+    if kernels == Kernels::Published {
         environment.push(("NVCC_APPEND_FLAGS", flags.as_os_str()));
     }
-    cargo(&["build", "--release", "--package", executor.name(), "--features", "cuda"], &environment)
+    cargo(arguments, &environment)
 }
 
 /// What the dynamic linker needs to start a binary, as `ldd` prints it.

@@ -8,6 +8,7 @@ use seal_types::SectorSize;
 
 use crate::bench_gpu;
 use crate::cargo::{build_all_targets, cargo, ensure_test_params, target};
+use crate::cuda_build;
 use crate::cuda_toolkit;
 use crate::out::{say, step};
 use crate::tidy;
@@ -15,7 +16,8 @@ use crate::tidy;
 /// Options of `test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also the slow tests: the 512 MiB vector.
+    /// Also the slow tests: the 512 MiB vector, many proofs, and, where there is nvcc, the
+    /// executors that use a GPU.
     #[arg(long)]
     slow: bool,
 }
@@ -43,15 +45,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let tested = cargo(&["test", "--release", "--workspace", "--no-fail-fast"], &environment);
     let mut skipped = std::fs::read_to_string(&skip_log)?;
-    let kernels = if cuda_toolkit::find_nvcc().is_some() {
-        cuda_toolkit::report(&cuda_toolkit::ReportArgs::default())
+    const C2_WITH_CUDA: &str = "c2-exec with the feature cuda";
+    let mut kernels = Ok(());
+    if cuda_toolkit::find_nvcc().is_some() {
+        let bundle = bench_gpu::CheckArgs { without_c2: !args.slow, ..Default::default() };
+        kernels = cuda_toolkit::report(&cuda_toolkit::ReportArgs::default())
             .and_then(|()| bench_gpu::build_pc2_exec())
-            .and_then(|()| bench_gpu::check_bundle(&bench_gpu::CheckArgs::default()))
+            .and_then(|()| bench_gpu::check_bundle(&bundle));
+        if args.slow {
+            kernels = kernels.and_then(|()| cuda_build::check());
+        } else {
+            skipped.push_str(&format!("{C2_WITH_CUDA}: minutes of nvcc (--slow builds it)\n"));
+        }
     } else {
-        skipped
-            .push_str("CUDA kernels, pc2-exec and gpu-check with them: no nvcc (`cargo xtask cuda-toolkit` installs it)\n");
-        Ok(())
-    };
+        for what in ["CUDA kernels, pc2-exec and gpu-check with them", C2_WITH_CUDA] {
+            let reason = "no nvcc (`cargo xtask cuda-toolkit` installs it)";
+            skipped.push_str(&format!("{what}: {reason}\n"));
+        }
+    }
     report_skipped(&skipped);
     tested?;
     kernels?;
