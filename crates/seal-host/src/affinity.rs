@@ -1,5 +1,6 @@
 //! Which cpus a thread may run on, and which ones there are.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::mem::size_of_val;
@@ -28,12 +29,17 @@ impl CpuMask {
 
     /// Confines the calling thread. Async-signal-safe.
     pub(crate) fn apply(&self) -> io::Result<()> {
+        self.apply_to(0)
+    }
+
+    /// Confines a thread; 0 is the calling one. Async-signal-safe.
+    fn apply_to(&self, thread: libc::pid_t) -> io::Result<()> {
         // SAFETY: the pointer is to `self.0`, which is valid for reading the given number of bytes
-        // during the call; the kernel reads a bit mask of any length and only that. Thread 0 is
-        // the calling thread.
+        // during the call; the kernel reads a bit mask of any length and only that. Numbers of no
+        // thread are an error.
         let result = unsafe {
             libc::sched_setaffinity(
-                0,
+                thread,
                 size_of_val(&self.0),
                 self.0.as_ptr().cast::<libc::cpu_set_t>(),
             )
@@ -113,6 +119,42 @@ pub fn confine_current_thread(cpus: &CpuSet) -> Result<(), BindError> {
     }
 }
 
+/// Confines the threads that this process has now to the cpus of the calling one: for libraries
+/// that start threads before `main`, when nobody has said yet where they belong.
+pub fn confine_like_this_thread() -> io::Result<()> {
+    let mask = CpuMask::current()?;
+    let mut done = BTreeSet::new();
+    // Threads that start meanwhile are found by another look: theirs are those of their parents.
+    loop {
+        let mut threads = threads()?;
+        threads.retain(|thread| done.insert(*thread));
+        if threads.is_empty() {
+            return Ok(());
+        }
+        confine_all(&mask, &threads)?;
+    }
+}
+
+fn threads() -> io::Result<Vec<libc::pid_t>> {
+    let mut threads = Vec::new();
+    for entry in fs::read_dir("/proc/self/task")? {
+        let name = entry?.file_name();
+        threads.extend(name.to_str().and_then(|name| name.parse::<libc::pid_t>().ok()));
+    }
+    Ok(threads)
+}
+
+fn confine_all(mask: &CpuMask, threads: &[libc::pid_t]) -> io::Result<()> {
+    for thread in threads {
+        match mask.apply_to(*thread) {
+            // It has ended.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 /// The cpus that are switched on, from sysfs (`/sys` as `sys_root`).
 pub fn online_cpus(sys_root: &Path) -> Result<CpuSet, FileError> {
     read_cpu_set(&sys_root.join("devices/system/cpu/online"))
@@ -187,6 +229,28 @@ mod tests {
         let text = partly.join().expect("no panic");
         assert!(text.contains(&format!("confined to cpus {first},8000")), "{text}");
         assert!(text.contains(&format!("grants {first};")), "{text}");
+    }
+
+    #[test]
+    fn threads_of_others_are_confined_and_those_that_ended_are_passed_over() {
+        let all = CpuMask::current().expect("always readable");
+        let first = all.cpus().iter().next().expect("a thread runs somewhere");
+        let one: CpuSet = [first].into_iter().collect();
+        let (tell, told) = std::sync::mpsc::channel();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            tell.send(nix::unistd::gettid().as_raw()).expect("the test waits");
+            gone.recv().expect("the test goes on");
+            allowed_cpus().expect("always readable")
+        });
+        let thread = told.recv().expect("it tells");
+        assert!(threads().expect("readable").contains(&thread));
+        let mask = CpuMask::of(&one).expect("within the mask");
+        // Above what the kernel counts threads by.
+        confine_all(&mask, &[thread, 1 << 23]).expect("one of ours, and none");
+        go.send(()).expect("it waits");
+        assert_eq!(other.join().expect("no panic"), one);
+        assert_eq!(CpuMask::current().expect("always readable"), all, "nobody else");
     }
 
     #[test]

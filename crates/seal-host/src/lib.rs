@@ -35,8 +35,8 @@ mod units;
 
 pub use admission::{Admission, AdmissionError, Admitted, NodeMemory, Reserved, Roots};
 pub use affinity::{
-    BindError, allowed_cpus, bind_current_thread, confine_current_thread, grantable_cpus,
-    online_cpus,
+    BindError, allowed_cpus, bind_current_thread, confine_current_thread, confine_like_this_thread,
+    grantable_cpus, online_cpus,
 };
 pub use cgroup::{
     Cgroup, CgroupError, CgroupTree, Entered, Swept, Version as CgroupVersion, Wanted,
