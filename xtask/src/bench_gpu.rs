@@ -32,7 +32,7 @@ pub(crate) struct GpuArgs {
 pub(crate) struct CheckArgs {
     /// Where to gather the files; default: gpu-check in the target directory.
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// Only what is for PC2: what C2 needs takes nvcc minutes.
     #[arg(long)]
     pub(crate) without_c2: bool,

@@ -43,7 +43,7 @@ const VERIFY_PARAMS: &str = "FIL_PROOFS_VERIFY_PRODUCTION_PARAMS";
 const HONOURED: Honoured = Honoured(&[PARAMETER_CACHE, VERIFY_PARAMS, gpu::VISIBLE, gpu::GPU]);
 
 /// What this build has beyond the usual.
-const FEATURES: &[&str] = if cfg!(feature = "cuda") { &["cuda"] } else { &[] };
+const FEATURES: &[&str] = if gpu::BUILT { &["cuda"] } else { &[] };
 
 const AFTER_HELP: &str = "\
 Without a command, or as `c2-exec processor c2`, it serves requests: one JSON object a line on
@@ -113,7 +113,7 @@ struct ServeArgs {
     /// to compile them again; `off`: nowhere. Default: seal-exec-circuits beside the parameters.
     #[arg(long, value_name = "DIR", global = true)]
     circuit_cache: Option<PathBuf>,
-    /// Who proves; default: SEAL_C2_DEVICE, or the processor.
+    /// Who proves; default: what SEAL_C2_DEVICE says, or the processor.
     #[arg(long, value_name = "DEVICE", global = true)]
     device: Option<DeviceKind>,
     /// Prove with parameters that are not the published ones. Such proofs are worthless on the
@@ -188,7 +188,7 @@ pub fn main() -> ExitCode {
     };
     let wish = Wish::of(cli.serve.device, &environment);
     environment.report(HONOURED);
-    if let (None, Ok(None), Some(finding)) = (cli.serve.device, &wish, gpu::idle(&environment)) {
+    if let Some(finding) = gpu::idle(cli.serve.device, &environment) {
         tracing::warn!("{finding}");
     }
     let _place = match place(&environment) {

@@ -18,6 +18,9 @@ pub(crate) const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 /// Whether the processor may take over.
 pub(crate) const GPU: &str = "SEAL_GPU";
 
+/// Whether this build can prove on a GPU.
+pub(crate) const BUILT: bool = cfg!(feature = "cuda");
+
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DeviceKind {
@@ -45,7 +48,7 @@ impl Wish {
         environment: &Environment,
     ) -> Result<Option<Self>, String> {
         let set = match environment.get(DEVICE).as_deref() {
-            None | Some("") => None,
+            None => None,
             Some("cpu") => Some(DeviceKind::Cpu),
             Some("cuda") => Some(DeviceKind::Cuda),
             Some(other) => return Err(format!("{DEVICE}={other:?}: cpu and cuda are understood")),
@@ -55,13 +58,13 @@ impl Wish {
             Some("optional") => true,
             Some(other) => return Err(format!("{GPU}={other:?}: the only value is optional")),
         };
+        let no_gpu = no_gpu(environment);
         let by = match (argument, set) {
             (Some(DeviceKind::Cuda), _) => "--device cuda".to_owned(),
             (None, Some(DeviceKind::Cuda)) => format!("{DEVICE}=cuda"),
             _ => return Ok(None),
         };
-        // As published software reads it.
-        if let Some(no) = environment.get(NO_GPU).filter(|value| value != "0") {
+        if let Some(no) = no_gpu {
             return Err(format!(
                 "{by} asks for a GPU and {NO_GPU}={no} for none; unset one of them"
             ));
@@ -70,16 +73,21 @@ impl Wish {
     }
 }
 
+/// As published software reads it.
+fn no_gpu(environment: &Environment) -> Option<String> {
+    environment.get(NO_GPU).filter(|value| value != "0")
+}
+
 /// What is to be said where nothing asks for a GPU, and the environment gives one all the same:
 /// published software built for GPUs would use it.
-pub(crate) fn idle(environment: &Environment) -> Option<String> {
-    let visible = environment.get(VISIBLE).filter(|list| !list.trim().is_empty())?;
-    let no_gpu = environment.get(NO_GPU).is_some_and(|value| value != "0");
-    let told = environment.get(DEVICE).is_some_and(|value| value == "cpu");
-    (!no_gpu && !told).then(|| {
+pub(crate) fn idle(argument: Option<DeviceKind>, environment: &Environment) -> Option<String> {
+    let list = environment.get(VISIBLE).filter(|list| !list.trim().is_empty())?;
+    let told = argument.is_some() || environment.get(DEVICE).is_some();
+    let how = if BUILT { "" } else { ", in a build with `--features cuda`" };
+    (!told && no_gpu(environment).is_none()).then(|| {
         format!(
-            "{VISIBLE}={visible} gives a GPU, and the CPU proves all the same: {DEVICE}=cuda asks \
-             for the GPU, {DEVICE}=cpu leaves it idle without this warning"
+            "{VISIBLE}={list} gives a GPU, and the CPU proves all the same: {DEVICE}=cuda asks for \
+             the GPU{how}, {DEVICE}=cpu leaves it idle without this warning"
         )
     })
 }
@@ -106,7 +114,8 @@ fn device_by(
             Ok(Device::cpu())
         }
         Err(error) => Err(format!(
-            "{by} asks for a GPU: {}. Leave it out, or set {GPU}=optional, to prove on the CPU",
+            "{by} asks for a GPU: {}. {DEVICE}=cpu proves on the CPU, {GPU}=optional does where \
+             no GPU is usable",
             causes(&error)
         )),
     }
@@ -129,7 +138,6 @@ mod tests {
         let cuda = Some(DeviceKind::Cuda);
         for (argument, environment, by) in [
             (None, &[][..], None),
-            (None, &[(DEVICE, "")], None),
             (None, &[(DEVICE, "cpu")], None),
             (None, &[(DEVICE, "cuda")], Some("SEAL_C2_DEVICE=cuda")),
             (cuda, &[], Some("--device cuda")),
@@ -151,16 +159,17 @@ mod tests {
 
     #[test]
     fn a_gpu_that_is_given_and_not_asked_for_is_told() {
-        let idle = |pairs: &[(&str, &str)]| idle(&Environment::of(pairs));
-        let text = idle(&[(VISIBLE, "1")]).expect("idle");
+        let given = Environment::of(&[(VISIBLE, "1")]);
+        let text = idle(None, &given).expect("idle");
         assert!(text.contains("CUDA_VISIBLE_DEVICES=1") && text.contains(DEVICE), "{text}");
+        assert_eq!(idle(Some(DeviceKind::Cpu), &given), None);
         for quiet in [
             &[][..],
             &[(VISIBLE, "")],
             &[(VISIBLE, "1"), (DEVICE, "cpu")],
             &[(VISIBLE, "1"), (NO_GPU, "1")],
         ] {
-            assert_eq!(idle(quiet), None, "{quiet:?}");
+            assert_eq!(idle(None, &Environment::of(quiet)), None, "{quiet:?}");
         }
     }
 
@@ -168,6 +177,7 @@ mod tests {
     fn what_is_not_understood_or_contradicts_itself_is_named() {
         for (environment, named) in [
             ([(DEVICE, "gpu"), ("X", "")], [DEVICE, "gpu"]),
+            ([(DEVICE, ""), ("X", "")], [DEVICE, "cuda"]),
             ([(GPU, "never"), ("X", "")], [GPU, "never"]),
             ([(DEVICE, "cuda"), (NO_GPU, "1")], [DEVICE, "BELLMAN_NO_GPU=1"]),
             ([(DEVICE, "cuda"), (NO_GPU, "")], [DEVICE, NO_GPU]),

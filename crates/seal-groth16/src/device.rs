@@ -15,7 +15,7 @@ use blstrs::{Bls12, Fp, Fp2, G1Affine, G2Affine, Scalar};
 use seal_cuda::groth16::{self, Circuit, Density, Lists, RawProof};
 use seal_cuda::{CudaError, OpenOptions};
 use seal_field::ntt::words_of_scalar;
-use seal_host::allowed_cpus;
+use seal_host::{allowed_cpus, confine_like_this_thread};
 
 use crate::Groth16Error;
 use crate::groth::Queries;
@@ -43,6 +43,8 @@ impl Device {
         if cpus < LEAST_CPUS {
             return Err(Groth16Error::TooFewCpus { cpus, least: LEAST_CPUS });
         }
+        // Its threads were there before this process was told its place.
+        confine_like_this_thread().map_err(Groth16Error::Threads)?;
         Ok(Self(Some(Arc::new(Cuda(Arc::new(gpu))))))
     }
 

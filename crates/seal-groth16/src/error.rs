@@ -160,6 +160,9 @@ pub enum Groth16Error {
         /// How many it takes.
         least: usize,
     },
+    /// The device's prover has threads that stay elsewhere.
+    #[error("the threads of supraseal-c2 cannot be confined to the cpus of this process")]
+    Threads(#[source] std::io::Error),
     /// A device failed.
     #[error("the {device} failed to {what}")]
     Device {
@@ -242,6 +245,7 @@ impl Groth16Error {
             | Self::TooLargeParameters { .. }
             | Self::NoDevice(_)
             | Self::TooFewCpus { .. }
+            | Self::Threads(_)
             | Self::Device { .. } => ErrorCode::Unavailable,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Upstream { .. } => ErrorCode::Internal,

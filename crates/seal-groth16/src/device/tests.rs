@@ -10,16 +10,19 @@ use ff::Field;
 use group::{Curve as _, Group};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use seal_field::curve::CurveKernel;
 use seal_wire::{C2Task, ErrorCode};
 use test_support::skip::skipped;
 
 use super::*;
 use crate::captured::captured;
+use crate::load::{LoadedPoints, load_on};
 use crate::r1cs::Compiled;
 use crate::small::Small;
 use crate::stand_in::{Act, Contract, Held, NAME, Scripted, raw};
+use crate::tiny;
 use crate::witness::{Form, assign};
-use crate::{CircuitFiles, PROOF_BYTES, ParamDir, Prover, Resources, TestParams, Trust};
+use crate::{CircuitFiles, PROOF_BYTES, ParamDir, ProveStep, Prover, Resources, TestParams, Trust};
 
 #[test]
 fn proofs_from_what_a_device_is_given_are_those_of_bellperson() {
@@ -176,4 +179,102 @@ fn a_task_is_stopped_while_a_device_works() {
     });
     assert!(matches!(ended, Err(Groth16Error::Cancelled)), "{ended:?}");
     assert_eq!(told, 3, "told again and again while the device works");
+}
+
+/// Reads nothing, but does something to the file when it is told to read it.
+#[derive(Debug)]
+struct Reader(fn(&Path));
+
+struct NoKey;
+
+impl AcceleratorKey for NoKey {
+    fn prove(
+        &self,
+        _: &Circuit,
+        _: &groth16::Assignment<'_>,
+        _: [groth16::Scalar; 2],
+    ) -> Result<RawProof, CudaError> {
+        panic!("nothing was read")
+    }
+}
+
+impl Accelerator for Reader {
+    fn name(&self) -> String {
+        NAME.to_owned()
+    }
+
+    fn load(&self, path: &Path, lists: Lists) -> Result<Box<dyn AcceleratorKey>, CudaError> {
+        assert_eq!(lists, Lists { inputs: 2, h: 7, l: 5, a: 6, b: 4 }, "those of the file");
+        (self.0)(path);
+        if path.exists() {
+            Ok(Box::new(NoKey))
+        } else {
+            Err(CudaError::Groth16 { what: "read the parameters", said: "open failed".to_owned() })
+        }
+    }
+}
+
+/// Small parameters loaded on a device, with `before` done to them before they are looked for.
+fn load_small(
+    test_params: TestParams,
+    mark: bool,
+    before: fn(&Path),
+    meanwhile: fn(&Path),
+) -> Result<u64, Groth16Error> {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = tiny::write(dir.path());
+    if mark {
+        tiny::mark(dir.path());
+    }
+    before(&path);
+    let trust = Trust { test_params, ..Trust::default() };
+    let found = ParamDir::new(dir.path()).find(seal_types::SectorSize::KIB_2, trust)?;
+    let mut last = 0;
+    let mut at = |step| {
+        if let ProveStep::Loading { done, total } = step {
+            assert!(done <= total);
+            last = done;
+        }
+        ControlFlow::Continue(())
+    };
+    let loaded = load_on(&Reader(meanwhile), &found, CurveKernel::detect(), &mut at)?;
+    assert!(matches!(loaded.points, LoadedPoints::Device(_)), "the points are the device's");
+    assert_eq!(loaded.bytes, found.bytes);
+    Ok(last)
+}
+
+#[test]
+fn parameters_on_a_device_are_judged_by_their_digest() {
+    use TestParams::{Allow, Refuse};
+    let nothing = |_: &Path| ();
+    let flip = |path: &Path| {
+        let mut bytes = std::fs::read(path).expect("readable");
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(path, bytes).expect("writable");
+    };
+    let read = load_small(Allow, true, nothing, nothing).expect("as they were made");
+    assert!(read > 1000, "all of it was read for the digest: {read}");
+    let told = |loaded: Result<u64, Groth16Error>| loaded.expect_err("refused").to_string();
+    let text = told(load_small(Allow, true, flip, nothing));
+    assert!(text.contains("its digest is"), "{text}");
+    let text = told(load_small(Refuse, false, nothing, nothing));
+    assert!(text.contains("not the published one"), "{text}");
+}
+
+#[test]
+fn parameters_that_change_while_a_device_reads_them_are_refused() {
+    let nothing = |_: &Path| ();
+    let replace = |path: &Path| {
+        let other = path.with_extension("other");
+        std::fs::copy(path, &other).expect("writable");
+        std::fs::rename(&other, path).expect("in its place");
+    };
+    let error = load_small(TestParams::Allow, true, nothing, replace).expect_err("replaced");
+    assert!(error.to_string().contains("replaced or changed"), "{error}");
+    let remove = |path: &Path| std::fs::remove_file(path).expect("there");
+    let error = load_small(TestParams::Allow, true, nothing, remove).expect_err("gone");
+    assert_eq!(error.code(), ErrorCode::Unavailable);
+    let text = error.to_string();
+    assert!(text.contains(NAME) && text.contains("read the parameters"), "{text}");
 }
