@@ -7,12 +7,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use seal_types::{CpuSet, Stage};
+use seal_types::Stage;
 use seal_wire::ExitCode;
 use serde_json::Value;
 use test_support::launch::{Launch, Log, until};
 use test_support::sector::Sector;
-use test_support::skip::skipped;
 use test_support::vector::Vector;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -132,42 +131,5 @@ fn tasks_of_a_process_share_one_map_of_the_parents() -> Result<()> {
         ensure!(answer.err_msg.is_none(), "{:?}", answer.err_msg);
     }
     ensure!(maps == 1, "two tasks have {maps} maps");
-    Ok(())
-}
-
-#[test]
-fn a_second_sector_takes_the_core_of_the_first_ones_producer() -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let status = fs::read_to_string("/proc/self/status")?;
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    let allowed = CpuSet::from_kernel(list.context("status names the cpus")?.trim())?;
-    let two: CpuSet = allowed.iter().take(2).collect();
-    let cpus = two.to_string();
-    let settings = [("SEAL_FORCE_ISA", "portable"), ("VC_CG_CPUSET", cpus.as_str())];
-    let (launch, first) = labelling(dir.path(), &settings)?;
-    let second = Sector::stage(&Vector::named("8MiB-v1_1-cc")?, &dir.path().join("second"))?;
-    let (mut pc1, log) = launch.serve(Stage::Pc1)?;
-    let pair = log.lines_with(&["unit: consumer on cpu"])?;
-    if pair.len() != 1 || pair[0].contains("producers on none") {
-        skipped("a second sector on a producer's core", "it takes two cores on one L3 cache");
-        return Ok(());
-    }
-    for sector in [&first, &second] {
-        pc1.send(&sector.pc1_task()?)?;
-    }
-    for _ in 0..2 {
-        let answer = pc1.answer(PATIENCE)?;
-        ensure!(answer.err_msg.is_none(), "{:?}", answer.err_msg);
-    }
-    let consumers = lines(&log, &["\"message\":\"labelling\""])?
-        .iter()
-        .map(|line| Ok(u32::try_from(line["consumer"].as_u64().context("a cpu")?)?))
-        .collect::<Result<CpuSet>>()?;
-    ensure!(consumers == two, "both are labelled on {consumers}");
-    for sector in [&first, &second] {
-        let name = "sc-02-data-layer-2.dat";
-        let (files, expected) = (sector.files()?, &sector.vector.cache_files);
-        ensure!(files.get(name) == expected.get(name), "the last layer differs");
-    }
     Ok(())
 }

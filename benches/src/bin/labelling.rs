@@ -79,7 +79,6 @@ fn main() -> Result<()> {
             consumer: unit.consumer as usize,
             producers: unit.producers.iter().map(|cpu| *cpu as usize).collect(),
             node: None,
-            splits: false,
         })
         .collect();
     let cpus: CpuSet =

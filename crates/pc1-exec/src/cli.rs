@@ -76,9 +76,9 @@ Environment:
   SEAL_FORCE_ISA           instructions of the kernels that can use them: portable; shani (SHA-256);
                            avx2 or avx512 (parents cache); default: the fastest there are
   FIL_PROOFS_MULTICORE_SDR_PRODUCERS
-                           threads that gather parents for each thread that labels; 0 gives every
-                           core a sector of its own; default: 1, and as with 0 for sectors that
-                           find no pair of cores free
+                           threads that gather parents for each thread that labels; default 1; 0
+                           gives every core a sector of its own, which is best where sectors are
+                           more than pairs of cores
   SEAL_PC1_LANES           sectors that may share a labelling thread: 1 to 4, default 4; they do
                            so only when all threads have one
   SEAL_PC1_SMT             1: use both threads of a core; default 0: one of each

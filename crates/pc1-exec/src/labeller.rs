@@ -31,8 +31,6 @@ const DEFAULT_PRODUCERS: usize = 1;
 pub struct LabellerSettings {
     /// Producers of each unit.
     pub producers: usize,
-    /// Whether producers make room for sectors that find no empty unit.
-    pub splits: bool,
     /// Sectors that may share a unit.
     pub lanes: usize,
     /// Whether memory must be, or should be, on the unit's node.
@@ -51,7 +49,6 @@ impl Default for LabellerSettings {
     fn default() -> Self {
         Self {
             producers: DEFAULT_PRODUCERS,
-            splits: true,
             lanes: MAX_LANES,
             binding: Binding::Strict,
             threads: Threads::OnePerCore,
@@ -79,10 +76,8 @@ impl LabellerSettings {
         let files = MemoryFiles::from_settings(path.as_deref(), pattern.as_deref())
             .map_err(|error| error.to_string())?;
         let threads = Threads::of_setting(environment.get(SMT).as_deref())?;
-        let asked = environment.parse(PRODUCERS)?;
-        // Who asks for producers gets them, whatever the load.
-        let (producers, splits) = (asked.unwrap_or(defaults.producers), asked.is_none());
-        Ok(Self { producers, splits, lanes, binding, threads, files, ..defaults })
+        let producers = environment.parse(PRODUCERS)?.unwrap_or(defaults.producers);
+        Ok(Self { producers, lanes, binding, threads, files, ..defaults })
     }
 }
 
@@ -103,8 +98,7 @@ pub struct Labeller {
 /// Where a unit is.
 #[derive(Debug)]
 struct Placed {
-    /// The cpus of its consumers: of its own, and of those on producers' cores.
-    consumers: Vec<u32>,
+    consumer: u32,
     cpus: CpuSet,
     node: Option<(NodeId, Binding)>,
 }
@@ -145,7 +139,6 @@ impl Labeller {
                 consumer: unit.consumer as usize,
                 producers: unit.producers.iter().map(|cpu| *cpu as usize).collect(),
                 node: several.then_some((unit.node, settings.binding)),
-                splits: settings.splits,
             })
             .collect();
         let bind = |cpu: usize| {
@@ -161,7 +154,7 @@ impl Labeller {
             .units
             .iter()
             .map(|unit| Placed {
-                consumers: [unit.consumer].iter().chain(&unit.producers).copied().collect(),
+                consumer: unit.consumer,
                 cpus: unit.cpus(),
                 node: (several || settings.files.is_some())
                     .then_some((unit.node, settings.binding)),
@@ -199,7 +192,7 @@ impl Labeller {
 
     /// The cpu of the consumer at `seat`.
     pub(crate) fn consumer(&self, seat: &Seat) -> u32 {
-        self.units[seat.unit()].consumers[seat.worker()]
+        self.units[seat.unit()].consumer
     }
 
     /// Memory for two layers of `bytes` bytes, near the unit of `seat`: promised now, and taken
@@ -215,8 +208,7 @@ impl Labeller {
         let policy = MemoryPolicy { node: unit.node, ..MemoryPolicy::default() };
         let reserved = self.admission.reserve(&[bytes, bytes], &policy, self.files.as_ref())?;
         let files = self.files.as_ref();
-        let consumer_is_free = seat.worker() == 0;
-        Ok(LayerMemory { reserved, turn, unit, files, consumer_is_free })
+        Ok(LayerMemory { reserved, turn, unit, files, consumer_is_free: true })
     }
 
     /// The turn to take memory for a sector at `unit`.
@@ -324,8 +316,7 @@ pub(crate) struct LayerMemory<'a> {
     turn: Option<MemoryTurn>,
     unit: &'a Placed,
     files: Option<&'a MemoryFiles>,
-    /// Until the first layer is labelled, the unit's own consumer has nothing to do; if the sector
-    /// is at another one, it labels.
+    /// Until the first layer is labelled, the unit's consumer has nothing to do.
     consumer_is_free: bool,
 }
 
@@ -333,7 +324,7 @@ impl LayerMemory<'_> {
     /// A region for a layer.
     pub(crate) fn take(&mut self) -> Result<Region, SdrError> {
         let mut cpus = self.unit.cpus.clone();
-        let others = cpus.minus(&self.unit.consumers.iter().take(1).copied().collect());
+        let others = cpus.minus(&[self.unit.consumer].into_iter().collect());
         if !std::mem::take(&mut self.consumer_is_free) && !others.is_empty() {
             cpus = others;
         }
@@ -449,18 +440,6 @@ mod tests {
         ] {
             let error = LabellerSettings::of(&Environment::of(&[(name, value)])).unwrap_err();
             assert!(error.contains(value), "{name}={value}: {error}");
-        }
-    }
-
-    #[test]
-    fn producers_make_room_unless_they_are_asked_for() {
-        let of = |pairs: &[(&str, &str)]| {
-            LabellerSettings::of(&Environment::of(pairs)).expect("good settings")
-        };
-        assert_eq!((of(&[]).producers, of(&[]).splits), (1, true));
-        for asked in ["0", "1", "2"] {
-            let settings = of(&[(PRODUCERS, asked)]);
-            assert_eq!((settings.producers.to_string(), settings.splits), (asked.into(), false));
         }
     }
 

@@ -142,8 +142,7 @@ mod tests {
         parents: &Arc<ParentsCache>,
         directory: &std::path::Path,
     ) -> Result<(), SdrError> {
-        let cores =
-            UnitCores { consumer: 5, producers: vec![0; producers], node: None, splits: false };
+        let cores = UnitCores { consumer: 5, producers: vec![0; producers], node: None };
         let engine = Engine::start(&[cores], 1, Arc::new(|_| Ok(()))).expect("threads");
         let seat = engine.take_seat(&|_| {}, &|| false).expect("a seat");
         let mut sealing = sealing();

@@ -29,10 +29,6 @@ impl Source {
         Self::Own(Box::new(Own::new(feed)))
     }
 
-    fn is_own(&self) -> bool {
-        matches!(self, Self::Own(_))
-    }
-
     fn is_ready(&self) -> bool {
         match self {
             Self::Ring(ring) => ring.is_ready(),
@@ -109,10 +105,8 @@ impl Next {
 fn step(seated: &mut [Seated]) {
     // Readiness may change between two looks, so each lane is looked at once.
     seated.iter_mut().for_each(|one| one.next = Next::of(one));
-    // Lanes side by side are all fed in the same way.
-    let kind = |one: &Seated| (one.next, one.source.is_own());
-    seated.sort_by_key(kind);
-    for lanes in seated.chunk_by_mut(|a, b| kind(a) == kind(b)) {
+    seated.sort_by_key(|one| one.next);
+    for lanes in seated.chunk_by_mut(|a, b| a.next == b.next) {
         match lanes[0].next {
             Next::First => lanes.iter_mut().for_each(first_batch),
             Next::Layer1 => together::<BASE_PARENTS>(lanes),
@@ -158,7 +152,7 @@ fn batch<const PARENTS: usize, const LANES: usize>(lanes: [&mut Seated; LANES]) 
     batch_from::<PARENTS, LANES>(lanes, None);
 }
 
-/// One batch of each lane, node by node together. All of them are fed in the same way.
+/// One batch of each lane, node by node together. The lanes of a unit are all fed in the same way.
 fn batch_from<const PARENTS: usize, const LANES: usize>(
     mut lanes: [&mut Seated; LANES],
     first_label: Option<[u8; 32]>,
@@ -187,7 +181,7 @@ fn ring_batch<const PARENTS: usize, const LANES: usize>(
     let kernel = lanes[0].lane.shared.prefix.kernel();
     let lanes = lanes.each_mut().map(|one| {
         let Seated { lane, source, .. } = &mut **one;
-        let Source::Ring(ring) = source else { unreachable!("all lanes have producers") };
+        let Source::Ring(ring) = source else { unreachable!("the unit has producers") };
         (&mut lane.writer, ring.try_batch().expect("it was ready"))
     });
     kernel.chain::<PARENTS, LANES>(&mut RingBatch { lanes, next: skip });
@@ -236,7 +230,7 @@ fn own_batch<const PARENTS: usize, const LANES: usize>(
     let kernel = lanes[0].lane.shared.prefix.kernel();
     let lanes = lanes.each_mut().map(|one| {
         let Seated { lane, source, .. } = &mut **one;
-        let Source::Own(own) = source else { unreachable!("no lane has producers") };
+        let Source::Own(own) = source else { unreachable!("the unit has no producers") };
         (&mut lane.writer, &mut **own)
     });
     kernel.chain::<PARENTS, LANES>(&mut OwnBatch { lanes, left: BATCH - skip });

@@ -40,10 +40,6 @@ pub struct UnitCores {
     /// The node of its cores, and how strictly its rings have to lie there; `None` on a machine
     /// with one node.
     pub node: Option<(NodeId, Binding)>,
-    /// Whether sectors that find no empty unit are labelled on the producers' cores, each by a
-    /// consumer that prepares its labels itself, as all of the unit do then. Two cores label two
-    /// sectors faster so than one core both in lanes.
-    pub splits: bool,
 }
 
 impl UnitCores {
@@ -72,9 +68,8 @@ impl Engine {
     /// When a thread cannot be started or bound; nothing keeps running then.
     pub fn start(units: &[UnitCores], lanes: usize, bind: Arc<Bind>) -> Result<Self, SdrError> {
         let lanes = lanes.clamp(1, MAX_LANES);
-        let workers = |cores: &UnitCores| if cores.splits { 1 + cores.producers.len() } else { 1 };
-        let of_units = units.iter().map(|cores| (cores.cpus(), workers(cores))).collect();
-        let seats = Arc::new(Seats::new(of_units, lanes));
+        let cpus = units.iter().map(UnitCores::cpus).collect();
+        let seats = Arc::new(Seats::new(cpus, lanes));
         let units: Result<_, _> =
             units.iter().map(|cores| Unit::start(cores, Arc::clone(&bind))).collect();
         Ok(Self { units: units?, seats })
@@ -105,8 +100,7 @@ impl Engine {
     /// # Errors
     /// When there is no memory for its ring.
     pub fn label_layer(&self, seat: &Seat, job: LayerJob) -> Result<LayerHandle, SdrError> {
-        let alone = seat.worker() == 0 && seat.is_the_only_consumer();
-        self.units[seat.unit()].label_layer(seat.worker(), alone, job)
+        self.units[seat.unit()].label_layer(job)
     }
 
     /// How many sectors can be labelled at the same time.

@@ -39,8 +39,7 @@ pub(crate) struct Seats {
 #[derive(Debug)]
 struct Places {
     cpus: CpuSet,
-    /// How many each of its consumers has, the unit's own first.
-    sectors: Vec<usize>,
+    sectors: usize,
     /// There while it has sectors, if claims are made.
     claim: Option<CpuClaim>,
 }
@@ -50,24 +49,6 @@ struct Places {
 pub struct Seat {
     seats: Arc<Seats>,
     unit: usize,
-    worker: usize,
-}
-
-impl Places {
-    fn is_empty(&self) -> bool {
-        self.sectors.iter().all(|sectors| *sectors == 0)
-    }
-
-    /// What speaks against a seat at consumer `worker`, the worst first: sectors that would share
-    /// it, then producers that would lose their work, and a unit that is not empty before that.
-    fn burden(&self, worker: usize) -> (usize, usize) {
-        let state = match (worker, self.is_empty()) {
-            (0, true) => 0,
-            (0, false) => 1,
-            _ => 2,
-        };
-        (self.sectors[worker], state)
-    }
 }
 
 impl Seat {
@@ -75,39 +56,24 @@ impl Seat {
     pub fn unit(&self) -> usize {
         self.unit
     }
-
-    /// Which of the unit's consumers labels it: 0 is the unit's own, others are on the cores of
-    /// its producers, in their order.
-    pub fn worker(&self) -> usize {
-        self.worker
-    }
-
-    /// Whether no other consumer of the unit has a sector.
-    pub(crate) fn is_the_only_consumer(&self) -> bool {
-        let units = self.seats.lock();
-        let sectors = units[self.unit].sectors.iter().enumerate();
-        sectors.filter(|(worker, _)| *worker != self.worker).all(|(_, sectors)| *sectors == 0)
-    }
 }
 
 impl Seats {
-    /// `lanes` seats at each consumer of the `units`, given by their cpus and how many consumers
-    /// they have.
-    pub(crate) fn new(units: Vec<(CpuSet, usize)>, lanes: usize) -> Self {
-        let places = |(cpus, consumers)| Places { cpus, sectors: vec![0; consumers], claim: None };
+    /// `lanes` seats for each of the `units`, given by their cpus.
+    pub(crate) fn new(units: Vec<CpuSet>, lanes: usize) -> Self {
+        let places = |cpus| Places { cpus, sectors: 0, claim: None };
         let units = Mutex::new(units.into_iter().map(places).collect());
         Self { units, freed: Condvar::new(), lanes, claims: None }
     }
 
     /// The same seats, none of them taken, at units that are claimed before they are used.
     pub(crate) fn claiming(&self, claims: CpuClaims) -> Self {
-        let units = self.lock();
-        let units = units.iter().map(|places| (places.cpus.clone(), places.sectors.len()));
-        Self { claims: Some(claims), ..Self::new(units.collect(), self.lanes) }
+        let cpus = self.lock().iter().map(|places| places.cpus.clone()).collect();
+        Self { claims: Some(claims), ..Self::new(cpus, self.lanes) }
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.lock().iter().map(|places| places.sectors.len()).sum::<usize>() * self.lanes
+        self.lock().len() * self.lanes
     }
 
     pub(crate) fn take(
@@ -118,36 +84,27 @@ impl Seats {
         let mut told = None;
         let mut units = self.lock();
         loop {
-            let mut best: Vec<_> = (0..units.len())
-                .flat_map(|unit| (0..units[unit].sectors.len()).map(move |worker| (unit, worker)))
-                .collect();
-            best.sort_by_key(|(unit, worker)| units[*unit].burden(*worker));
+            let mut emptiest: Vec<_> = (0..units.len()).collect();
+            emptiest.sort_by_key(|unit| units[*unit].sectors);
             let mut claimed_by_others = 0;
-            for (unit, worker) in best {
+            for unit in emptiest {
                 let places = &mut units[unit];
-                if places.sectors[worker] >= self.lanes {
+                if places.sectors >= self.lanes {
                     break;
                 }
-                if places.is_empty() {
-                    // Its other consumers have the same claim.
-                    if worker > 0 {
-                        continue;
-                    }
-                    if !self.claim(places)? {
-                        claimed_by_others += 1;
-                        continue;
-                    }
+                if places.sectors == 0 && !self.claim(places)? {
+                    claimed_by_others += 1;
+                    continue;
                 }
-                places.sectors[worker] += 1;
-                return Ok(Seat { seats: Arc::clone(self), unit, worker });
+                places.sectors += 1;
+                return Ok(Seat { seats: Arc::clone(self), unit });
             }
             if cancelled() {
                 return Err(SdrError::Cancelled);
             }
             // Once, and once more if the reason is another one.
             if told.is_none_or(|told| (told == 0) != (claimed_by_others == 0)) {
-                let workers: usize = units.iter().map(|places| places.sectors.len()).sum();
-                let seats = workers * self.lanes;
+                let seats = units.len() * self.lanes;
                 waits(NoSeat { seats, units: units.len(), claimed_by_others });
                 told = Some(claimed_by_others);
             }
@@ -173,8 +130,8 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut units = self.seats.lock();
         let places = &mut units[self.unit];
-        places.sectors[self.worker] -= 1;
-        if places.is_empty() {
+        places.sectors -= 1;
+        if places.sectors == 0 {
             places.claim = None;
         }
         drop(units);
@@ -193,7 +150,7 @@ mod tests {
 
     #[test]
     fn sectors_spread_over_units_before_they_share_one() {
-        let seats = Arc::new(Seats::new(vec![(cpus("0"), 1), (cpus("1"), 1)], 2));
+        let seats = Arc::new(Seats::new(vec![cpus("0"), cpus("1")], 2));
         let take = || seats.take(&|_| {}, &|| true);
         let taken: Vec<_> = (0..4).map(|_| take().expect("a free seat")).collect();
         assert_eq!(taken.iter().map(Seat::unit).collect::<Vec<_>>(), [0, 1, 0, 1]);
@@ -203,28 +160,8 @@ mod tests {
     }
 
     #[test]
-    fn sectors_take_the_producers_cores_before_they_share_a_consumer() {
-        let seats = Arc::new(Seats::new(vec![(cpus("0-1"), 2), (cpus("2-3"), 2)], 2));
-        let take = || seats.take(&|_| {}, &|| true);
-        let mut taken: Vec<_> = (0..8).map(|_| take().expect("a free seat")).collect();
-        let places: Vec<_> = taken.iter().map(|seat| (seat.unit(), seat.worker())).collect();
-        let spread = [(0, 0), (1, 0), (0, 1), (1, 1)];
-        assert_eq!(places[..4], spread);
-        // Then the consumers are shared, each by two.
-        assert_eq!(places[4..].iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
-        assert!(matches!(take(), Err(SdrError::Cancelled)));
-        assert_eq!(seats.count(), 8);
-        taken.truncate(3);
-        assert!(!taken[0].is_the_only_consumer() && taken[1].is_the_only_consumer());
-        // The unit's own consumer comes before one that takes producers from a sector.
-        drop(taken.remove(0));
-        let next = take().expect("free");
-        assert_eq!((next.unit(), next.worker()), (0, 0));
-    }
-
-    #[test]
     fn one_who_waits_says_so_and_gets_the_next_free_seat() {
-        let seats = Arc::new(Seats::new(vec![(cpus("0"), 1)], 1));
+        let seats = Arc::new(Seats::new(vec![cpus("0")], 1));
         let first = seats.take(&|_| {}, &|| false).expect("free");
         let (sender, told) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
@@ -245,7 +182,7 @@ mod tests {
         let run = RuntimeDir::open(&dir.path().join("run")).expect("ours");
         // Two processes with the same units, and one whose unit overlaps the second of them.
         let process = |units: &[&str]| {
-            let seats = Seats::new(units.iter().map(|list| (cpus(list), 1)).collect(), 2);
+            let seats = Seats::new(units.iter().map(|list| cpus(list)).collect(), 2);
             Arc::new(seats.claiming(CpuClaims::in_dir(&run)))
         };
         let (one, other, third) =

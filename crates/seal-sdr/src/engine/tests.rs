@@ -26,11 +26,7 @@ fn porep(kib: u64, api_version: ApiVersion, seed: u8) -> Porep {
 }
 
 fn engine(units: usize, producers: usize, lanes: usize) -> Engine {
-    splitting(units, producers, lanes, false)
-}
-
-fn splitting(units: usize, producers: usize, lanes: usize, splits: bool) -> Engine {
-    let cores = UnitCores { consumer: 0, producers: vec![0; producers], node: None, splits };
+    let cores = UnitCores { consumer: 0, producers: vec![0; producers], node: None };
     Engine::start(&vec![cores; units], lanes, Arc::new(|_| Ok(()))).expect("threads")
 }
 
@@ -180,11 +176,10 @@ proptest! {
     fn sectors_that_share_a_unit_and_join_at_any_time_are_labelled_right(
         producers in 0_usize..=4,
         lanes in 1_usize..=4,
-        splits: bool,
         sectors in proptest::collection::vec((1_u32..=5, any::<bool>(), 0_u64..3000), 1..7),
         seed: u8,
     ) {
-        let engine = splitting(1, producers, lanes, splits);
+        let engine = engine(1, producers, lanes);
         std::thread::scope(|scope| {
             for (i, (log_size, first_version, delay_us)) in sectors.iter().enumerate() {
                 let engine = &engine;
@@ -256,7 +251,7 @@ fn a_panic_in_a_thread_fails_the_layer_and_nobody_hangs() {
 
 #[test]
 fn a_core_that_cannot_be_had_stops_the_start() {
-    let cores = UnitCores { consumer: 0, producers: vec![7], node: None, splits: false };
+    let cores = UnitCores { consumer: 0, producers: vec![7], node: None };
     let bind = |cpu| if cpu == 7 { Err("not allowed".to_owned()) } else { Ok(()) };
     let error = Engine::start(&[cores], 1, Arc::new(bind)).unwrap_err();
     assert!(error.to_string().contains("cpu 7: not allowed"), "{error}");

@@ -135,8 +135,6 @@ impl<T> Inbox<T> {
 pub(crate) struct Unit {
     consumer: Arc<Inbox<Seated>>,
     producers: Vec<Arc<Inbox<Share>>>,
-    /// Further consumers, on the producers' cores, if the unit splits.
-    others: Vec<Arc<Inbox<Seated>>>,
     /// Where rings lie.
     memory: MemoryPolicy,
     threads: Vec<JoinHandle<()>>,
@@ -159,11 +157,15 @@ impl Unit {
         let mut unit = Self {
             consumer: Arc::default(),
             producers: cores.producers.iter().map(|_| Arc::default()).collect(),
-            others: Vec::new(),
             memory: MemoryPolicy { node: cores.node, ..MemoryPolicy::default() },
             threads: Vec::new(),
         };
-        unit.spawn_consumer(Arc::clone(&unit.consumer), cores.consumer, &bind)?;
+        let inbox = Arc::clone(&unit.consumer);
+        let run = move || {
+            let _closed_at_the_end = Closing(&inbox);
+            consumer::run(&inbox);
+        };
+        unit.spawn(format!("sdr-{}", cores.consumer), cores.consumer, &bind, run)?;
         for (index, cpu) in cores.producers.iter().enumerate() {
             let inbox = Arc::clone(&unit.producers[index]);
             let run = move || {
@@ -172,25 +174,7 @@ impl Unit {
             };
             unit.spawn(format!("sdr-p-{cpu}"), *cpu, &bind, run)?;
         }
-        for cpu in cores.producers.iter().filter(|_| cores.splits) {
-            let inbox = Arc::default();
-            unit.others.push(Arc::clone(&inbox));
-            unit.spawn_consumer(inbox, *cpu, &bind)?;
-        }
         Ok(unit)
-    }
-
-    fn spawn_consumer(
-        &mut self,
-        inbox: Arc<Inbox<Seated>>,
-        cpu: usize,
-        bind: &Arc<Bind>,
-    ) -> Result<(), SdrError> {
-        let run = move || {
-            let _closed_at_the_end = Closing(&inbox);
-            consumer::run(&inbox);
-        };
-        self.spawn(format!("sdr-{cpu}"), cpu, bind, run)
     }
 
     /// Starts a thread and waits until it is bound.
@@ -217,17 +201,10 @@ impl Unit {
         answer.recv().unwrap_or_else(|_| Err("the thread ended".to_owned())).map_err(failed)
     }
 
-    /// Starts a layer at consumer `worker`: 0 is the unit's own, others are those on producers'
-    /// cores. Producers work for it if it is `alone`.
-    pub(crate) fn label_layer(
-        &self,
-        worker: usize,
-        alone: bool,
-        job: LayerJob,
-    ) -> Result<LayerHandle, SdrError> {
+    pub(crate) fn label_layer(&self, job: LayerJob) -> Result<LayerHandle, SdrError> {
         let (lane, handle) = start(job);
         let feed = || Feed { shared: Arc::clone(&handle.shared) };
-        let source = if self.producers.is_empty() || !alone {
+        let source = if self.producers.is_empty() {
             Source::own(feed())
         } else {
             let count = self.producers.len();
@@ -245,11 +222,7 @@ impl Unit {
             }
             Source::Ring(consumer)
         };
-        let consumer = match worker.checked_sub(1) {
-            None => &self.consumer,
-            Some(other) => &self.others[other],
-        };
-        consumer.send(Seated::new(lane, source));
+        self.consumer.send(Seated::new(lane, source));
         Ok(handle)
     }
 }
@@ -263,7 +236,6 @@ fn places(nodes: usize, producers: usize) -> usize {
 impl Drop for Unit {
     fn drop(&mut self) {
         self.consumer.end();
-        self.others.iter().for_each(|inbox| inbox.end());
         self.producers.iter().for_each(|inbox| inbox.end());
         for thread in self.threads.drain(..) {
             // A thread that panicked has told its layers.
