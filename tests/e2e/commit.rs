@@ -297,7 +297,7 @@ fn a_gpu_that_is_asked_for_and_not_usable_is_an_error_at_start() -> Result<()> {
     };
     let required = run("RUST_LOG", "info")?;
     let said = String::from_utf8(required.stderr)?;
-    if said.contains("device=\"cuda device") {
+    if said.contains("\"device\":\"cuda device") {
         skipped("tests a_gpu_that_is_asked_for_and_not_usable", "there is a GPU");
         return Ok(());
     }
@@ -311,7 +311,7 @@ fn a_gpu_that_is_asked_for_and_not_usable_is_an_error_at_start() -> Result<()> {
     // Then the processor does it, as far as there are parameters.
     let optional = run("SEAL_GPU", "optional")?;
     let said = String::from_utf8(optional.stderr)?;
-    ensure!(said.contains("lets the CPU prove") && said.contains("device=\"cpu\""), "{said}");
+    ensure!(said.contains("lets the CPU prove") && said.contains("\"device\":\"cpu\""), "{said}");
     ensure!(optional.status.code() == Some(ExitCode::Failed as i32), "{}: {said}", optional.status);
 
     let neither = run("BELLMAN_NO_GPU", "1")?;
