@@ -293,6 +293,7 @@ fn a_gpu_that_is_asked_for_and_not_usable_is_an_error_at_start() -> Result<()> {
             .env("SEAL_C2_DEVICE", "cuda")
             .env(name, value)
             .command()?
+            .stderr(std::process::Stdio::piped())
             .output()?)
     };
     let required = run("RUST_LOG", "info")?;
