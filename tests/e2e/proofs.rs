@@ -97,7 +97,7 @@ fn all_registered_proofs_are_known_by_the_published_names() -> Result<()> {
         let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
         ensure!(error.starts_with("[io] cannot open") && error.contains("staged"), "{error}");
         let error = pc2.call_failing(&sector.pc2_task(&labels_of(proof)), PATIENCE)?;
-        ensure!(error.starts_with("[io] cannot open") && error.contains("layer-1"), "{error}");
+        ensure!(error.starts_with("[bad-input]") && error.contains("layer-1"), "{error}");
         let mut c1out = captured.clone();
         c1out["registered_proof"] = json!(proof.to_string());
         let error = c2.call_failing(&sector.c2_task(&c1out)?, PATIENCE)?;
