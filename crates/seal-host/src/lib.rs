@@ -15,6 +15,7 @@ mod fault;
 mod files;
 mod huge_pages;
 mod labels;
+mod log_levels;
 mod map;
 mod memory;
 mod memory_files;
@@ -49,6 +50,7 @@ pub use files::{
     FileError, PartFile, copy_exact, open_read, read_dir_names, remove_if_there, sync_dir,
 };
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
+pub use log_levels::LogLevels;
 pub use map::ReadMap;
 pub use memory::{MemoryError, MemoryPolicy, PageChoice, Pages, Region};
 pub use memory_files::{BadPattern, MemoryFiles, PrepareError, Prepared};

@@ -5,14 +5,13 @@
 //! dropped, counted, and told when there is room again. The queue is bounded in bytes, because an
 //! executor's lines may be long.
 
-use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use seal_host::LogLevels;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -165,25 +164,25 @@ pub(crate) fn of_supervisor() -> io::Result<LastWords> {
     };
     let log = Log::start(io::stderr(), tell)?;
     let _ = LOG.set(log.clone());
-    let (filter, unread) = log_filter(env::var("RUST_LOG").ok().as_deref());
-    let registry = tracing_subscriber::registry().with(filter);
+    let levels = LogLevels::of_process();
+    let registry = tracing_subscriber::registry().with(levels.filter());
     let layer = tracing_subscriber::fmt::layer().with_writer(log);
     if io::stderr().is_terminal() {
         registry.with(layer.with_target(false)).init();
     } else {
         registry.with(layer.json().flatten_event(true).with_span_list(false)).init();
     }
-    warn_of(unread);
+    levels.warn_if_unread();
     Ok(LastWords(()))
 }
 
 /// Logs of commands that people type: short text, whatever they pipe it into.
 pub(crate) fn of_command() {
-    let (filter, unread) = log_filter(env::var("RUST_LOG").ok().as_deref());
+    let levels = LogLevels::of_process();
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time();
     let layer = layer.with_target(false).with_ansi(io::stderr().is_terminal());
-    tracing_subscriber::registry().with(filter).with(layer).init();
-    warn_of(unread);
+    tracing_subscriber::registry().with(levels.filter()).with(layer).init();
+    levels.warn_if_unread();
 }
 
 /// Passes a line of an executor on, with its end and in one piece, so that lines of several do not
@@ -194,51 +193,12 @@ pub(crate) fn pass_on(line: &[u8]) {
     }
 }
 
-fn warn_of(unread: Option<String>) {
-    if let Some(error) = unread {
-        tracing::warn!(
-            "environment: RUST_LOG cannot be read ({error}); write LEVEL or TARGET=LEVEL, with commas between"
-        );
-    }
-}
-
-/// What `RUST_LOG` lets through, `info` where it says nothing, and why it cannot be read.
-///
-/// Levels of targets only: what `EnvFilter` has beyond that, conditions on fields of spans, takes
-/// two crates for regular expressions, which were a ninth of this program's build.
-fn log_filter(given: Option<&str>) -> (Targets, Option<String>) {
-    let usual = Targets::new().with_default(LevelFilter::INFO);
-    match given.map(str::trim) {
-        None | Some("") => (usual, None),
-        Some(text) => match text.parse() {
-            Ok(filter) => (filter, None),
-            Err(error) => (usual, Some(error.to_string())),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read;
     use std::sync::mpsc::channel;
 
-    use tracing::Level;
-
     use super::*;
-
-    #[test]
-    fn rust_log_chooses_levels_by_target_and_nonsense_leaves_info() {
-        let shows = |given, target, level| log_filter(given).0.would_enable(target, &level);
-        for usual in [None, Some(""), Some(" "), Some("info"), Some("a=b=c")] {
-            assert!(shows(usual, "seal_host", Level::INFO), "{usual:?}");
-            assert!(!shows(usual, "seal_host", Level::DEBUG), "{usual:?}");
-        }
-        let chosen = Some("warn,seal_host=debug");
-        assert!(shows(chosen, "seal_host::child", Level::DEBUG));
-        assert!(!shows(chosen, "seal_supervisor", Level::INFO));
-        assert!(log_filter(chosen).1.is_none());
-        assert!(log_filter(Some("a=b=c")).1.is_some(), "it is reported");
-    }
 
     #[test]
     fn what_nobody_takes_is_bounded_dropped_counted_and_told_when_there_is_room() {
