@@ -72,15 +72,7 @@ fn main() -> Result<()> {
     let topology = Topology::read(&Roots::default().sys)?;
     let request = UnitRequest { producers: args.producers, threads: Threads::OnePerCore };
     let plan = plan_units(&topology, &allowed_cpus()?, request)?;
-    let units: Vec<_> = plan
-        .units
-        .iter()
-        .map(|unit| UnitCores {
-            consumer: unit.consumer as usize,
-            producers: unit.producers.iter().map(|cpu| *cpu as usize).collect(),
-            node: None,
-        })
-        .collect();
+    let units: Vec<_> = plan.units.iter().map(|unit| UnitCores::of(unit, None)).collect();
     let cpus: CpuSet =
         plan.units.iter().flat_map(|unit| unit.cpus().iter().collect::<Vec<_>>()).collect();
     let (core, neighbour) = (plan.units[0].consumer, cpus.iter().nth(1));

@@ -132,15 +132,8 @@ impl Labeller {
         }
         // On a machine with one node there is nothing to bind.
         let several = topology.nodes_of(&topology.cpu_set()).len() > 1;
-        let cores: Vec<_> = plan
-            .units
-            .iter()
-            .map(|unit| UnitCores {
-                consumer: unit.consumer as usize,
-                producers: unit.producers.iter().map(|cpu| *cpu as usize).collect(),
-                node: several.then_some((unit.node, settings.binding)),
-            })
-            .collect();
+        let binding = several.then_some(settings.binding);
+        let cores: Vec<_> = plan.units.iter().map(|unit| UnitCores::of(unit, binding)).collect();
         let bind = |cpu: usize| {
             let cpu = u32::try_from(cpu).expect("the plan's number");
             bind_current_thread(cpu).map_err(|error| error.to_string())

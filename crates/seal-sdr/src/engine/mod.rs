@@ -21,7 +21,7 @@ pub use seats::{NoSeat, Seat};
 
 use std::sync::Arc;
 
-use seal_host::{Binding, CpuClaims, CpuSet, NodeId};
+use seal_host::{Binding, CoreUnit, CpuClaims, CpuSet, NodeId};
 
 use crate::SdrError;
 use seats::Seats;
@@ -43,6 +43,16 @@ pub struct UnitCores {
 }
 
 impl UnitCores {
+    /// The cores of a planned unit. `binding` is how strictly its rings have to lie on its node;
+    /// `None` on a machine with one node.
+    pub fn of(unit: &CoreUnit, binding: Option<Binding>) -> Self {
+        Self {
+            consumer: unit.consumer as usize,
+            producers: unit.producers.iter().map(|cpu| *cpu as usize).collect(),
+            node: binding.map(|binding| (unit.node, binding)),
+        }
+    }
+
     /// All its cores.
     fn cpus(&self) -> CpuSet {
         let cores = self.producers.iter().chain([&self.consumer]);
