@@ -262,6 +262,11 @@ mod tests {
         load(&found, CurveKernel::detect(), &mut |_| ControlFlow::Continue(()))
     }
 
+    fn found_in(dir: &Path, digests: DigestCheck) -> FoundParams {
+        let trust = Trust { test_params: TestParams::Allow, digests };
+        ParamDir::new(dir).find(SectorSize::KIB_2, trust).expect("whole")
+    }
+
     fn flip(path: &Path, at: usize) {
         let mut bytes = std::fs::read(path).expect("readable");
         bytes[at] ^= 1;
@@ -312,10 +317,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = tiny::write(dir.path());
         tiny::mark(dir.path());
-        let find = |digests| {
-            let trust = Trust { test_params: TestParams::Allow, digests };
-            ParamDir::new(dir.path()).find(SectorSize::KIB_2, trust).expect("whole")
-        };
+        let find = |digests| found_in(dir.path(), digests);
         let first = find(DigestCheck::Once);
         assert!(!first.digest_checked && first.expected.is_some());
         assert!(load_from(dir.path(), TestParams::Allow).is_ok());
@@ -342,10 +344,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = tiny::write(dir.path());
         tiny::mark(dir.path());
-        let find = |digests| {
-            let trust = Trust { test_params: TestParams::Allow, digests };
-            ParamDir::new(dir.path()).find(SectorSize::KIB_2, trust).expect("whole")
-        };
+        let find = |digests| found_in(dir.path(), digests);
         find(DigestCheck::Always).check_digest().expect("as it was marked");
         assert!(find(DigestCheck::Once).digest_checked, "it is remembered");
         flip(&path, 864 + 4 + 2 * 96 + 4 + 50);
