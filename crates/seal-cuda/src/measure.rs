@@ -171,7 +171,7 @@ pub fn kernel_times(
     let time = |work: &(dyn Fn(&Resident) -> Result<(), CudaError> + Sync)| {
         let each = batches.div_ceil(load.streams).max(1);
         in_flight(&residents, &|resident| (0..each).try_for_each(|_| work(resident)))
-            .map(|took| took.as_secs_f64() / (each * load.streams) as f64)
+            .map(|(took, _)| took.as_secs_f64() / (each * load.streams) as f64)
     };
     // Clocks rise, and the first launch of a kernel loads it.
     time(&Resident::columns)?;
@@ -190,22 +190,24 @@ pub fn kernel_times(
 
 /// How long a sector of `nodes` nodes takes on data that is on the device: columns, both trees and
 /// the replica, batch by batch. A column, a node of the replica and a row of the last batch of each
-/// stream are compared with the processor.
+/// stream are compared with the processor, if it got one: a slow one may find none left.
 pub fn whole_sector(device: &Device, load: Load, nodes: u64) -> Result<Duration, BatchError> {
     let residents = residents(device, load)?;
     let batches = nodes.div_ceil(load.shape.nodes as u64);
     let next = std::sync::atomic::AtomicU64::new(0);
-    let took = in_flight(&residents, &|resident| {
+    let (took, worked) = in_flight(&residents, &|resident| {
+        let mut worked = false;
         while next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < batches {
+            worked = true;
             resident.columns()?;
             resident.encode()?;
             resident.rows()?;
             // One batch of each stream at a time, as with real data.
             resident.wait()?;
         }
-        Ok(())
+        Ok(worked)
     })?;
-    for resident in &residents {
+    for (resident, _) in residents.iter().zip(worked).filter(|(_, worked)| *worked) {
         check(resident, load.shape)?;
     }
     Ok(took)
@@ -221,33 +223,33 @@ fn residents(device: &Device, load: Load) -> Result<Vec<Resident>, BatchError> {
         .collect()
 }
 
-/// Runs `work` on every stream at the same time, until all is done.
-fn in_flight(
+/// Runs `work` on every stream at the same time, until all is done. Returns how long it took, and
+/// what came of it on each.
+fn in_flight<T: Send>(
     residents: &[Resident],
-    work: &(dyn Fn(&Resident) -> Result<(), CudaError> + Sync),
-) -> Result<Duration, BatchError> {
+    work: &(dyn Fn(&Resident) -> Result<T, CudaError> + Sync),
+) -> Result<(Duration, Vec<T>), BatchError> {
     let started = Instant::now();
-    let results: Vec<_> = std::thread::scope(|scope| {
+    let joined: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = residents
             .iter()
             .map(|resident| {
                 scope.spawn(move || {
                     resident.enter()?;
-                    work(resident)?;
-                    resident.wait()
+                    let done = work(resident)?;
+                    resident.wait()?;
+                    Ok(done)
                 })
             })
             .collect();
         threads.into_iter().map(|thread| thread.join()).collect()
     });
     let took = started.elapsed();
-    for result in results {
-        match result {
-            Ok(result) => result.map_err(BatchError::Device)?,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    }
-    Ok(took)
+    let results = joined.into_iter().map(|joined| match joined {
+        Ok(result) => result.map_err(BatchError::Device),
+        Err(panic) => std::panic::resume_unwind(panic),
+    });
+    Ok((took, results.collect::<Result<_, _>>()?))
 }
 
 /// Compares a column, the replica of its node and a parent with what the processor makes of the

@@ -17,6 +17,14 @@ fn kernels_and_whole_sectors_are_measured() {
 }
 
 #[test]
+fn a_stream_that_finds_no_batch_left_is_not_looked_at() {
+    let Some(tested) = device("more streams than batches") else { return };
+    let load = Load { streams: 4, ..LOAD };
+    // One batch, so that three of the streams have nothing to show.
+    whole_sector(&tested.device, load, 64).expect("the device computes right");
+}
+
+#[test]
 fn every_pipe_of_a_device_is_measured() {
     if !real() {
         // A stand-in has no pipe; what is missing is named.
