@@ -121,7 +121,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn small(challenges: usize) -> Compiled {
-        Compiled::record(challenges, Small::blank(1), Small::blank(2)).expect("equal challenges")
+        Small::compiled(challenges)
     }
 
     /// The circuit that the cache has, and whether it was recorded for that.

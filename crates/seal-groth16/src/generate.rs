@@ -194,7 +194,6 @@ fn part(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::r1cs::Compiled;
     use crate::small::Small;
     use crate::tiny;
 
@@ -248,7 +247,7 @@ mod tests {
     #[test]
     fn what_is_written_is_marked_and_found() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let compiled = Compiled::record(2, Small::blank(1), Small::blank(2)).expect("small");
+        let compiled = Small::compiled(2);
         let secrets = Secrets::random(&mut OsRng);
         let parameters = setup(&compiled, &secrets, CurveKernel::detect()).expect("good secrets");
         let bytes = write(&tiny::files(), dir.path(), &parameters).expect("writable");

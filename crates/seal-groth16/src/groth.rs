@@ -198,11 +198,10 @@ pub(crate) fn prove(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::small::Small;
+    use crate::small::{Small, randomness};
     use crate::witness::{Form, assign};
     use bellperson::groth16::{
-        Parameters, create_proof_batch, generate_random_parameters, prepare_verifying_key,
-        verify_proof,
+        Parameters, create_proof_batch, prepare_verifying_key, verify_proof,
     };
     use ff::Field;
     use rand::SeedableRng;
@@ -244,10 +243,8 @@ mod tests {
     fn proofs_are_those_of_bellperson_for_the_same_randomness() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         for challenges in [1, 2, 7] {
-            let parameters: Parameters<Bls12> =
-                generate_random_parameters(Small::blank(challenges), &mut rng).expect("small");
-            let compiled = Compiled::record(challenges, Small::blank(1), Small::blank(2))
-                .expect("a circuit of equal challenges");
+            let parameters = Small::parameters(challenges, &mut rng);
+            let compiled = Small::compiled(challenges);
             let queries = Queries::of(&compiled);
             for kernel in CurveKernel::available() {
                 let key = key(&parameters, kernel);
@@ -255,10 +252,7 @@ mod tests {
                 let ntt = Ntt::new(kernel, compiled.domain_bits()).expect("short");
                 for seed in 0..3 {
                     let circuit = Small::filled(seed, challenges);
-                    let [r, s] = match seed {
-                        0 => [Scalar::ZERO; 2],
-                        _ => [0; 2].map(|_| Scalar::random(&mut rng)),
-                    };
+                    let [r, s] = randomness(seed, &mut rng);
                     let assignment = assign(&compiled, Form::Canonical, |i| Ok(circuit.alone(i)))
                         .expect("filled");
                     let inputs: Vec<Scalar> = assignment.values[1..compiled.counts().inputs]
@@ -284,10 +278,8 @@ mod tests {
     #[test]
     fn a_proof_can_be_stopped_in_all_its_parts() {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
-        let parameters: Parameters<Bls12> =
-            generate_random_parameters(Small::blank(2), &mut rng).expect("small");
-        let compiled =
-            Compiled::record(2, Small::blank(1), Small::blank(2)).expect("equal challenges");
+        let parameters = Small::parameters(2, &mut rng);
+        let compiled = Small::compiled(2);
         let (queries, key) = (Queries::of(&compiled), key(&parameters, CurveKernel::portable()));
         let ntt = Ntt::new(CurveKernel::portable(), compiled.domain_bits()).expect("short");
         let circuit = Small::filled(1, 2);
@@ -314,15 +306,12 @@ mod tests {
     #[test]
     fn parameters_of_another_circuit_are_told() {
         let mut rng = ChaCha8Rng::seed_from_u64(6);
-        let parameters: Parameters<Bls12> =
-            generate_random_parameters(Small::blank(3), &mut rng).expect("small");
+        let parameters = Small::parameters(3, &mut rng);
         let mut key = key(&parameters, CurveKernel::portable());
-        let compiled =
-            Compiled::record(2, Small::blank(1), Small::blank(2)).expect("equal challenges");
+        let compiled = Small::compiled(2);
         let other = Queries::of(&compiled).check(lengths(&key)).expect_err("another");
         assert_eq!((other.found, other.expected), (5, 4), "{other:?}");
-        let compiled =
-            Compiled::record(3, Small::blank(1), Small::blank(2)).expect("equal challenges");
+        let compiled = Small::compiled(3);
         key.b_g2 = Points::infinity(CurveKernel::portable(), 1);
         let other = Queries::of(&compiled).check(lengths(&key)).expect_err("a short list");
         assert_eq!(other.list, "B in G2");

@@ -432,8 +432,7 @@ mod tests {
 
     #[test]
     fn counts_are_those_of_the_whole() {
-        let compiled =
-            Compiled::record(5, Small::blank(1), Small::blank(2)).expect("equal challenges");
+        let compiled = Small::compiled(5);
         assert_eq!(compiled.prologue, Counts { inputs: 2, aux: 2, rows: 2 });
         assert_eq!(compiled.each, Counts { inputs: 1, aux: 24, rows: 24 });
         assert_eq!(compiled.counts(), Counts { inputs: 7, aux: 122, rows: 122 });

@@ -379,7 +379,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     fn compiled(challenges: usize) -> Compiled {
-        Compiled::record(challenges, Small::blank(1), Small::blank(2)).expect("equal challenges")
+        Small::compiled(challenges)
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! A small circuit of the form that partitions have, for tests against bellperson: a prologue,
 //! and the same constraints for each challenge.
 
+use bellperson::groth16::{Parameters, generate_random_parameters};
 use bellperson::{Circuit, ConstraintSystem, LinearCombination, SynthesisError, Variable};
-use blstrs::Scalar;
+use blstrs::{Bls12, Scalar};
 use ff::Field;
+use rand_chacha::ChaCha8Rng;
+
+use crate::r1cs::Compiled;
 
 /// The values of a circuit; none for a blank one.
 #[derive(Clone)]
@@ -25,10 +29,28 @@ impl Small {
         Self { secrets: Some((secret(7), of_challenges)), challenges }
     }
 
+    /// The circuit as it is compiled from those of one and of two challenges.
+    pub(crate) fn compiled(challenges: usize) -> Compiled {
+        Compiled::record(challenges, Self::blank(1), Self::blank(2)).expect("equal challenges")
+    }
+
+    /// Parameters as bellperson makes them.
+    pub(crate) fn parameters(challenges: usize, rng: &mut ChaCha8Rng) -> Parameters<Bls12> {
+        generate_random_parameters(Self::blank(challenges), rng).expect("small")
+    }
+
     /// The circuit with one of the challenges alone.
     pub(crate) fn alone(&self, challenge: usize) -> Self {
         let secrets = self.secrets.as_ref().map(|(own, all)| (*own, vec![all[challenge]]));
         Self { secrets, challenges: 1 }
+    }
+}
+
+/// The two secrets of a proof: none for the first, so that nothing hides what it is made of.
+pub(crate) fn randomness(seed: u64, rng: &mut ChaCha8Rng) -> [Scalar; 2] {
+    match seed {
+        0 => [Scalar::ZERO; 2],
+        _ => [0; 2].map(|_| Scalar::random(&mut *rng)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bellperson::groth16::{Parameters, create_proof_batch, generate_random_parameters};
+use bellperson::groth16::create_proof_batch;
 use ff::Field;
 use group::{Curve as _, Group};
 use rand::SeedableRng;
@@ -17,8 +17,7 @@ use test_support::skip::skipped;
 use super::*;
 use crate::captured::captured;
 use crate::load::{LoadedPoints, load_on};
-use crate::r1cs::Compiled;
-use crate::small::Small;
+use crate::small::{Small, randomness};
 use crate::stand_in::{Act, Contract, Held, NAME, Scripted, raw};
 use crate::tiny;
 use crate::witness::{Form, assign};
@@ -28,18 +27,13 @@ use crate::{CircuitFiles, PROOF_BYTES, ParamDir, ProveStep, Prover, Resources, T
 fn proofs_from_what_a_device_is_given_are_those_of_bellperson() {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     for challenges in [1, 2, 7] {
-        let parameters: Parameters<Bls12> =
-            generate_random_parameters(Small::blank(challenges), &mut rng).expect("small");
-        let compiled = Compiled::record(challenges, Small::blank(1), Small::blank(2))
-            .expect("a circuit of equal challenges");
+        let parameters = Small::parameters(challenges, &mut rng);
+        let compiled = Small::compiled(challenges);
         let queries = Queries::of(&compiled);
         let key = DeviceKey::new(Box::new(Contract(parameters.clone())));
         for seed in 0..3 {
             let circuit = Small::filled(seed, challenges);
-            let [r, s] = match seed {
-                0 => [Scalar::ZERO; 2],
-                _ => [0; 2].map(|_| Scalar::random(&mut rng)),
-            };
+            let [r, s] = randomness(seed, &mut rng);
             let assignment =
                 assign(&compiled, Form::Montgomery, |i| Ok(circuit.alone(i))).expect("filled");
             let rows = compiled.constraints();
