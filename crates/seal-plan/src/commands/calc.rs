@@ -11,7 +11,7 @@ use seal_config::Config;
 use super::hardware::MachineArgs;
 use super::propose::WishArgs;
 use super::{lifts, note, print, rates};
-use crate::check::{Against, Severity, check};
+use crate::check::{Severity, check};
 use crate::given::for_search;
 use crate::propose::{Wish, propose};
 use crate::throughput::throughput;
@@ -40,15 +40,7 @@ pub(crate) struct CalcArgs {
 
 /// Says that a configuration would not work as it is, so that nobody takes its figures for granted.
 fn warn_of_errors(path: &Path, config: &Config, hardware: &Hardware, wish: &Wish) -> Result<()> {
-    let against = Against {
-        hardware,
-        local: None,
-        sector_size: wish.sector_size,
-        sectors: None,
-        given: &wish.given,
-        seed_wait: wish.seed_wait,
-    };
-    let findings = check(config, against);
+    let findings = check(config, wish.against(hardware));
     let errors: Vec<_> =
         findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
     if let Some(first) = errors.first() {

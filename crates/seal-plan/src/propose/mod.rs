@@ -21,6 +21,7 @@ use seal_config::{Config, StageName};
 use seal_host::NodeId;
 use seal_types::{SectorSize, Stage};
 
+use crate::check::Against;
 use crate::disk::{self, OnDisk};
 use crate::figures::{disk_of_sector, parents_cache, stage_memory};
 use crate::given::Given;
@@ -95,6 +96,20 @@ impl Default for Wish {
             bin_dir: None,
             given: Given::new(),
             seed_wait: SEED_WAIT,
+        }
+    }
+}
+
+impl Wish {
+    /// What a set-up for it on `hardware` is held against, be that machine here or elsewhere.
+    pub fn against<'a>(&'a self, hardware: &'a Hardware) -> Against<'a> {
+        Against {
+            hardware,
+            local: None,
+            sector_size: self.sector_size,
+            sectors: None,
+            given: &self.given,
+            seed_wait: self.seed_wait,
         }
     }
 }

@@ -10,7 +10,7 @@ use seal_config::{Config, ExecutorConfig};
 use seal_host::{Cpu, CpuSet, L3Id, Topology};
 
 use super::*;
-use crate::check::{Against, check};
+use crate::check::check;
 use crate::given::{GivenTime, Reference, for_search};
 use crate::hardware::{self, Disk, Gpu, Node};
 
@@ -29,15 +29,7 @@ fn proposal(hardware: &Hardware, wish: &Wish) -> Proposal {
 }
 
 fn findings(hardware: &Hardware, wish: &Wish, config: &Config) -> Vec<String> {
-    let against = Against {
-        hardware,
-        local: None,
-        sector_size: wish.sector_size,
-        sectors: None,
-        given: &wish.given,
-        seed_wait: wish.seed_wait,
-    };
-    check(config, against).iter().map(ToString::to_string).collect()
+    check(config, wish.against(hardware)).iter().map(ToString::to_string).collect()
 }
 
 /// That two configurations have the same executors, limits and locks. Left out is the setting
