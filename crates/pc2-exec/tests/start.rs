@@ -47,11 +47,3 @@ fn numbers_beyond_all_reason_are_refused_and_not_cut() {
         assert!(log.contains(arguments[0]) && log.contains(arguments[1]), "{log}");
     }
 }
-
-#[test]
-fn help_and_version_come_whatever_the_environment_says() {
-    for argument in ["--help", "--version"] {
-        let (code, log) = run(&[argument], &[("SEAL_FORCE_ISA", "mmx")]);
-        assert_eq!(code, Some(0), "{argument}: {log}");
-    }
-}

@@ -8,6 +8,7 @@ mod params;
 mod pc1;
 mod pc2;
 mod requests;
+mod start;
 
 use std::collections::BTreeMap;
 use std::fs;
