@@ -5,6 +5,7 @@ mod bench;
 mod bench_c2;
 mod bench_gpu;
 mod bench_labels;
+mod bench_parents;
 mod bench_pc1;
 mod bench_pc2;
 mod bench_relay;
@@ -31,8 +32,10 @@ enum Command {
     Seal(seal::Args),
     /// Check formatting, lints and structure, and run all tests.
     Test(test::Args),
-    /// Measures labelling of whole layers in memory, of any size.
+    /// Measure labelling of whole layers in memory, of any size.
     BenchLabels(bench_labels::Args),
+    /// Measure how long a parents cache takes, if wanted against the published crates.
+    BenchParents(bench_parents::Args),
     /// Measure PC1 of whole sectors, if wanted against the published crates in the same run.
     BenchPc1(bench_pc1::Args),
     /// Measure PC2 of a whole sector, if wanted against the published crates in the same run.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Seal(args) => seal::run(&args),
         Command::Test(args) => test::run(&args),
         Command::BenchLabels(args) => bench_labels::run(&args),
+        Command::BenchParents(args) => bench_parents::run(&args),
         Command::BenchPc1(args) => bench_pc1::run(&args),
         Command::BenchPc2(args) => bench_pc2::run(&args),
         Command::BenchC2(args) => bench_c2::run(&args),

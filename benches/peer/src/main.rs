@@ -2,7 +2,7 @@
 //!
 //! `peer FILE` does the PC1, PC2 or C2 task in FILE, the same that `pc1-exec run --task FILE`,
 //! `pc2-exec run --task FILE` or `c2-exec run --task FILE` does, and writes its output to standard
-//! output; or it labels layers of any size, as `labelling` does. Log lines of the crates go to
+//! output; or it labels layers of any size, as `labelling` does, or makes a parents cache. Log lines of the crates go to
 //! standard error with the milliseconds since the start; the last line there is the most memory
 //! that the process had, as `/proc` tells it.
 //!
@@ -38,6 +38,32 @@ enum Task {
     Pc2(Pc2),
     C2(C2),
     Labels(Labels),
+    Parents(Parents),
+}
+
+/// A parents cache alone, in the directory of `FIL_PROOFS_PARENT_CACHE`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parents {
+    nodes: u32,
+    porep_id: [u8; 32],
+}
+
+impl Parents {
+    fn run(&self) -> Result<()> {
+        graph(self.nodes, self.porep_id)?.parent_cache()?;
+        Ok(())
+    }
+}
+
+fn graph(nodes: u32, porep_id: [u8; 32]) -> Result<StackedBucketGraph<PoseidonHasher>> {
+    StackedBucketGraph::new_stacked(
+        nodes as usize,
+        BASE_DEGREE,
+        EXP_DEGREE,
+        porep_id,
+        ApiVersion::V1_1_0,
+    )
 }
 
 /// Layers alone, of a graph that need not belong to a registered proof.
@@ -55,13 +81,7 @@ type Tree = DiskTree<PoseidonHasher, U8, U0, U0>;
 
 impl Labels {
     fn run(&self) -> Result<()> {
-        let graph = StackedBucketGraph::<PoseidonHasher>::new_stacked(
-            self.nodes as usize,
-            BASE_DEGREE,
-            EXP_DEGREE,
-            self.porep_id,
-            ApiVersion::V1_1_0,
-        )?;
+        let graph = graph(self.nodes, self.porep_id)?;
         let parents = graph.parent_cache()?;
         create_labels_for_encoding::<Tree, _, _>(
             &graph,
@@ -152,6 +172,7 @@ fn main() -> Result<()> {
             serde_json::to_writer(&mut stdout, &output)?;
         }
         Task::Labels(task) => task.run()?,
+        Task::Parents(task) => task.run()?,
         Task::C2(task) => {
             let output =
                 seal_commit_phase2(task.c1out, task.prover_id, SectorId::from(task.sector_id))?;
