@@ -1,13 +1,13 @@
 //! Memory of one layer of labels, written by one thread while others read what is complete.
 //!
 //! Labels come into being in order, and a label never changes once it is there. So one number is
-//! enough to share a layer without a lock: how many labels are published. The writer stores it
-//! with release after the labels below it, and readers load it with acquire before they look.
+//! enough to share a layer without a lock: how many labels are published. The writer raises it
+//! after the labels below it, and readers read it before they look (`crate::count`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::Region;
+use crate::count::Count;
 
 /// A label: 32 bytes.
 pub type Label = [u8; 32];
@@ -48,8 +48,9 @@ impl LabelMemory {
     fn share(mut self, published: usize) -> (LayerWriter, LayerReader) {
         let nodes = self.nodes();
         let labels = Labels(self.region.start().cast());
-        let published = AtomicUsize::new(published);
-        let shared = Arc::new(Shared { labels, nodes, published, memory: self });
+        let count = Count::default();
+        count.raise(published as u64);
+        let shared = Arc::new(Shared { labels, nodes, published: count, memory: self });
         (LayerWriter { shared: Arc::clone(&shared), next: 0 }, LayerReader { shared })
     }
 }
@@ -68,7 +69,7 @@ unsafe impl Sync for Labels {}
 struct Shared {
     labels: Labels,
     nodes: usize,
-    published: AtomicUsize,
+    published: Count,
     /// Owns the region; not touched as long as the layer is shared.
     memory: LabelMemory,
 }
@@ -121,7 +122,7 @@ impl LayerWriter {
     /// Lets readers see all labels written so far.
     #[inline]
     pub fn publish(&mut self) {
-        self.shared.published.store(self.next, Ordering::Release);
+        self.shared.published.raise(self.next as u64);
     }
 
     /// How many labels the layer has in all.
@@ -140,8 +141,8 @@ impl LayerReader {
     /// The labels that are published.
     #[inline]
     pub fn published(&self) -> &[Label] {
-        let count = self.shared.published.load(Ordering::Acquire);
-        // SAFETY: the writer stored `count` with release after it wrote the labels below it, and
+        let count = usize::try_from(self.shared.published.read()).expect("at most `nodes`");
+        // SAFETY: the writer raised the count to `count` after it wrote the labels below it, and
         // writes only above `next`, which is at least `count`.
         unsafe { self.shared.first(count) }
     }

@@ -9,6 +9,7 @@ mod affinity;
 mod cgroup;
 mod child;
 mod claims;
+mod count;
 mod direct;
 mod direct_at;
 mod fault;

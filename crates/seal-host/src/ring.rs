@@ -1,31 +1,25 @@
 //! A ring of slots between producers and one consumer, without locks.
 //!
-//! Slots are handed over in batches. The batches are numbered from 0 on; batch `b` lies at place
-//! `b mod places` of the ring and is filled by producer `b mod producers`.
+//! Slots are handed over in batches, by the rules of `crate::count`.
 //!
-//! Why no slot is ever touched from two sides: a batch is its producer's from the moment the
+//! Why no slot is ever touched from two sides: batch `b` is its producer's from the moment the
 //! consumer has released batch `b - places` until the producer has counted it as ready, and the
 //! consumer's from then until it has released it. Both counts only grow, each has one writer, who
-//! stores it with release after the last touch of the slots, and the other side loads it with
-//! acquire before its first. So each handing over is one release-acquire pair, and between two
-//! batches at the same place there is a pair in each direction. Two producers never meet, because
-//! the batch number alone decides whose it is, and the batches in the ring at one time lie at
-//! different places. A hand-over without a batch taken before passes stale slots on, but changes
-//! nothing of this: who may touch what follows from the counts alone.
+//! raises it after the last touch of the slots, and the other side reads it before its first. So
+//! each handing over is one release-acquire pair, and between two batches at the same place there
+//! is a pair in each direction. Two producers never meet, because the batch number alone decides
+//! whose it is, and the batches in the ring at one time lie at different places. A hand-over
+//! without a batch taken before passes stale slots on, but changes nothing of this: who may touch
+//! what follows from the counts alone. A model checker has been asked the same (tests of
+//! `crate::count`).
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::count::Batches;
 use crate::memory::SMALL_PAGE;
 use crate::{MemoryError, MemoryPolicy, NodeId, PageChoice, Region};
-
-/// A counter on a cache line of its own, so that its reader does not slow its neighbours' writers.
-/// Two lines, because processors fetch them in pairs.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Count(AtomicU64);
 
 #[derive(Debug)]
 struct Ring<T> {
@@ -34,11 +28,7 @@ struct Ring<T> {
     /// Owns the slots' memory; not touched in any other way while there is a ring.
     memory: Region,
     batch: usize,
-    places: u64,
-    /// Batches that each producer has filled.
-    ready: Box<[Count]>,
-    /// Batches that the consumer has released.
-    released: Count,
+    batches: Batches,
 }
 
 // SAFETY: the pointer is to memory that the ring owns beside it, and the slots in it are `Send`.
@@ -55,7 +45,7 @@ impl<T> Ring<T> {
     /// The batch is the caller's, and the caller does not hold its slots already.
     #[expect(clippy::mut_from_ref, reason = "the handing over of batches makes it exclusive")]
     unsafe fn slots(&self, batch: u64) -> &mut [T] {
-        let place = usize::try_from(batch % self.places).expect("below the number of places");
+        let place = self.batches.place(batch);
         // SAFETY: `place` is below `places`, so the slot lies in `memory`, which has `places` times
         // `batch` of them.
         let first = unsafe { self.slots.add(place * self.batch) };
@@ -98,7 +88,8 @@ pub fn ring<T: Default + Send>(
 ) -> Result<(RingConsumer<T>, Vec<RingProducer<T>>), MemoryError> {
     const { assert!(align_of::<T>() <= SMALL_PAGE, "a region begins at a page") };
     const { assert!(!std::mem::needs_drop::<T>(), "nobody drops what is in slots") };
-    assert!(batch > 0 && producers > 0 && places >= producers, "a place for every producer");
+    assert!(batch > 0, "a slot in every batch");
+    let batches = Batches::new(places, producers);
     let policy = MemoryPolicy { pages: PageChoice::Transparent, ..policy.clone() };
     let mut memory = Region::allocate(batch * places * size_of::<T>(), &policy)?;
     let slots = memory.start().cast::<MaybeUninit<T>>();
@@ -106,14 +97,7 @@ pub fn ring<T: Default + Send>(
     // by the assertion above; it is borrowed by nobody else, and any bytes are a `MaybeUninit`.
     let uninitialised = unsafe { std::slice::from_raw_parts_mut(slots, batch * places) };
     uninitialised.fill_with(|| MaybeUninit::new(T::default()));
-    let ring = Arc::new(Ring {
-        slots: slots.cast::<T>(),
-        memory,
-        batch,
-        places: places as u64,
-        ready: (0..producers).map(|_| Count::default()).collect(),
-        released: Count::default(),
-    });
+    let ring = Arc::new(Ring { slots: slots.cast::<T>(), memory, batch, batches });
     let producer = |index| RingProducer { ring: Arc::clone(&ring), index, filled: 0 };
     let producers = (0..producers).map(producer).collect();
     Ok((RingConsumer { ring, released: 0 }, producers))
@@ -123,15 +107,14 @@ impl<T> RingProducer<T> {
     /// The number of the batch this producer fills next.
     #[inline]
     pub fn next(&self) -> u64 {
-        self.filled * self.ring.ready.len() as u64 + self.index as u64
+        self.ring.batches.of_producer(self.index, self.filled)
     }
 
     /// The slots of the next batch, if their place is free.
     #[inline]
     pub fn try_batch(&mut self) -> Option<&mut [T]> {
         let batch = self.next();
-        let released = self.ring.released.0.load(Ordering::Acquire);
-        if batch >= released + self.ring.places {
+        if !self.ring.batches.is_free(batch) {
             return None;
         }
         // SAFETY: the batch's number makes it this producer's, it has not been counted as ready,
@@ -144,7 +127,7 @@ impl<T> RingProducer<T> {
     #[inline]
     pub fn commit(&mut self) {
         self.filled += 1;
-        self.ring.ready[self.index].0.store(self.filled, Ordering::Release);
+        self.ring.batches.fill(self.index, self.filled);
     }
 }
 
@@ -157,10 +140,7 @@ impl<T> RingConsumer<T> {
     /// Whether the next batch is ready.
     #[inline]
     pub fn is_ready(&self) -> bool {
-        let producers = self.ring.ready.len() as u64;
-        let producer = usize::try_from(self.released % producers).expect("below their number");
-        let ready = self.ring.ready[producer].0.load(Ordering::Acquire);
-        ready > self.released / producers
+        self.ring.batches.is_ready(self.released)
     }
 
     /// The slots of the next batch, if it is ready.
@@ -178,7 +158,7 @@ impl<T> RingConsumer<T> {
     #[inline]
     pub fn release(&mut self) {
         self.released += 1;
-        self.ring.released.0.store(self.released, Ordering::Release);
+        self.ring.batches.release(self.released);
     }
 }
 
