@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use seal_host::{
-    Admission, Binding, CpuClaims, CpuSet, MemoryFiles, MemoryPolicy, MemoryTurn, MemoryTurns,
-    NodeId, Region, Reserved, Roots, Threads, Topology, UnitPlan, UnitRequest, allowed_cpus,
-    bind_current_thread, confine_current_thread, online_nodes, plan_units, preferred_node,
-    yield_to_others,
+    Admission, AdmissionError, Binding, CpuClaims, CpuSet, MemoryFiles, MemoryPolicy, MemoryTurn,
+    MemoryTurns, NodeId, Region, Reserved, Roots, Threads, Topology, UnitPlan, UnitRequest,
+    allowed_cpus, bind_current_thread, confine_current_thread, online_nodes, plan_units,
+    preferred_node, yield_to_others,
 };
 use seal_runtime::Environment;
 use seal_sdr::{Engine, MAX_LANES, NoSeat, SdrError, Seat, SharedParents, UnitCores};
@@ -104,8 +104,8 @@ struct Placed {
 }
 
 impl Labeller {
-    /// Starts units on the cpus that this process may use; those on the node whose memory it
-    /// prefers come first.
+    /// Starts units on the cpus that this process may use. Sectors take those of the nodes by
+    /// turns, or those on the node whose memory it prefers first.
     ///
     /// # Errors
     /// When a thread cannot be bound to its core.
@@ -115,11 +115,10 @@ impl Labeller {
         let allowed = allowed_cpus().map_err(Pc1Error::Cpus)?;
         let request = UnitRequest { producers: settings.producers, threads: settings.threads };
         let mut plan = plan_units(&topology, &allowed, request)?;
-        if let Some(node) = preferred_node() {
-            plan.units.sort_by_key(|unit| unit.node != node);
-            if let Some(text) = elsewhere(&plan, node) {
-                tracing::warn!("{text}");
-            }
+        let preferred = preferred_node();
+        plan.order_for_sectors(preferred);
+        if let Some(text) = preferred.and_then(|node| elsewhere(&plan, node)) {
+            tracing::warn!("{text}");
         }
         if let Some(reduced) = &plan.reduced {
             tracing::warn!("{reduced}");
@@ -153,7 +152,7 @@ impl Labeller {
                     .then_some((unit.node, settings.binding)),
             })
             .collect();
-        let beside = Beside::start(&plan, &allowed)?;
+        let beside = Beside::start(cpus_beside(&plan, &topology, &allowed))?;
         let admission = Admission::new(roots, None);
         Ok(Self {
             engine,
@@ -177,10 +176,41 @@ impl Labeller {
         &self.engine
     }
 
-    /// A seat for a sector; says so if it has to wait.
-    pub(crate) fn take_seat(&self, cancelled: &dyn Fn() -> bool) -> Result<Seat, Pc1Error> {
+    /// A seat for a sector, and memory for two layers of `bytes` bytes near it; says so if it has
+    /// to wait. Where the node of a seat has too little, a free seat on another node is taken.
+    ///
+    /// # Errors
+    /// When no node with a free seat has so much memory, or it was cancelled.
+    pub(crate) fn seat(
+        &self,
+        bytes: usize,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(Seat, LayerMemory<'_>), Pc1Error> {
         let waits = |why: NoSeat| tracing::info!("the sector waits: {}", waits(why));
-        Ok(self.engine.take_seat(&waits, cancelled)?)
+        let mut seat = self.engine.take_seat(&waits, cancelled)?;
+        let mut full = Vec::new();
+        loop {
+            let short = match self.memory(&seat, bytes, cancelled) {
+                Err(short @ Pc1Error::Memory(AdmissionError::TooLittle { .. })) => short,
+                other => return Ok((seat, other?)),
+            };
+            let Some(node) = self.strict_node(seat.unit()) else { return Err(short) };
+            full.push(node);
+            let elsewhere =
+                |unit: usize| self.strict_node(unit).is_some_and(|node| !full.contains(&node));
+            let Some(other) = self.engine.try_seat(&elsewhere)? else { return Err(short) };
+            let consumer = self.consumer(&other);
+            tracing::info!(consumer, "the sector goes to another node: {short}");
+            seat = other;
+        }
+    }
+
+    /// The node on which the memory of sectors at `unit` has to be.
+    fn strict_node(&self, unit: usize) -> Option<NodeId> {
+        match self.units[unit].node {
+            Some((node, Binding::Strict)) => Some(node),
+            _ => None,
+        }
     }
 
     /// The cpu of the consumer at `seat`.
@@ -190,7 +220,7 @@ impl Labeller {
 
     /// Memory for two layers of `bytes` bytes, near the unit of `seat`: promised now, and taken
     /// when it is asked for. Waits while another process takes memory there, unless `cancelled`.
-    pub(crate) fn memory(
+    fn memory(
         &self,
         seat: &Seat,
         bytes: usize,
@@ -211,8 +241,9 @@ impl Labeller {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<MemoryTurn>, Pc1Error> {
         const LOOK_EVERY: Duration = Duration::from_millis(100);
-        // Pages of two layers take a minute at most, so that process is stopped or stuck.
-        const PATIENCE: Duration = Duration::from_secs(600);
+        // Pages of two layers take seconds, or minutes where they are small, and as many processes
+        // as there are units may come first. Only one that is stopped makes it hours.
+        const PATIENCE: Duration = Duration::from_secs(2 * 3600);
         let Some(turns) = &self.turns else { return Ok(None) };
         let nodes = match unit.node {
             Some((node, Binding::Strict)) => vec![node],
@@ -228,7 +259,7 @@ impl Labeller {
             }
             if since.elapsed() > PATIENCE {
                 tracing::warn!(
-                    "another process has been taking memory here for {PATIENCE:?}; is it stopped? \
+                    "others have been taking memory here for {PATIENCE:?}; is one of them stopped? \
                      The sector goes on without its turn"
                 );
                 return Ok(None);
@@ -257,14 +288,7 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    /// On the `allowed` cpus that no unit of `plan` labels on; on all of them where there is no
-    /// other.
-    fn start(plan: &UnitPlan, allowed: &CpuSet) -> Result<Self, Pc1Error> {
-        let consumers: CpuSet = plan.units.iter().map(|unit| unit.consumer).collect();
-        let mut cpus = allowed.minus(&consumers);
-        if cpus.is_empty() {
-            cpus = allowed.clone();
-        }
+    fn start(cpus: CpuSet) -> Result<Self, Pc1Error> {
         let confined = cpus.clone();
         let pool = ThreadPoolBuilder::new()
             .num_threads(cpus.len())
@@ -290,6 +314,15 @@ impl Beside {
         yield_to_producers();
         Ok(confine_current_thread(&self.cpus)?)
     }
+}
+
+/// The `allowed` cpus on whose cores no unit of `plan` labels: the other hardware thread of such a
+/// core would take what the chain of labels waits for. All of them where there is no other.
+fn cpus_beside(plan: &UnitPlan, topology: &Topology, allowed: &CpuSet) -> CpuSet {
+    let core = |cpu: u32| topology.cpu(cpu).map(|cpu| cpu.core);
+    let labelling: Vec<_> = plan.units.iter().map(|unit| core(unit.consumer)).collect();
+    let beside: CpuSet = allowed.iter().filter(|cpu| !labelling.contains(&core(*cpu))).collect();
+    if beside.is_empty() { allowed.clone() } else { beside }
 }
 
 /// Lets the calling thread have what producers on the same core leave: labels wait for them, and
@@ -417,6 +450,24 @@ mod tests {
         assert!(text.contains("2 of 3 units") && text.contains("(cpus 4-5,8-9)"), "{text}");
         let plan = UnitPlan { units: vec![unit(0, 0)], ..plan };
         assert_eq!(elsewhere(&plan, NodeId(0)), None);
+    }
+
+    #[test]
+    fn work_beside_labelling_keeps_off_both_threads_of_cores_that_label() {
+        let cpu =
+            |number: u32| seal_host::Cpu { number, core: number % 4, l3: L3Id(0), node: NodeId(0) };
+        // Four cores of two hardware threads: 0 and 4 are the first core.
+        let topology = Topology::of((0..8).map(cpu));
+        let plan = |allowed: &str, threads| {
+            let allowed: CpuSet = allowed.parse().expect("a list");
+            let request = UnitRequest { producers: 1, threads };
+            let plan = plan_units(&topology, &allowed, request).expect("units");
+            cpus_beside(&plan, &topology, &allowed).to_string()
+        };
+        assert_eq!(plan("0-7", Threads::OnePerCore), "1,3,5,7");
+        assert_eq!(plan("0-1", Threads::OnePerCore), "1");
+        // Nothing but cores that label.
+        assert_eq!(plan("0,4", Threads::All), "0,4");
     }
 
     #[test]

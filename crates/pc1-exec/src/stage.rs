@@ -195,9 +195,8 @@ fn label(
     let labeller = &settings.labeller;
     let graph = Graph::new(&job.porep).drawing_with(settings.draws);
     let parents = labeller.parents().open(&graph, &settings.parents, watch)?;
-    let seat = labeller.take_seat(watch.cancelled)?;
     let bytes = usize::try_from(job.porep.sector_size.bytes()).expect("64-bit addresses");
-    let mut memory = labeller.memory(&seat, bytes, watch.cancelled)?;
+    let (seat, mut memory) = labeller.seat(bytes, watch.cancelled)?;
     let consumer = labeller.consumer(&seat);
     tracing::info!(%replica_id, kernel = settings.kernel.name(), consumer, "labelling");
     let labelling =

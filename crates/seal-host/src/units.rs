@@ -77,6 +77,26 @@ pub struct UnitPlan {
     pub reduced: Option<Reduced>,
 }
 
+impl UnitPlan {
+    /// Brings the units into the order in which sectors take them: the nodes by turns, so that the
+    /// memory of each of them is used alike, or those of the `preferred` node before all others.
+    pub fn order_for_sectors(&mut self, preferred: Option<NodeId>) {
+        let mut on_node: BTreeMap<NodeId, usize> = BTreeMap::new();
+        let mut keyed: Vec<_> = std::mem::take(&mut self.units)
+            .into_iter()
+            .map(|unit| {
+                let before = on_node.entry(unit.node).or_default();
+                let elsewhere = preferred.is_some_and(|node| unit.node != node);
+                let key = (elsewhere, *before, unit.node);
+                *before += 1;
+                (key, unit)
+            })
+            .collect();
+        keyed.sort_by_key(|(key, _)| *key);
+        self.units = keyed.into_iter().map(|(_, unit)| unit).collect();
+    }
+}
+
 /// Fewer producers than asked for, since no L3 cache has enough allowed cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reduced {
@@ -171,6 +191,22 @@ mod tests {
     fn plan(topology: &Topology, allowed: &str, producers: usize, threads: Threads) -> UnitPlan {
         let allowed = allowed.parse().expect("a list");
         plan_units(topology, &allowed, UnitRequest { producers, threads }).expect("units")
+    }
+
+    #[test]
+    fn sectors_take_units_of_the_nodes_by_turns_unless_one_is_preferred() {
+        let mut of_two = plan(&machine(2, 2, 3, 1), "0-11", 1, Threads::OnePerCore);
+        let consumers =
+            |plan: &UnitPlan| -> Vec<u32> { plan.units.iter().map(|unit| unit.consumer).collect() };
+        assert_eq!(consumers(&of_two), [0, 3, 6, 9], "lowest cpus first");
+        of_two.order_for_sectors(None);
+        assert_eq!(consumers(&of_two), [0, 6, 3, 9]);
+        of_two.order_for_sectors(Some(NodeId(1)));
+        assert_eq!(consumers(&of_two), [6, 9, 0, 3]);
+        // One node has one unit only.
+        let mut uneven = plan(&machine(2, 2, 3, 1), "0-7", 1, Threads::OnePerCore);
+        uneven.order_for_sectors(None);
+        assert_eq!(consumers(&uneven), [0, 6, 3]);
     }
 
     fn units(plan: &UnitPlan) -> Vec<(u32, Vec<u32>)> {

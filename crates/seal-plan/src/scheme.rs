@@ -162,7 +162,9 @@ impl Executor {
             // One that the executor refuses is a finding of its own.
             let threads = Threads::of_setting(smt).unwrap_or_default();
             let request = UnitRequest { producers: producers as usize, threads };
-            plan_units(&hardware.topology, &allowed, request).ok()
+            let mut plan = plan_units(&hardware.topology, &allowed, request).ok()?;
+            plan.order_for_sectors(executor.numa_preferred.map(NodeId));
+            Some(plan)
         });
         let units = units.flatten();
         let busy = match &units {

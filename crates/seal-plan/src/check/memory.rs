@@ -1,12 +1,14 @@
 //! Memory: what all executors hold when each runs as many tasks as it may.
 //!
-//! Memory that is set aside as huge pages is for labels only. Counted are labels, buffers, parameters and partitions. The parents cache is not: it lies in
-//! pages that the kernel takes back when it needs them, and is read from disk again.
+//! Memory that is set aside as huge pages is for labels only. Counted are labels, buffers,
+//! parameters and partitions; what lies on no node in particular is counted on all in equal parts.
+//! The parents cache is not: it lies in pages that the kernel takes back when it needs them, and is
+//! read from disk again.
 
 use std::collections::BTreeMap;
 
 use seal_config::StageName;
-use seal_host::NodeId;
+use seal_host::{CoreUnit, NodeId};
 
 use super::{Checking, Severity};
 use crate::hardware::Node;
@@ -14,29 +16,44 @@ use crate::{Bytes, Executor};
 
 impl Checking<'_> {
     pub(super) fn memory(&mut self) {
-        let labels = self.labels_by_node();
+        let others = self.scheme.memory().less(self.scheme.memory_of(StageName::Pc1));
+        let nodes = self.against.hardware.nodes.len().max(1) as u64;
+        let others = others.part(1, nodes);
+        let labels = self.labels_by_node(others);
+        let short =
+            self.on_nodes(&labels, Bytes(0)) || self.all_memory() || self.on_nodes(&labels, others);
+        if !short {
+            self.beside_huge_pages(&labels);
+        }
+    }
+
+    /// Whether there is a finding about labels on a node, beside `others` of the other stages.
+    fn on_nodes(&mut self, labels: &BTreeMap<NodeId, Bytes>, others: Bytes) -> bool {
         let mut short = false;
-        for (id, need) in &labels {
+        for (id, need) in labels {
             let Some(node) = self.against.hardware.node(*id) else { continue };
-            if *need <= node.usable || self.against.hardware.nodes.len() == 1 {
+            let usable = node.usable;
+            if *need <= usable.less(others) || self.against.hardware.nodes.len() == 1 {
                 continue;
             }
             short = true;
-            let (usable, fit) = (node.usable, node.usable.holds(self.label_memory()));
+            let fit = usable.less(others).holds(self.label_memory());
+            let beside = match others {
+                Bytes(0) => String::new(),
+                others => format!(", of which the other stages take about {others}"),
+            };
             let key = self.pc1_of_node(*id);
             self.find(
                 ("node-memory-short", Severity::Error),
                 &key,
                 format!(
-                    "the sectors labelled on NUMA node {id} take {need}, and it has {usable}: \
-                     tasks beyond that are refused"
+                    "the sectors labelled on NUMA node {id} take {need}, and it has \
+                     {usable}{beside}: tasks beyond that are refused"
                 ),
                 format!("label at most {fit} sectors there at a time"),
             );
         }
-        if !short && !self.all_memory() {
-            self.beside_huge_pages(&labels);
-        }
+        short
     }
 
     /// Memory that is set aside as huge pages is of no use to those that ask for none: pc2, c2, and
@@ -124,9 +141,10 @@ impl Checking<'_> {
         memory.task
     }
 
-    /// What labels take on each node: they lie where the unit is that makes them, and sectors go
-    /// to the emptiest unit.
-    fn labels_by_node(&self) -> BTreeMap<NodeId, Bytes> {
+    /// What labels take on each node: they lie where the unit is that makes them. Sectors go to
+    /// the emptiest unit, the first of equals, on a node that has memory for them beside `others`
+    /// of the other stages.
+    fn labels_by_node(&self, others: Bytes) -> BTreeMap<NodeId, Bytes> {
         let mut by_node: BTreeMap<NodeId, Bytes> = BTreeMap::new();
         let anywhere = |executor: &Executor| {
             let table = self.config.executors.get(&executor.stage);
@@ -139,15 +157,22 @@ impl Checking<'_> {
             if plan.units.is_empty() || anywhere(executor) {
                 continue;
             }
-            let tasks = u64::from(executor.tasks.unwrap_or(0).min(stage_most));
-            let units = plan.units.len() as u64;
-            let mut on_node: BTreeMap<NodeId, u64> = BTreeMap::new();
-            for unit in &plan.units {
-                *on_node.entry(unit.node).or_default() += 1;
-            }
-            for (node, count) in on_node {
-                *by_node.entry(node).or_default() +=
-                    self.label_memory().times(tasks * count / units);
+            let mut sectors = vec![0_u32; plan.units.len()];
+            for _ in 0..executor.tasks.unwrap_or(0).min(stage_most) {
+                let has_room = |node: NodeId| {
+                    let taken = by_node.get(&node).copied().unwrap_or_default();
+                    let usable = self.against.hardware.node(node).map(|node| node.usable);
+                    usable.is_some_and(|usable| taken + self.label_memory() <= usable.less(others))
+                };
+                let units = || (0..sectors.len()).zip(&plan.units);
+                let emptiest = |unit: &(usize, &CoreUnit)| sectors[unit.0];
+                let roomy = units().filter(|(_, unit)| has_room(unit.node)).min_by_key(emptiest);
+                // Where there is none, the first is where the sector is refused.
+                let Some((index, unit)) = roomy.or_else(|| units().min_by_key(emptiest)) else {
+                    break;
+                };
+                sectors[index] += 1;
+                *by_node.entry(unit.node).or_default() += self.label_memory();
             }
         }
         by_node

@@ -122,6 +122,28 @@ fn too_little_memory_is_said_by_node_and_for_the_machine() {
 }
 
 #[test]
+fn sectors_of_one_executor_are_counted_where_they_go() {
+    let of = |own: &str, after: &str, memory: [u64; 2]| {
+        let mut hardware = machine();
+        for (node, gib) in hardware.nodes.iter_mut().zip(memory) {
+            (node.memory, node.usable) = (Bytes::gib(gib), Bytes::gib(gib));
+        }
+        let pc1 = "[[processors.pc1]]\ncgroup.cpuset = '0-3,8-11'\nconcurrent = 4\n";
+        let findings = findings_on(&hardware, &format!("{pc1}{own}{after}"), None);
+        findings.iter().map(|finding| finding.kind).collect::<Vec<_>>()
+    };
+    // 64 GiB a sector: by turns on both nodes, or on the one that has room.
+    assert_eq!(of("", "", [128, 128]), [""; 0]);
+    assert_eq!(of("", "", [64, 192]), [""; 0]);
+    assert_eq!(of("numa_preferred = 0\n", "", [64, 192]), ["node-of-other-cpus"]);
+    assert_eq!(of("", "", [100, 191]), ["node-memory-short"]);
+    // Beside 87 GiB of c2, half of them on each node.
+    let c2 = "[[processors.c2]]\ncgroup.cpuset = '4-7,12-15'\n";
+    assert_eq!(of("", c2, [108, 236]), [""; 0]);
+    assert_eq!(of("", c2, [107, 240]), ["node-memory-short"]);
+}
+
+#[test]
 fn a_machine_without_what_stages_need_is_named() {
     let mut hardware = machine();
     hardware.gpus.clear();

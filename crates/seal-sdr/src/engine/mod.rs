@@ -105,6 +105,14 @@ impl Engine {
         self.seats.take(waits, cancelled)
     }
 
+    /// A seat that is free now, at a unit that `suits`, given by its number.
+    ///
+    /// # Errors
+    /// When cpus cannot be claimed.
+    pub fn try_seat(&self, suits: &dyn Fn(usize) -> bool) -> Result<Option<Seat>, SdrError> {
+        self.seats.try_take(suits)
+    }
+
     /// Starts a layer of the sector that has `seat`.
     ///
     /// # Errors

@@ -84,19 +84,9 @@ impl Seats {
         let mut told = None;
         let mut units = self.lock();
         loop {
-            let mut emptiest: Vec<_> = (0..units.len()).collect();
-            emptiest.sort_by_key(|unit| units[*unit].sectors);
             let mut claimed_by_others = 0;
-            for unit in emptiest {
-                let places = &mut units[unit];
-                if places.sectors >= self.lanes {
-                    break;
-                }
-                if places.sectors == 0 && !self.claim(places)? {
-                    claimed_by_others += 1;
-                    continue;
-                }
-                places.sectors += 1;
+            let free = self.emptiest(&mut units, &|_| true, &mut claimed_by_others)?;
+            if let Some(unit) = free {
                 return Ok(Seat { seats: Arc::clone(self), unit });
             }
             if cancelled() {
@@ -111,6 +101,40 @@ impl Seats {
             let woken = self.freed.wait_timeout(units, LOOK_EVERY);
             units = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// A seat that is free now, at a unit that `suits`.
+    pub(crate) fn try_take(
+        self: &Arc<Self>,
+        suits: &dyn Fn(usize) -> bool,
+    ) -> Result<Option<Seat>, SdrError> {
+        let unit = self.emptiest(&mut self.lock(), suits, &mut 0)?;
+        Ok(unit.map(|unit| Seat { seats: Arc::clone(self), unit }))
+    }
+
+    /// Seats a sector at the emptiest of the units that `suits`, the first of equally empty ones.
+    /// Counts those that are free and that another process has claimed.
+    fn emptiest(
+        &self,
+        units: &mut [Places],
+        suits: &dyn Fn(usize) -> bool,
+        claimed_by_others: &mut usize,
+    ) -> Result<Option<usize>, SdrError> {
+        let mut emptiest: Vec<_> = (0..units.len()).filter(|unit| suits(*unit)).collect();
+        emptiest.sort_by_key(|unit| units[*unit].sectors);
+        for unit in emptiest {
+            let places = &mut units[unit];
+            if places.sectors >= self.lanes {
+                break;
+            }
+            if places.sectors == 0 && !self.claim(places)? {
+                *claimed_by_others += 1;
+                continue;
+            }
+            places.sectors += 1;
+            return Ok(Some(unit));
+        }
+        Ok(None)
     }
 
     /// Whether the cpus of a unit without sectors may be used.
@@ -157,6 +181,19 @@ mod tests {
         assert!(matches!(take(), Err(SdrError::Cancelled)));
         drop(taken);
         assert_eq!(take().expect("free again").unit(), 0);
+    }
+
+    #[test]
+    fn a_seat_is_tried_at_units_that_suit_only() {
+        let seats = Arc::new(Seats::new(vec![cpus("0"), cpus("1")], 1));
+        let first = seats.take(&|_| {}, &|| true).expect("free");
+        assert_eq!(first.unit(), 0);
+        assert!(seats.try_take(&|unit| unit == 0).expect("no claims").is_none());
+        let other = seats.try_take(&|unit| unit == 1).expect("no claims").expect("free");
+        assert_eq!(other.unit(), 1);
+        drop((first, other));
+        assert_eq!(seats.count(), 2);
+        assert_eq!(seats.try_take(&|_| true).expect("no claims").expect("given up").unit(), 0);
     }
 
     #[test]

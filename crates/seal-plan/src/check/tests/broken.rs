@@ -78,11 +78,14 @@ const BROKEN: &[Broken] = &[
         "3 tasks wanted, but its cpus make 2 units of cores",
     ),
     broken(
-        &[("pc1 = 4", "pc1 = 11"), ("'8-11'\nconcurrent = 2", "'8-11'\nconcurrent = 9")],
+        &[
+            ("pc1 = 4", "pc1 = 7"),
+            ("'8-11'\nconcurrent = 2", "'8-11'\nconcurrent = 5\nenvs = { SEAL_PC1_LANES = '2' }"),
+        ],
         "units-short",
         Error,
         17,
-        "9 tasks wanted, but its cpus make 2 units of cores, which take 8 sectors",
+        "5 tasks wanted, but its cpus make 2 units of cores, which take 4 sectors",
     ),
     broken(
         &[
