@@ -117,6 +117,17 @@ const CHECKS: &[Check] = &[
         ],
         &["WARN", "ERROR"],
     ),
+    (
+        "other-node",
+        &[
+            "the sector goes to another node: NUMA node 0 has too little memory",
+            "\"message\":\"labelling\"",
+            "\"consumer\":2",
+            "\"message\":\"ring of a layer\",\"node\":\"1\",\"percent_local\":100",
+            "exit 0",
+        ],
+        &["WARN", "ERROR"],
+    ),
     // Cpu 1 alone cannot be a unit with a producer.
     (
         "threads",

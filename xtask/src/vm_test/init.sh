@@ -153,6 +153,16 @@ rm -rf /sector/cache /sector/sealed
 mkdir /sector/cache
 say ring code env RUST_LOG=info,seal_sdr=debug pc1-exec run --task /sector/task.json
 
+# The same where the first node, on which it would go, is full but for less than is left alone.
+mkdir -p /full
+mount -t tmpfs -o size=100%,mpol=bind:0 none /full
+free=$(awk '/MemFree/ { print int($4 / 1024) }' /sys/devices/system/node/node0/meminfo)
+dd if=/dev/zero of=/full/taken bs=1M count=$((free - 120)) 2> /dev/null
+rm -rf /sector/cache /sector/sealed
+mkdir /sector/cache
+say other-node code env RUST_LOG=info,seal_sdr=debug pc1-exec run --task /sector/task.json
+umount /full
+
 # threads: where the kernel lets the threads of an executor run that waits for requests.
 threads() {
     mkfifo /tmp/requests
