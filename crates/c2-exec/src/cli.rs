@@ -13,7 +13,7 @@ use seal_groth16::{
 };
 use seal_runtime::{
     Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
-    run_one, serve, serves_stage,
+    run_one, serve, serves_stage, spread_memory,
 };
 use seal_types::{SectorSize, Stage};
 use seal_wire::ExitCode;
@@ -195,6 +195,8 @@ pub fn main() -> ExitCode {
         Ok(placed) => placed,
         Err(code) => return code,
     };
+    // Parameters are loaded once, and read by the threads of all nodes for every proof.
+    spread_memory();
 
     let dir = environment.get(PARAMETER_CACHE).unwrap_or_else(|| DEFAULT_PARAM_DIR.to_owned());
     let trust = trust(&cli.serve, &environment);

@@ -1,7 +1,8 @@
 //! Tells where units, threads and memory of this process come to lie: `key value` lines on
 //! standard output. `cargo xtask vm-test` runs it on a machine with two NUMA nodes.
 //!
-//! Arguments: the MiB of memory to take for each unit, then the binding (`strict` or `preferred`).
+//! Arguments: the MiB of memory to take for each unit, then the binding (`strict` or `preferred`);
+//! or `interleaved`, for memory of the process on all its nodes.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -11,8 +12,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use seal_host::{
-    Admission, Binding, CoreUnit, MemoryPolicy, PageChoice, Threads, Topology, UnitRequest,
-    allowed_cpus, bind_current_thread, place_self, plan_units, preferred_node,
+    Admission, Binding, CoreUnit, MemoryPolicy, PageChoice, Region, Threads, Topology, UnitRequest,
+    allowed_cpus, bind_current_thread, interleave_memory, place_self, plan_units, preferred_node,
 };
 
 /// What this program reports to.
@@ -35,6 +36,7 @@ fn report(output: Output<'_>) -> Result<(), Box<dyn Error>> {
     let binding = match arguments.next().as_deref() {
         Some("strict") => Binding::Strict,
         Some("preferred") => Binding::Preferred,
+        Some("interleaved") => return interleaved(mib << 20, output),
         other => return Err(format!("{other:?} is no binding").into()),
     };
     let _placed = place_self(|name| std::env::var(name).ok())?;
@@ -64,6 +66,20 @@ fn report(output: Output<'_>) -> Result<(), Box<dyn Error>> {
                 writeln!(output, "memory node {node}: {percent} %")?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Memory that a thread takes after the process was told to take it from all nodes.
+fn interleaved(bytes: usize, output: Output<'_>) -> Result<(), Box<dyn Error>> {
+    for node in interleave_memory()? {
+        writeln!(output, "in turn from node {node}")?;
+    }
+    let take = move || Region::allocate(bytes, &MemoryPolicy::default());
+    let mut region = std::thread::spawn(take).join().map_err(|_| "a thread panicked")??;
+    region.bytes_mut().fill(1);
+    for (node, percent) in region.percent_by_node().unwrap_or_default() {
+        writeln!(output, "memory node {node}: {percent} %")?;
     }
     Ok(())
 }

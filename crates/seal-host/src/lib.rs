@@ -55,7 +55,7 @@ pub use log_levels::LogLevels;
 pub use map::ReadMap;
 pub use memory::{MemoryError, MemoryPolicy, PageChoice, Pages, Region};
 pub use memory_files::{BadPattern, MemoryFiles, PrepareError, Prepared};
-pub use numa::{Binding, NodeId, node_cpus, online_nodes, preferred_node};
+pub use numa::{Binding, NodeId, interleave_memory, node_cpus, online_nodes, preferred_node};
 pub use oom::OomCounter;
 pub use place_self::{PLACEMENT_NAMES, PlaceError, Placed, place_self};
 pub use placement::{Placement, ResourceLimit};

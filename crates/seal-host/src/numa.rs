@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use crate::affinity::read_cpu_set;
-use crate::{CpuSet, FileError};
+use crate::affinity::{allowed_cpus, read_cpu_set};
+use crate::{CpuSet, FileError, Topology};
 
 /// Bits of the node masks given to the kernel: as many nodes as Linux can be built for.
 const MASK_BITS: usize = 1024;
@@ -51,7 +51,7 @@ fn only_node(mask: &Mask) -> Option<NodeId> {
     if nodes.next().is_some() { None } else { u32::try_from(node).ok().map(NodeId) }
 }
 
-/// A policy about the memory of one node, in the kernel's form.
+/// A policy about the memory of nodes, in the kernel's form.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     mode: i32,
@@ -66,6 +66,17 @@ impl Policy {
             Binding::Preferred => libc::MPOL_PREFERRED,
         };
         Some(Self { mode, nodes: mask_of(node)? })
+    }
+
+    /// Page by page from these nodes in turn.
+    fn interleaved(nodes: &[NodeId]) -> Option<Self> {
+        let mut mask = [0; MASK_BITS / 64];
+        for node in nodes {
+            for (word, bits) in mask.iter_mut().zip(mask_of(*node)?) {
+                *word |= bits;
+            }
+        }
+        Some(Self { mode: libc::MPOL_INTERLEAVE, nodes: mask })
     }
 
     /// Sets the policy of the calling thread, which it hands on by fork and exec.
@@ -113,6 +124,25 @@ pub fn preferred_node() -> Option<NodeId> {
         Ok((libc::MPOL_PREFERRED | libc::MPOL_BIND, mask)) => only_node(&mask),
         _ => None,
     }
+}
+
+/// Lets this thread, and those that it starts from now on, take memory page by page from all nodes
+/// on which it may run, so that what all of them read lies on no node alone. Returns these nodes;
+/// none, and nothing is changed, where it may run on one only, or was told which memory to use.
+///
+/// # Errors
+/// When the kernel does not allow it (containers may need `CAP_SYS_NICE`), or does not tell where
+/// the cpus are.
+pub fn interleave_memory() -> io::Result<Vec<NodeId>> {
+    let (mode, _) = thread_policy()?;
+    let topology = Topology::read(Path::new("/sys")).map_err(io::Error::other)?;
+    let nodes = topology.nodes_of(&allowed_cpus()?);
+    if mode != libc::MPOL_DEFAULT || nodes.len() < 2 {
+        return Ok(Vec::new());
+    }
+    let policy = Policy::interleaved(&nodes);
+    policy.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?.apply()?;
+    Ok(nodes)
 }
 
 /// How strictly memory stays on the node it is meant for.
@@ -191,6 +221,23 @@ pub(crate) fn nodes_of_pages(memory: &[u8], offsets: &[usize]) -> io::Result<Vec
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn memory_is_interleaved_over_nodes_only_where_there_are_several() {
+        let policy = Policy::interleaved(&[NodeId(0), NodeId(65)]).expect("nodes of a mask");
+        assert_eq!((policy.nodes[0], policy.nodes[1]), (1, 2));
+        assert!(Policy::interleaved(&[NodeId(4000)]).is_none());
+        let thread = std::thread::spawn(|| {
+            let told = interleave_memory();
+            let nodes = online_nodes(Path::new("/sys")).expect("readable").len();
+            // A kernel without NUMA support has no policies.
+            if let Ok(told) = told {
+                assert!(told.is_empty() || told.len() <= nodes, "{told:?}");
+                assert!(told.len() != 1, "{told:?}");
+            }
+        });
+        thread.join().expect("no panic");
+    }
 
     #[test]
     fn reads_a_fake_machine_and_one_without_numa() {

@@ -22,7 +22,7 @@ pub use context::{TaskContext, Unit};
 pub use environment::{Environment, Honoured};
 pub use logging::init_logging;
 pub use one_shot::{run_one, stop_on_signal};
-pub use placement::place;
+pub use placement::{place, spread_memory};
 pub use serve::{ServeOptions, serve};
 pub use version::long_version;
 

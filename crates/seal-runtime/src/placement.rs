@@ -1,6 +1,6 @@
 //! An executor puts itself where its environment wants it, before it starts threads.
 
-use seal_host::{PlaceError, Placed, place_self};
+use seal_host::{PlaceError, Placed, interleave_memory, place_self};
 use seal_wire::{ErrorCode, ExitCode, TaskError};
 
 use crate::Environment;
@@ -36,6 +36,23 @@ pub fn place(environment: &Environment) -> Result<Placed, ExitCode> {
         tracing::info!(%node, "memory of the NUMA node is preferred");
     }
     Ok(placed)
+}
+
+/// Takes memory from all NUMA nodes that the process may run on, in turn: for what is loaded by one
+/// thread and read by all. Where the kernel does not allow that, it lies where it is first used.
+///
+/// Call this after [`place`] and before anything that starts threads.
+pub fn spread_memory() {
+    match interleave_memory() {
+        Ok(nodes) if nodes.is_empty() => {}
+        Ok(nodes) => {
+            let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+            tracing::info!(nodes = nodes.join(","), "memory is taken from these nodes in turn");
+        }
+        Err(error) => {
+            tracing::info!("memory lies on the node of whoever uses it first: {error}");
+        }
+    }
 }
 
 fn exit_code(error: &PlaceError) -> ExitCode {

@@ -78,6 +78,18 @@ const CHECKS: &[Check] = &[
     ("partly-outside-group", &["error VC_CG_CPUSET cannot be had", "exit 1"], &["unit"]),
     ("environment", &["preferred 1", "allowed 2-3", "memory node 1: 100 %", "exit 0"], &["node 0"]),
     ("no-node", &["this machine has no such NUMA node, only 0-1", "exit 1"], &["unit"]),
+    (
+        "interleaved",
+        &[
+            "in turn from node 0",
+            "in turn from node 1",
+            "memory node 0: 50 %",
+            "memory node 1: 50 %",
+            "exit 0",
+        ],
+        &[],
+    ),
+    ("interleaved-on-one", &["memory node 1: 100 %", "exit 0"], &["in turn", "node 0"]),
     ("executor", &["VC_CG_CPUSET cannot be had", "exit 4"], &["ready"]),
     (
         "own-group",

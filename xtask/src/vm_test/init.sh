@@ -119,6 +119,8 @@ say outside-group in_group 0-1 code env VC_CG_CPUSET=2-3 placement 16 strict
 say partly-outside-group in_group 0-2 code env VC_CG_CPUSET=2-3 placement 16 strict
 say environment code env VC_CG_CPUSET=2-3 VENUS_WORKER_NUMA_PREFERRED=1 placement 16 strict
 say no-node code env VENUS_WORKER_NUMA_PREFERRED=2 placement 16 strict
+say interleaved code placement 64 interleaved
+say interleaved-on-one in_group 2-3 code placement 64 interleaved
 say executor code env VC_CG_CPUSET=9 pc1-exec
 # An executor that venus-worker starts itself makes the group that it is told, and removes it.
 say own-group code env VC_CG_NAME=vc/pc1 VC_CG_CPUSET=2-3 pc1-exec < /dev/null
