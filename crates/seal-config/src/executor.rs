@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use seal_types::CpuSet;
+use seal_types::{CpuSet, StageName};
 
 use crate::LockConfig;
 use crate::error::{ConfigError, nearest};
@@ -21,7 +21,8 @@ pub struct ExecutorConfig {
     pub line: usize,
     /// The binary; `None` is the stage's own executor.
     pub bin: Option<PathBuf>,
-    /// Its arguments.
+    /// Its arguments. Where a binary is named and they are not, those by which a worker starts the
+    /// processor of the stage.
     pub args: Vec<String>,
     /// How long it may take until its ready line.
     pub stable_wait: Duration,
@@ -44,6 +45,7 @@ pub struct ExecutorConfig {
 }
 
 pub(crate) fn read_executor(
+    stage: StageName,
     node: Node<'_>,
     declared: &BTreeMap<String, LockConfig>,
 ) -> Result<ExecutorConfig, ConfigError> {
@@ -53,13 +55,18 @@ pub(crate) fn read_executor(
         Some(cgroup) => read_cgroup(cgroup)?,
         None => (None, None),
     };
+    let bin = opt(table.take("bin"), |bin| bin.nonempty_text().map(PathBuf::from))?;
+    let args = opt(table.take("args"), |args| {
+        args.into_items()?.iter().map(|arg| Ok(arg.nonnul_text()?.to_owned())).collect()
+    })?;
     let executor = ExecutorConfig {
         line,
-        bin: opt(table.take("bin"), |bin| bin.nonempty_text().map(PathBuf::from))?,
-        args: opt(table.take("args"), |args| {
-            args.into_items()?.iter().map(|arg| Ok(arg.nonnul_text()?.to_owned())).collect()
-        })?
-        .unwrap_or_default(),
+        args: match (args, &bin) {
+            (Some(args), _) => args,
+            (None, Some(_)) => vec!["processor".to_owned(), stage.name().to_owned()],
+            (None, None) => Vec::new(),
+        },
+        bin,
         stable_wait: opt(table.take("stable_wait"), |wait| wait.span_of_time())?
             .unwrap_or(DEFAULT_STABLE_WAIT),
         numa_preferred: opt(table.take("numa_preferred"), |node| node.number())?,

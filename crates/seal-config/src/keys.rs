@@ -103,7 +103,13 @@ pub(crate) const SECTIONS: &[Section] = &[
                 "\"/opt/seal-exec/pc1-exec\"",
                 "the binary: a path, or a name that is looked up in `PATH`; the supervisor itself is refused",
             ),
-            key("args", "list of strings", "`[]`", "[]", "its arguments; no shell reads them"),
+            key(
+                "args",
+                "list of strings",
+                "`[\"processor\", \"<stage>\"]` where `bin` is given, as the worker starts it, else `[]`",
+                "[\"processor\", \"pc1\"]",
+                "its arguments; no shell reads them",
+            ),
             key(
                 "stable_wait",
                 "duration",

@@ -244,7 +244,7 @@ mod tests {
             .map(|name| std::fs::read_to_string(path.join(name)).expect("readable"));
         let odd =
             "[processors.ext_locks]\n\"gpu 0\" = 2\n[[processors.c2]]\nargs = [\"'\", \"\\\"\"]\n\
-                   locks = [\"gpu 0\"]\n[supervisor]\nmemlock = \"96KiB\"\ngrace = \"1m 3s\""
+                   locks = [\"gpu 0\"]\n[[processors.c2]]\nbin = \"x\"\n[supervisor]\nmemlock = \"96KiB\"\ngrace = \"1m 3s\""
                 .to_owned();
         for text in schemes.into_iter().chain([example(), odd]) {
             let config = parse(Path::new("w.toml"), &text).expect("good");

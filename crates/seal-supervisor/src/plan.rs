@@ -109,7 +109,7 @@ pub enum PlanError {
         bin: PathBuf,
         /// The stage.
         stage: StageName,
-        /// Whether its arguments are those by which a worker starts a supervisor.
+        /// Whether it is the table by which a worker starts a supervisor.
         is_workers: bool,
     },
 }
@@ -118,7 +118,7 @@ pub enum PlanError {
 fn instead(stage: StageName, is_workers: bool) -> String {
     if is_workers {
         return "this is the worker's file: give the supervisor, and check, the one that its args \
-                name after --config"
+                name after --config, or its envs as SEAL_CONFIG"
             .to_owned();
     }
     let served = stage.served();
@@ -205,7 +205,11 @@ impl Plan {
             let program = find_program(&bin, env::var_os("PATH").as_deref());
             if is_same_file(&program, own_binary) {
                 let (path, line) = (config.path.clone(), executor.line);
-                let is_workers = executor.args.first().is_some_and(|arg| arg == "processor");
+                // Arguments that nobody wrote tell nothing: they are the same for both.
+                let is_written = config.places.get(&format!("{key}.args")).is_some();
+                let first = executor.args.first();
+                let is_workers = executor.envs.contains_key("SEAL_CONFIG")
+                    || is_written && first.is_some_and(|arg| arg == "processor");
                 return Err(PlanError::Itself { path, line, key, bin, stage, is_workers });
             }
             Ok(ExecutorPlan {
@@ -477,18 +481,25 @@ mod tests {
     #[test]
     fn a_workers_file_is_told_from_one_that_starts_the_supervisor_by_mistake() {
         let (_dir, supervisor) = installed();
-        let refused = |args: &str| {
-            let text = format!("[[processors.pc1]]\nbin = {supervisor:?}\nargs = {args}");
+        let refused = |more: &str| {
+            let text = format!("[[processors.pc1]]\nbin = {supervisor:?}\n{more}");
             let config = seal_config::parse(Path::new("w.toml"), &text).expect("well formed");
             Plan::new(&config, StageName::Pc1, &supervisor, None).expect_err("itself").to_string()
         };
-        let workers = refused("['processor', 'pc1', '--config', '/etc/p.toml']");
-        assert!(workers.ends_with("the one that its args name after --config"), "{workers}");
-        let mistaken = refused("[]");
-        assert!(
-            mistaken.ends_with("leave bin out for pc1-exec, or name an executor"),
-            "{mistaken}"
-        );
+        for more in [
+            "args = ['processor', 'pc1', '--config', '/etc/p.toml']",
+            "args = ['processor', 'pc1']",
+            "envs = { SEAL_CONFIG = '/etc/p.toml' }",
+        ] {
+            let workers = refused(more);
+            let told = "the one that its args name after --config, or its envs as SEAL_CONFIG";
+            assert!(workers.ends_with(told), "{more}: {workers}");
+        }
+        for more in ["", "args = []", "args = ['pc1']"] {
+            let mistaken = refused(more);
+            let told = "leave bin out for pc1-exec, or name an executor";
+            assert!(mistaken.ends_with(told), "{more}: {mistaken}");
+        }
     }
 
     #[test]
@@ -557,6 +568,7 @@ mod tests {
         };
         let plan_of_it = plan(with).expect("a binary is named");
         assert_eq!(plan_of_it.executors[0].program, Path::new("/opt/damocles-worker"));
+        assert_eq!(plan_of_it.executors[0].args, ["processor", "snap_prove"]);
         assert_eq!(
             plan("[[processors.snap_prove]]").unwrap_err().to_string(),
             "w.toml:1: processors.snap_prove[0] has no bin, and this project has no executor of \

@@ -110,6 +110,20 @@ fn a_whole_worker_configuration_is_accepted() {
 }
 
 #[test]
+fn a_binary_without_arguments_is_started_as_the_worker_starts_it() {
+    for (table, args) in [
+        ("bin = 'x'", &["processor", "pc2"][..]),
+        ("bin = 'x'\nargs = []", &[]),
+        ("bin = 'x'\nargs = ['pc2']", &["pc2"]),
+        ("", &[]),
+        ("args = ['--concurrent', '2']", &["--concurrent", "2"]),
+    ] {
+        let config = read(&format!("[[processors.pc2]]\n{table}")).expect("good");
+        assert_eq!(config.executors[&StageName::Pc2][0].args, args, "{table}");
+    }
+}
+
+#[test]
 fn settings_of_a_stage_go_before_those_of_all_stages() {
     let config = read(
         r#"

@@ -59,6 +59,8 @@ fn the_supervisors_run_what_the_schemes_say() {
                 let like_ours = seal_config::ExecutorConfig {
                     line: our.line,
                     bin: our.bin.clone(),
+                    // Beside a binary, those by which a worker starts it.
+                    args: vec!["processor".to_owned(), stage.to_string()],
                     envs,
                     ..their.clone()
                 };
