@@ -63,7 +63,7 @@ pub(crate) fn read_executor(
         line,
         args: match (args, &bin) {
             (Some(args), _) => args,
-            (None, Some(_)) => vec!["processor".to_owned(), stage.name().to_owned()],
+            (None, Some(_)) => vec!["processor".to_owned(), stage.wire_name().to_owned()],
             (None, None) => Vec::new(),
         },
         bin,

@@ -27,6 +27,8 @@ pub fn reference() -> String {
     text.push_str(
         ".\nThe supervisor serves every stage whose executors have a `bin`; `pc1`, `pc2` and `c2` \
          have executors of their own.\n\
+         Workers call `sealing_daemons` `EMPTY` when they start its processor and in its ready \
+         line, and so does the supervisor.\n\
          Durations are written like `\"5s\"` or `\"2m 30s\"`, sizes like `\"64GiB\"`, cpus like \
          `\"0-41,48\"`.\n",
     );

@@ -69,6 +69,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct ProcessorArgs {
     /// The stage: pc1, pc2, c2, or any other whose processors have a bin in the configuration.
+    #[arg(value_parser = StageName::from_either_name)]
     pub stage: StageName,
     /// The configuration: a venus-worker.toml, or a file with its [processors] section alone.
     #[arg(long, env = "SEAL_CONFIG", value_name = "FILE", hide_env = true)]
@@ -194,6 +195,16 @@ mod tests {
         assert_eq!(address("9184"), Ok("127.0.0.1:9184".parse().expect("an address")));
         assert_eq!(address("0.0.0.0:80"), Ok("0.0.0.0:80".parse().expect("an address")));
         assert!(address("0").is_err() && address("localhost:1").is_err());
+    }
+
+    #[test]
+    fn a_stage_is_taken_by_the_name_that_workers_give_it() {
+        for name in ["sealing_daemons", "EMPTY"] {
+            let line = ["seal-supervisor", "processor", name, "--config", "x"];
+            let cli = Cli::try_parse_from(line).expect("a command line");
+            let Command::Processor(args) = cli.command else { panic!("{cli:?}") };
+            assert_eq!(args.stage, StageName::SealingDaemons);
+        }
     }
 
     #[test]

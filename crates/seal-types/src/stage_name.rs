@@ -61,6 +61,22 @@ impl StageName {
         Self::ALL.iter().copied().find(|stage| stage.name() == name)
     }
 
+    /// The name by which workers speak of the stage to its processor: as an argument, and in the
+    /// ready line.
+    pub const fn wire_name(self) -> &'static str {
+        match self {
+            // Its task has no type of its own, and workers name a stage after the type of its task.
+            Self::SealingDaemons => "EMPTY",
+            _ => self.name(),
+        }
+    }
+
+    /// The stage by the name used in configurations, or by its [`wire_name`](Self::wire_name).
+    pub fn from_either_name(name: &str) -> Result<Self, UnknownStageName> {
+        let on_the_wire = Self::ALL.iter().copied().find(|stage| stage.wire_name() == name);
+        on_the_wire.map_or_else(|| name.parse(), Ok)
+    }
+
     /// The stage that one of our executors serves, if one does.
     pub fn served(self) -> Option<Stage> {
         Stage::ALL.into_iter().find(|stage| stage.name() == self.name())
@@ -124,10 +140,24 @@ mod tests {
     }
 
     #[test]
+    fn workers_call_one_stage_by_another_name_than_configurations() {
+        for stage in StageName::ALL {
+            for name in [stage.name(), stage.wire_name()] {
+                assert_eq!(StageName::from_either_name(name), Ok(*stage), "{name}");
+            }
+            let differs = *stage == StageName::SealingDaemons;
+            assert_eq!(stage.wire_name() != stage.name(), differs, "{stage}");
+        }
+        assert_eq!(StageName::SealingDaemons.wire_name(), "EMPTY");
+        assert!(StageName::from_either_name("pc3").is_err());
+    }
+
+    #[test]
     fn names_are_read_back() {
         for stage in StageName::ALL {
             assert_eq!(StageName::from_name(stage.name()), Some(*stage));
         }
+        assert_eq!(StageName::from_name("EMPTY"), None, "no configuration has that name");
         assert_eq!(StageName::from_name("pc3"), None);
         let error = "pc3".parse::<StageName>().unwrap_err().to_string();
         assert!(error.contains("\"pc3\"; the stages are add_pieces, tree_d, pc1,"), "{error}");

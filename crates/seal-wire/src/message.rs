@@ -10,7 +10,7 @@ pub const READY_SUFFIX: &str = " processor ready";
 
 /// The line by which an executor says that it takes requests, for example `pc1 processor ready`.
 pub fn ready_line(stage: impl Into<StageName>) -> String {
-    format!("{}{READY_SUFFIX}", stage.into())
+    format!("{}{READY_SUFFIX}", stage.into().wire_name())
 }
 
 /// A request whose task is still text. Unknown fields beside `id` and `task` are ignored.
@@ -114,6 +114,12 @@ pub fn to_line<T: Serialize>(message: &T) -> Vec<u8> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_ready_line_has_the_name_that_workers_wait_for() {
+        assert_eq!(ready_line(StageName::SnapProve), "snap_prove processor ready");
+        assert_eq!(ready_line(StageName::SealingDaemons), "EMPTY processor ready");
+    }
 
     #[test]
     fn salvages_the_id_of_a_broken_line() {

@@ -121,6 +121,10 @@ fn a_binary_without_arguments_is_started_as_the_worker_starts_it() {
         let config = read(&format!("[[processors.pc2]]\n{table}")).expect("good");
         assert_eq!(config.executors[&StageName::Pc2][0].args, args, "{table}");
     }
+    let daemons = read("[[processors.sealing_daemons]]\nbin = 'x'").expect("good");
+    let daemons = &daemons.executors[&StageName::SealingDaemons][0];
+    assert_eq!(daemons.args, ["processor", "EMPTY"], "workers call it so");
+    assert!(refused("[[processors.EMPTY]]").contains("unknown key or stage"));
 }
 
 #[test]

@@ -114,6 +114,25 @@ fn a_missing_executor_fails_the_start_and_is_named() {
 }
 
 #[test]
+fn a_processor_without_arguments_is_started_and_spoken_of_as_the_worker_does() {
+    let scene = Scene::new();
+    let bin = scene.path("daemons");
+    // The name that it is given is the one it says.
+    let script = "#!/bin/sh\necho \"$2 $1 ready\"\nexec cat > /dev/null\n";
+    fs::write(&bin, script).expect("writable");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&bin, executable).expect("ours");
+    let config = format!("[[processors.sealing_daemons]]\nbin = {bin:?}\n");
+    let config = scene.config("daemons.toml", &config);
+    for stage in ["EMPTY", "sealing_daemons"] {
+        let mut supervisor = Supervisor::spawn(&mut scene.command(stage, &config));
+        supervisor.ready("EMPTY");
+        supervisor.await_log("executor is ready", 1);
+        supervisor.finish();
+    }
+}
+
+#[test]
 fn a_wrong_configuration_stops_the_start() {
     let scene = Scene::new();
     for (config, message) in [
