@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZeroU32;
@@ -36,6 +37,28 @@ pub struct Config {
     pub supervisor: SupervisorConfig,
     /// Where in the file each value stands.
     pub places: Places,
+    /// What is written and has no effect, in the order of the file.
+    pub ignored: Vec<Ignored>,
+}
+
+/// A value that is read and has no effect, though who wrote it may think so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// The full name of the key, such as `processors.limit.pc1`.
+    pub key: String,
+    /// Why it has none.
+    pub reason: String,
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, line, key, reason } = self;
+        write!(f, "{}:{line}: {key} has no effect: {reason}", path.display())
+    }
 }
 
 /// A declared lock.
@@ -100,6 +123,7 @@ pub fn parse_all(path: &Path, text: &str) -> Result<Config, Refused> {
         executors: BTreeMap::new(),
         supervisor: SupervisorConfig::default(),
         places: Places::default(),
+        ignored: Vec::new(),
     };
     let mut file = Source::new(path, text, &places).read()?;
     let Some(mut processors) = file.take_table("processors")? else {
@@ -142,6 +166,7 @@ pub fn parse_all(path: &Path, text: &str) -> Result<Config, Refused> {
     }
     faults.note(processors.finish("key or stage"));
     config.places = places.take();
+    config.ignored.sort_by_key(|ignored| ignored.line);
     faults.refuse()?;
     Ok(config)
 }
@@ -217,10 +242,13 @@ fn read_priority(list: Node<'_>) -> Result<Vec<StageName>, ConfigError> {
 }
 
 /// `limitation.concurrent`, `limitation.staggered` and the older `limit`, which means the same as
-/// `limitation.concurrent`.
+/// `limitation.concurrent` where that is not there. Where it is, workers ignore the older table
+/// as a whole.
 fn read_limits(processors: &mut Table<'_>, config: &mut Config) -> Result<(), ConfigError> {
+    let mut has_newer = false;
     if let Some(mut limitation) = processors.take_table("limitation")? {
         if let Some(mut concurrent) = limitation.take_table("concurrent")? {
+            has_newer = true;
             for (key, limit) in concurrent.take_all() {
                 config.concurrent.insert(stage(&key, &limit)?, limit.count()?);
             }
@@ -235,14 +263,19 @@ fn read_limits(processors: &mut Table<'_>, config: &mut Config) -> Result<(), Co
     if let Some(mut older) = processors.take_table("limit")? {
         for (key, limit) in older.take_all() {
             let (name, count) = (stage(&key, &limit)?, limit.count()?);
-            match config.concurrent.insert(name, count) {
-                Some(other) if other != count => {
-                    return Err(limit.invalid(format!(
-                        "processors.limitation.concurrent.{name} says {other}; keep one of the two"
-                    )));
-                }
-                _ => {}
+            if !has_newer {
+                config.concurrent.insert(name, count);
+                continue;
             }
+            let holds = match config.concurrent.get(&name) {
+                Some(holds) if *holds == count => continue,
+                Some(holds) => format!("{holds} holds"),
+                None => format!("{name} has no limit"),
+            };
+            config.ignored.push(limit.ignored(format!(
+                "beside processors.limitation.concurrent the older processors.limit is ignored; \
+                 {holds}"
+            )));
         }
     }
     Ok(())

@@ -58,12 +58,12 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section {
         header: "[processors.limit]",
         title: "`[processors.limit]`",
-        about: "The older name of `limitation.concurrent`. Both may be there if they say the same.",
+        about: "The older name of `limitation.concurrent`. Where that is there, this table is ignored as a whole, as workers do; what differs is warned of.",
         keys: &[key(
             "<stage>",
             "number from 1",
             "no limit",
-            "pc2 = 2",
+            "pc1 = 28",
             "tasks of the stage at once",
         )],
     },

@@ -18,7 +18,7 @@ mod show;
 mod supervisor;
 mod tree;
 
-pub use config::{Config, LockConfig, LockOrder, load, load_all, parse, parse_all};
+pub use config::{Config, Ignored, LockConfig, LockOrder, load, load_all, parse, parse_all};
 pub use env_names::{EnvWarning, PLACEMENT_NAMES, env_warning, shown_value};
 pub use error::{ConfigError, Invalid, Refused, nearest};
 pub use executor::{DEFAULT_STABLE_WAIT, ExecutorConfig};

@@ -225,13 +225,14 @@ mod tests {
     use super::*;
     use crate::{example, parse};
 
-    /// Without the places, which differ between two files that mean the same.
     fn read(text: &str) -> Config {
-        let config = parse(Path::new("w.toml"), text).unwrap_or_else(|e| panic!("{e}\n{text}"));
-        Config { places: crate::Places::default(), ..config }
+        parse(Path::new("w.toml"), text).unwrap_or_else(|e| panic!("{e}\n{text}"))
     }
 
+    /// Without what differs between two files that mean the same.
     fn without_lines(mut config: Config) -> Config {
+        config.places = crate::Places::default();
+        config.ignored = Vec::new();
         let executors = config.executors.values_mut().flatten();
         executors.for_each(|executor| executor.line = 0);
         config
@@ -246,11 +247,12 @@ mod tests {
             "[processors.ext_locks]\n\"gpu 0\" = 2\n[[processors.c2]]\nargs = [\"'\", \"\\\"\"]\n\
                    locks = [\"gpu 0\"]\n[[processors.c2]]\nbin = \"x\"\n[supervisor]\nmemlock = \"96KiB\"\ngrace = \"1m 3s\""
                 .to_owned();
-        for text in schemes.into_iter().chain([example(), odd]) {
+        let older =
+            "[processors.limitation.concurrent]\npc1 = 1\n[processors.limit]\npc1 = 2\nc2 = 3";
+        for text in schemes.into_iter().chain([example(), odd, older.to_owned()]) {
             let config = parse(Path::new("w.toml"), &text).expect("good");
             let shown = show(&config);
             let mut again = read(&shown);
-            let config = Config { places: crate::Places::default(), ..config };
             // What is the same for all stages is shown for each.
             for stage in config.executors.keys() {
                 assert_eq!(again.supervisor.stage(*stage), config.supervisor.stage(*stage));

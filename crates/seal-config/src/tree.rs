@@ -15,7 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{ConfigError, Invalid, nearest};
-use crate::{Place, Places};
+use crate::{Ignored, Place, Places};
 
 /// The file being read.
 #[derive(Clone, Copy, Debug)]
@@ -189,6 +189,16 @@ impl<'a> Node<'a> {
             hint: None,
         })
         .into()
+    }
+
+    /// What is said of this value where it has no effect.
+    pub(crate) fn ignored(&self, reason: impl Into<String>) -> Ignored {
+        Ignored {
+            path: self.source.path.to_path_buf(),
+            line: self.line(),
+            key: self.name.clone(),
+            reason: reason.into(),
+        }
     }
 
     /// The same value, which may be a secret, as all that is in it.

@@ -13,6 +13,9 @@ use crate::{Machine, Plan};
 pub(crate) fn check(config: &Config, own_binary: &Path, machine: &Machine) -> (String, ExitCode) {
     let mut text = String::new();
     let mut code = ExitCode::Success;
+    for ignored in &config.ignored {
+        let _ = writeln!(text, "warning: {ignored}");
+    }
     if config.executors.values().all(Vec::is_empty) {
         let _ = writeln!(text, "{}: no stage has executors", config.path.display());
         code = ExitCode::Config;
@@ -78,6 +81,17 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_a_warning() {
+        let (text, code) = checked(
+            "[processors.limit]\npc1 = 3\n[processors.limitation.concurrent]\npc1 = 2\n\
+             [[processors.pc1]]\nbin = '/bin/true'\ninherit_envs = false",
+        );
+        assert_eq!(code, ExitCode::Success, "{text}");
+        let warning = "warning: w.toml:2: processors.limit.pc1 has no effect: ";
+        assert!(text.starts_with(warning), "{text}");
     }
 
     #[test]

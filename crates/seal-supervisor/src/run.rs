@@ -79,6 +79,9 @@ pub fn run() -> ExitCode {
 
 fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
     let config = seal_config::load_all(&args.config).map_err(refused)?;
+    for ignored in &config.ignored {
+        tracing::warn!("{ignored}");
+    }
     let own_binary = env::current_exe().map_err(because(ExitCode::Start))?;
     // Not VC_CG_NAME: groups are made for the executors, in which the supervisor is none.
     let place = |name: &str| env::var(name).ok().filter(|_| name != "VC_CG_NAME");

@@ -69,7 +69,7 @@ fn a_whole_worker_configuration_is_accepted() {
         [processors.limitation.staggered]
         pc1 = "5min"
         [processors.limit]
-        pc2 = 3
+        window_post = 1
         [processors.ext_locks]
         "gpu 0" = 2
         [processors.static_tree_d]
@@ -89,7 +89,8 @@ fn a_whole_worker_configuration_is_accepted() {
         "#,
     )
     .expect("a good configuration");
-    assert_eq!(config.concurrent[&StageName::Pc2], count(3));
+    assert_eq!(config.concurrent, BTreeMap::from([(StageName::WindowPost, count(1))]));
+    assert_eq!(config.ignored, [], "both tables say the same");
     assert_eq!(config.staggered[&StageName::Pc1], Duration::from_secs(300));
     assert_eq!(config.supervisor, SupervisorConfig::default());
     let expected = ExecutorConfig {
@@ -125,6 +126,47 @@ fn a_binary_without_arguments_is_started_as_the_worker_starts_it() {
     let daemons = &daemons.executors[&StageName::SealingDaemons][0];
     assert_eq!(daemons.args, ["processor", "EMPTY"], "workers call it so");
     assert!(refused("[[processors.EMPTY]]").contains("unknown key or stage"));
+}
+
+#[test]
+fn the_older_table_of_limits_holds_only_where_the_newer_one_is_not() {
+    let older = "[processors.limit]\npc1 = 3\nc2 = 2\npc2 = 1\n";
+    for (newer, concurrent, ignored) in [
+        ("", vec![("pc1", 3), ("pc2", 1), ("c2", 2)], vec![]),
+        (
+            "[processors.limitation.staggered]\npc1 = '1m'",
+            vec![("pc1", 3), ("pc2", 1), ("c2", 2)],
+            vec![],
+        ),
+        (
+            "[processors.limitation.concurrent]\npc1 = 2\npc2 = 1",
+            vec![("pc1", 2), ("pc2", 1)],
+            vec![
+                (2, "processors.limit.pc1", "; 2 holds"),
+                (3, "processors.limit.c2", "; c2 has no"),
+            ],
+        ),
+        (
+            "[processors.limitation.concurrent]",
+            vec![],
+            vec![
+                (2, "processors.limit.pc1", "; pc1 has no limit"),
+                (3, "processors.limit.c2", "; c2 has no limit"),
+                (4, "processors.limit.pc2", "; pc2 has no limit"),
+            ],
+        ),
+    ] {
+        let config = read(&format!("{older}{newer}")).expect("good");
+        let held = config.concurrent.iter().map(|(stage, count)| (stage.name(), count.get()));
+        assert_eq!(held.collect::<Vec<_>>(), concurrent, "{newer}");
+        assert_eq!(config.ignored.len(), ignored.len(), "{newer}: {:?}", config.ignored);
+        for (told, (line, key, reason)) in config.ignored.iter().zip(ignored) {
+            assert_eq!((told.line, told.key.as_str()), (line, key), "{newer}");
+            let text = told.to_string();
+            assert!(text.starts_with(&format!("w.toml:{line}: {key} has no effect: ")), "{text}");
+            assert!(text.contains(reason), "{text}");
+        }
+    }
 }
 
 #[test]
@@ -289,8 +331,8 @@ fn complaints_name_file_line_key_value_reason_and_the_likely_word() {
         ("[[processors.pc1]]\nstable_wait = \"0s\"", "must be longer than nothing"),
         ("[processors.limitation.staggered]\npc1 = \"fast\"", "= \"fast\": not a duration"),
         (
-            "[processors.limitation.concurrent]\npc1 = 2\n[processors.limit]\npc1 = 3",
-            "w.toml:4: processors.limit.pc1 = 3: processors.limitation.concurrent.pc1 says 2",
+            "[processors.limitation.concurrent]\npc1 = 2\n[processors.limit]\npc1 = 0",
+            "w.toml:4: processors.limit.pc1 = 0: must be at least 1",
         ),
         ("[processors.pc1]\nbin = \"x\"", "w.toml:1: processors.pc1: expected an array"),
         ("[[processors.pc1]]\nbin = \"\"", "w.toml:2: processors.pc1[0].bin = \"\": must not"),

@@ -68,10 +68,11 @@ impl Checking<'_> {
 
     /// The key under which the limit of a stage is written.
     fn limit_key(&self, stage: StageName) -> String {
-        let older = format!("processors.limit.{stage}");
-        match self.config.places.get(&older) {
-            Some(_) => older,
-            None => format!("processors.limitation.concurrent.{stage}"),
+        // The older table is ignored where the newer one is.
+        let newer = format!("processors.limitation.concurrent.{stage}");
+        match self.config.places.get(&newer) {
+            Some(_) => newer,
+            None => format!("processors.limit.{stage}"),
         }
     }
 

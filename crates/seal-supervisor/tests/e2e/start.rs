@@ -133,6 +133,16 @@ fn a_processor_without_arguments_is_started_and_spoken_of_as_the_worker_does() {
 }
 
 #[test]
+fn what_has_no_effect_is_said_at_start() {
+    let scene = Scene::new();
+    let limits = "[processors.limitation.concurrent]\n[processors.limit]\nc2 = 1\n";
+    let supervisor = scene.start("c2", &format!("{limits}{}", executor("c2", &[], "")));
+    supervisor.await_log("c2.toml:3: processors.limit.c2 has no effect: ", 1);
+    assert!(supervisor.log().contains("c2 has no limit"), "{}", supervisor.log());
+    supervisor.finish();
+}
+
+#[test]
 fn a_wrong_configuration_stops_the_start() {
     let scene = Scene::new();
     for (config, message) in [
