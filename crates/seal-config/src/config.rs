@@ -250,19 +250,22 @@ fn read_limits(processors: &mut Table<'_>, config: &mut Config) -> Result<(), Co
         if let Some(mut concurrent) = limitation.take_table("concurrent")? {
             has_newer = true;
             for (key, limit) in concurrent.take_all() {
-                config.concurrent.insert(stage(&key, &limit)?, limit.count()?);
+                let (name, count) = (stage_or_c1(&key, &limit)?, limit.count()?);
+                config.concurrent.extend(name.map(|name| (name, count)));
             }
         }
         if let Some(mut staggered) = limitation.take_table("staggered")? {
             for (key, interval) in staggered.take_all() {
-                config.staggered.insert(stage(&key, &interval)?, interval.duration()?);
+                let (name, interval) = (stage_or_c1(&key, &interval)?, interval.duration()?);
+                config.staggered.extend(name.map(|name| (name, interval)));
             }
         }
         limitation.finish("key")?;
     }
     if let Some(mut older) = processors.take_table("limit")? {
         for (key, limit) in older.take_all() {
-            let (name, count) = (stage(&key, &limit)?, limit.count()?);
+            let (name, count) = (stage_or_c1(&key, &limit)?, limit.count()?);
+            let Some(name) = name else { continue };
             if !has_newer {
                 config.concurrent.insert(name, count);
                 continue;
@@ -279,6 +282,12 @@ fn read_limits(processors: &mut Table<'_>, config: &mut Config) -> Result<(), Co
         }
     }
     Ok(())
+}
+
+/// The stage of a limit; `None` is C1. A worker does that itself and waits for its limit itself,
+/// so that there is none for executors.
+fn stage_or_c1(name: &str, value: &Node<'_>) -> Result<Option<StageName>, ConfigError> {
+    if name == "c1" { Ok(None) } else { stage(name, value).map(Some) }
 }
 
 fn stage(name: &str, value: &Node<'_>) -> Result<StageName, ConfigError> {

@@ -36,36 +36,36 @@ const fn key(
     Key { name, form, default, meaning, example }
 }
 
+/// What is to be said of `c1` as a key of limits.
+const C1: &str = "a setting of the worker, which does C1 itself: accepted, no effect on executors";
+
 pub(crate) const SECTIONS: &[Section] = &[
     Section {
         header: "[processors.limitation.concurrent]",
         title: "`[processors.limitation.concurrent]`",
         about: "Tasks of a stage that run at the same time, on the whole machine.",
-        keys: &[key(
-            "<stage>",
-            "number from 1",
-            "no limit",
-            "pc1 = 28",
-            "tasks of the stage at once",
-        )],
+        keys: &[
+            key("<stage>", "number from 1", "no limit", "pc1 = 28", "tasks of the stage at once"),
+            key("c1", "number from 1", "no limit", "4", C1),
+        ],
     },
     Section {
         header: "[processors.limitation.staggered]",
         title: "`[processors.limitation.staggered]`",
         about: "The least time between the starts of two tasks of a stage.",
-        keys: &[key("<stage>", "duration", "none", "pc1 = \"5min\"", "time between two starts")],
+        keys: &[
+            key("<stage>", "duration", "none", "pc1 = \"5min\"", "time between two starts"),
+            key("c1", "duration", "none", "\"1min\"", C1),
+        ],
     },
     Section {
         header: "[processors.limit]",
         title: "`[processors.limit]`",
         about: "The older name of `limitation.concurrent`. Where that is there, this table is ignored as a whole, as workers do; what differs is warned of.",
-        keys: &[key(
-            "<stage>",
-            "number from 1",
-            "no limit",
-            "pc1 = 28",
-            "tasks of the stage at once",
-        )],
+        keys: &[
+            key("<stage>", "number from 1", "no limit", "pc1 = 28", "tasks of the stage at once"),
+            key("c1", "number from 1", "no limit", "4", C1),
+        ],
     },
     Section {
         header: "[processors.ext_locks]",

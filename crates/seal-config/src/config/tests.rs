@@ -170,6 +170,33 @@ fn the_older_table_of_limits_holds_only_where_the_newer_one_is_not() {
 }
 
 #[test]
+fn c1_is_known_where_a_worker_waits_for_its_limit_and_nowhere_else() {
+    let config = read(
+        "[processors.limitation]\nconcurrent = { c1 = 2, c2 = 1 }\nstaggered = { c1 = '1m' }\n\
+         [processors.limit]\nc1 = 3\nc2 = 1",
+    );
+    let config = config.expect("as the worker reads it");
+    assert_eq!(config.concurrent, BTreeMap::from([(StageName::C2, count(1))]));
+    assert!(config.staggered.is_empty() && config.ignored.is_empty());
+    let config = read("processors.limit = { c1 = 3 }").expect("as the worker reads it");
+    assert!(config.concurrent.is_empty());
+    for (text, told) in [
+        ("limitation.concurrent.c1 = 0", "w.toml:2: processors.limitation.concurrent.c1 = 0: must"),
+        ("limitation.staggered.c1 = 'x'", "staggered.c1 = 'x': not a duration"),
+        ("limit.c1 = 'x'", "processors.limit.c1 = 'x': expected a whole number"),
+        ("[[processors.c1]]\nbin = 'x'", "unknown key or stage"),
+        ("[supervisor.c1]\nretry = 1", "unknown key or stage"),
+        (
+            "ext_locks.g = 1\n[supervisor.locks.g]\norder = 'priority'\npriority = ['c1']",
+            "unknown stage",
+        ),
+    ] {
+        let got = refused(&format!("[processors]\n{text}"));
+        assert!(got.contains(told), "{text}\n   gave {got}\n   not  {told}");
+    }
+}
+
+#[test]
 fn settings_of_a_stage_go_before_those_of_all_stages() {
     let config = read(
         r#"
