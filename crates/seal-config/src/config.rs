@@ -158,7 +158,7 @@ pub fn parse_all(path: &Path, text: &str) -> Result<Config, Refused> {
         let Some(tables) = processors.take(stage.name()) else { continue };
         let tables = faults.note(tables.into_items()).unwrap_or_default();
         let executors = tables.into_iter().filter_map(|table| {
-            let read = read_executor(*stage, table, &config.locks);
+            let read = read_executor(*stage, table, &config.locks, &mut config.ignored);
             faults.note(read)
         });
         let executors = executors.collect();

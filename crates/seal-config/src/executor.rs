@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use seal_types::{CpuSet, StageName};
 
-use crate::LockConfig;
 use crate::error::{ConfigError, nearest};
 use crate::tree::{Node, Table, opt};
+use crate::{Ignored, LockConfig};
 
 /// How long an executor may take until its ready line, where the configuration says nothing.
 pub const DEFAULT_STABLE_WAIT: Duration = Duration::from_secs(5);
@@ -48,6 +48,7 @@ pub(crate) fn read_executor(
     stage: StageName,
     node: Node<'_>,
     declared: &BTreeMap<String, LockConfig>,
+    ignored: &mut Vec<Ignored>,
 ) -> Result<ExecutorConfig, ConfigError> {
     let line = node.line();
     let mut table = node.into_table()?;
@@ -79,6 +80,10 @@ pub(crate) fn read_executor(
         auto_restart: opt(table.take("auto_restart"), |value| value.boolean())?.unwrap_or(true),
         inherit_envs: opt(table.take("inherit_envs"), |value| value.boolean())?.unwrap_or(true),
     };
+    if let Some(weight) = table.take("weight") {
+        weight.number()?;
+        ignored.push(weight.ignored("only older workers (v0.3 to v0.8) know this key"));
+    }
     table.finish("key")?;
     Ok(executor)
 }

@@ -22,7 +22,7 @@ pub(crate) struct Key {
     /// What holds without it.
     pub(crate) default: &'static str,
     pub(crate) meaning: &'static str,
-    /// A value, as it is written.
+    /// A value, as it is written; empty for what nobody should write any more.
     pub(crate) example: &'static str,
 }
 
@@ -167,6 +167,7 @@ pub(crate) const SECTIONS: &[Section] = &[
                 "true",
                 "whether it gets the supervisor's environment beside `envs`",
             ),
+            key("weight", "number", "none", "", "a setting of older workers: warned of, no effect"),
         ],
     },
     Section {

@@ -197,6 +197,16 @@ fn c1_is_known_where_a_worker_waits_for_its_limit_and_nowhere_else() {
 }
 
 #[test]
+fn a_weight_is_taken_with_a_warning() {
+    let config = read("[[processors.pc2]]\n[[processors.pc1]]\nweight = 2").expect("good");
+    let [weight] = &*config.ignored else { panic!("{:?}", config.ignored) };
+    assert_eq!((weight.line, weight.key.as_str()), (3, "processors.pc1[0].weight"));
+    assert!(weight.reason.contains("older workers"), "{weight}");
+    let error = refused("[[processors.pc1]]\nweight = 'heavy'");
+    assert!(error.contains("processors.pc1[0].weight = 'heavy': expected a whole"), "{error}");
+}
+
+#[test]
 fn settings_of_a_stage_go_before_those_of_all_stages() {
     let config = read(
         r#"
