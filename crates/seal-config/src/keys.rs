@@ -269,7 +269,7 @@ pub(crate) const STAGE_KEYS: &[Key] = &[
         "duration",
         "`\"4s\"`",
         "\"4s\"",
-        "the supervisor says ready when its first executor is, or after this time if none has failed: tasks wait until one is ready. Must be less than the worker's `stable_wait`",
+        "the supervisor says ready when its first executor is, or so long after it was started if none has failed: tasks wait until one is ready. Must be less than the worker's `stable_wait`",
     ),
     key(
         "grace",

@@ -86,8 +86,8 @@ pub struct ProcessorArgs {
     /// ADDRESS:PORT. Default: metrics of the configuration.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub metrics: Option<SocketAddr>,
-    /// Say ready when the first executor is, or after this time if none has failed; tasks wait
-    /// until one is ready. Must be less than the parent's stable_wait. Default: ready_within of the configuration (4s).
+    /// Say ready when the first executor is, or so long after the start of this process if none has
+    /// failed; tasks wait until one is ready. Must be less than the parent's stable_wait. Default: ready_within of the configuration (4s).
     #[arg(long, env = "SEAL_READY_WITHIN", value_name = "TIME", hide_env = true)]
     #[arg(value_parser = humantime::parse_duration)]
     pub ready_within: Option<Duration>,

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use seal_config::{Config, ConfigError, Refused};
@@ -31,6 +31,7 @@ struct Failure {
 
 /// Runs the supervisor. Must be called on the main thread.
 pub fn run() -> ExitCode {
+    let began = Instant::now();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -58,7 +59,7 @@ pub fn run() -> ExitCode {
     let done = match &cli.command {
         Command::Processor(args) => {
             _span = tracing::info_span!("supervisor", stage = %args.stage).entered();
-            processor(args)
+            processor(args, began)
         }
         Command::Config(args) => config(args),
         Command::Status(args) => status(args),
@@ -77,7 +78,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
+fn processor(args: &ProcessorArgs, began: Instant) -> Result<ExitCode, Failure> {
     let config = seal_config::load_all(&args.config).map_err(refused)?;
     for ignored in &config.ignored {
         tracing::warn!("{ignored}");
@@ -90,7 +91,7 @@ fn processor(args: &ProcessorArgs) -> Result<ExitCode, Failure> {
         because(code)(error)
     })?;
     let cgroups = groups::open(config.supervisor.cgroup).map_err(because(ExitCode::Start))?;
-    let done = with_cgroups(args, &config, &own_binary, cgroups.as_ref());
+    let done = with_cgroups(args, &config, &own_binary, cgroups.as_ref(), began);
     if let Some(tree) = cgroups
         && let Err(error) = tree.close(CGROUP_PATIENCE)
     {
@@ -104,6 +105,7 @@ fn with_cgroups(
     config: &Config,
     own_binary: &Path,
     cgroups: Option<&Arc<CgroupTree>>,
+    began: Instant,
 ) -> Result<ExitCode, Failure> {
     let mut plan =
         Plan::new(config, args.stage, own_binary, cgroups).map_err(because(ExitCode::Config))?;
@@ -149,7 +151,7 @@ fn with_cgroups(
         version = env!("CARGO_PKG_VERSION"),
         "supervisor starts"
     );
-    let timing = Timing::of(&plan.settings);
+    let timing = Timing::of(&plan.settings, began);
     let about = About::new(&args.config, &plan, config.supervisor.history);
     let metrics = args.metrics.or(config.supervisor.metrics);
     let shared = runtime_dir.path().to_path_buf();

@@ -19,6 +19,10 @@ const ROUNDS: usize = 50;
 /// How often a group is made anew that somebody else has removed meanwhile.
 const ATTEMPTS: usize = 20;
 
+/// How long processes in groups of the dead may take to be gone, all together: who sweeps is about
+/// to start, and is waited for.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The groups of this process's children.
 #[derive(Debug)]
 pub struct CgroupTree {
@@ -265,18 +269,25 @@ impl CgroupTree {
     }
 
     /// Removes the groups of processes that are no more, with all that is still running in them.
-    /// Groups of other pid namespaces are left alone: nobody here can tell whose they are.
+    /// Groups of other pid namespaces are left alone: nobody here can tell whose they are. What is
+    /// not gone in a second, however many groups there are, is left to the next one that sweeps.
     pub fn sweep(&self) -> Swept {
-        let mut swept = Swept::default();
-        for name in self.files.groups_in(&self.family).unwrap_or_default() {
-            let Some(owner) = Owner::parse(&name) else { continue };
-            if owner.namespace != self.owner.namespace || owner.is_alive(&self.proc_root) {
-                continue;
-            }
-            let group = self.family.join(&name);
-            swept.killed.extend(kill_all(&*self.files, &group));
-            let gone = patiently(Duration::from_secs(1), || remove_tree(&*self.files, &group));
-            match gone {
+        let is_dead = |name: &String| {
+            let owner = Owner::parse(name);
+            owner.is_some_and(|owner| {
+                owner.namespace == self.owner.namespace && !owner.is_alive(&self.proc_root)
+            })
+        };
+        let names = self.files.groups_in(&self.family).unwrap_or_default();
+        let dead: Vec<_> =
+            names.iter().filter(|name| is_dead(name)).map(|name| self.family.join(name)).collect();
+        // All are killed first, so that they end while others are waited for.
+        let killed = dead.iter().flat_map(|group| kill_all(&*self.files, group)).collect();
+        let mut swept = Swept { killed, ..Swept::default() };
+        let deadline = Instant::now() + SWEEP_PATIENCE;
+        for group in dead {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match patiently(left, || remove_tree(&*self.files, &group)) {
                 Ok(()) => swept.removed.push(group),
                 // Another one may have swept at the same time.
                 Err(error) if is_gone(&error) => {}

@@ -203,6 +203,28 @@ fn groups_of_dead_processes_are_swept_and_no_others() {
 }
 
 #[test]
+fn a_sweep_takes_no_longer_for_many_groups_that_stay() {
+    let (proc_root, fake) =
+        (proc_root(Version::V2, "/"), Arc::new(Fake::new(Version::V2, Path::new(TOP), "0-7")));
+    let tree = open(&proc_root, &fake, true).expect("root may");
+    let family = Path::new("/cg/seal-exec");
+    for pid in 30..38 {
+        let group = family.join(format!("77-{pid}-100"));
+        fake.add(&group, &[pid * 10, pid * 10 + 1]);
+        // Every other one stays.
+        if pid % 2 == 0 {
+            fake.set_undead(&group, pid * 10);
+        }
+    }
+    let began = Instant::now();
+    let swept = tree.sweep();
+    let took = began.elapsed();
+    assert!(took < SWEEP_PATIENCE * 2, "{took:?}");
+    assert_eq!((swept.errors.len(), swept.removed.len()), (4, 4), "{swept:?}");
+    assert!(swept.killed.len() >= 16, "all were killed: {swept:?}");
+}
+
+#[test]
 fn what_does_not_die_is_told_and_its_group_is_left() {
     let (proc_root, fake) =
         (proc_root(Version::V2, "/"), Arc::new(Fake::new(Version::V2, Path::new(TOP), "0-7")));

@@ -36,9 +36,9 @@ const BACKLOG: usize = 64;
 /// Times the supervisor keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// The supervisor is ready when its first executor is, or when this time has passed and none
-    /// has failed: tasks wait until one is ready.
-    pub ready_within: Duration,
+    /// The supervisor is ready when its first executor is, or then if none has failed: tasks wait
+    /// until one is ready.
+    pub announce_by: Instant,
     /// How long an executor that is to end may take before it is killed.
     pub grace: Duration,
     /// How long a killed process may take to be gone.
@@ -48,10 +48,11 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// The times that the settings of a stage ask for.
-    pub fn of(settings: &StageSettings) -> Self {
+    /// The times that the settings of a stage ask for, of a supervisor that was started at `began`.
+    /// Its parent counts from there, so the time to be ready does too.
+    pub fn of(settings: &StageSettings, began: Instant) -> Self {
         Self {
-            ready_within: settings.ready_within,
+            announce_by: began + settings.ready_within,
             grace: settings.grace,
             undead: settings.grace,
             restart: RestartPolicy {
@@ -119,7 +120,6 @@ pub fn serve(
         sender,
         mark,
         announced: false,
-        announce_by: now + timing.ready_within,
         input_open: true,
         input_ended: None,
         look_at: None,
@@ -178,7 +178,6 @@ struct Supervisor {
     mark: Option<Mark>,
     /// Whether the ready line was written.
     announced: bool,
-    announce_by: Instant,
     input_open: bool,
     input_ended: Option<Instant>,
     /// When to look again at limits, locks or the parent, about which no event comes.
@@ -229,14 +228,12 @@ impl Supervisor {
     }
 
     fn await_event(&self, events: &Receiver<Event>) -> Option<Event> {
-        let announce = (!self.announced && self.end.is_none()).then_some(self.announce_by);
+        let announce = (!self.announced && self.end.is_none()).then_some(self.timing.announce_by);
         let places = self.places.iter().filter_map(|place| place.next(self.times));
-        let deadlines = places.chain(self.look_at).chain(self.publish_at);
-        // A deadline in the past means that nothing but an event helps, or is being waited out.
-        let now = Instant::now();
-        let deadline = deadlines.chain(announce.filter(|at| *at > now)).min();
-        match deadline {
-            Some(at) => events.recv_timeout(at.saturating_duration_since(now)).ok(),
+        let deadlines = places.chain(self.look_at).chain(self.publish_at).chain(announce);
+        // What has become due since the round began is done by the next one.
+        match deadlines.min() {
+            Some(at) => events.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),
             // `self.sender` keeps the channel open.
             None => events.recv().ok(),
         }

@@ -95,7 +95,7 @@ impl Supervisor {
         }
         let ready = self.places.iter().filter(|place| Place::takes_tasks(place)).count();
         // One that failed would have ended the start.
-        if ready > 0 || now >= self.announce_by {
+        if ready > 0 || now >= self.timing.announce_by {
             tracing::info!(ready, executors = self.places.len(), "ready");
             self.outlet.send(format!("{}\n", ready_line(self.stage)).into_bytes());
             self.announced = true;

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use test_support::skip::skipped;
 
-use crate::harness::{Scene, Supervisor, executor, is_alive};
+use crate::harness::{PATIENCE, Scene, Supervisor, executor, is_alive};
 
 /// Runs a supervisor that cannot start and returns exit code and log.
 fn refused(scene: &Scene, stage: &str, config: &str) -> (i32, String) {
@@ -52,6 +55,29 @@ fn it_is_ready_in_time_although_all_executors_take_long_and_tasks_wait_for_them(
     scene.touch("go");
     assert_eq!(supervisor.output(1), 5);
     supervisor.finish();
+}
+
+#[test]
+fn the_time_to_be_ready_counts_from_the_start_of_the_supervisor() {
+    let scene = Scene::new();
+    let limits = scene.path("run/limits");
+    fs::create_dir_all(&limits).expect("writable");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(scene.path("run"), private).expect("ours");
+    let mutex = seal_host::Mutex::open(&limits.join("table.mutex")).expect("ours");
+    let table = mutex.lock(PATIENCE).expect("nobody has it");
+    let within = Duration::from_millis(2500);
+    let late = executor("pc1", &["--never-ready"], "stable_wait = '60s'");
+    let config = scene.config("late.toml", &late);
+    let mut command = scene.command("pc1", &config);
+    let began = Instant::now();
+    let mut supervisor = Supervisor::spawn(command.args(["--ready-within", "2500ms"]));
+    // The supervisor waits so long for the table of limits before it starts executors.
+    thread::sleep(within);
+    drop(table);
+    supervisor.ready("pc1");
+    let took = began.elapsed();
+    assert!((within..within * 9 / 5).contains(&took), "{took:?}");
 }
 
 #[test]
@@ -118,10 +144,16 @@ fn a_processor_without_arguments_is_started_and_spoken_of_as_the_worker_does() {
     let scene = Scene::new();
     let bin = scene.path("daemons");
     // The name that it is given is the one it says.
-    let script = "#!/bin/sh\necho \"$2 $1 ready\"\nexec cat > /dev/null\n";
-    fs::write(&bin, script).expect("writable");
-    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(&bin, executable).expect("ours");
+    let script = r#"#!/bin/sh
+        echo "$2 $1 ready"
+        while read -r line; do :; done"#;
+    // A shell writes it: what this process writes to, a child of another test may hold open while
+    // it is to be run.
+    let written = Command::new("/bin/sh")
+        .args(["-c", r#"echo "$1" > "$0" && chmod 755 "$0""#])
+        .args([&*bin, script.as_ref()])
+        .status();
+    assert!(written.expect("it runs").success());
     let config = format!("[[processors.sealing_daemons]]\nbin = {bin:?}\n");
     let config = scene.config("daemons.toml", &config);
     for stage in ["EMPTY", "sealing_daemons"] {
