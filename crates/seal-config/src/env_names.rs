@@ -129,6 +129,11 @@ mod tests {
             ("HUGEPAGE_FILES_PATH_PATTERN", None),
             ("CUDA_HOME", None),
             ("CUDA_CACHE_PATH", None),
+            ("FIL_PROOFS_DISABLE_NUMA", None),
+            (
+                "FIL_PROOFS_DISABLE_NUM",
+                Some(EnvWarning::Unknown { nearest: Some("FIL_PROOFS_DISABLE_NUMA") }),
+            ),
             ("FIL_PROOFS_X", Some(EnvWarning::Unknown { nearest: None })),
             ("VC_CG_CPUSET", Some(EnvWarning::Placement)),
             ("FIL_PROOFS_USE_MULTICORE_SDR", None),

@@ -115,15 +115,17 @@ mod tests {
             ("HOME", "/h"),
             ("SEAL_PC1_LANE", "2"),
             ("SEAL_PC1_LANES", "2"),
+            ("FIL_PROOFS_DISABLE_NUMA", "1"),
         ]);
         let dir = tempfile::tempdir().expect("a temporary directory");
         let honoured = Honoured(&["FIL_PROOFS_PARENT_CACHE"]);
         let findings = environment.findings(honoured, dir.path());
-        assert_eq!(findings.len(), 4, "{findings:?}");
+        assert_eq!(findings.len(), 5, "{findings:?}");
         assert!(findings[0].contains("any current software"), "{findings:?}");
         assert!(findings[1].contains("no effect on this executor"), "{findings:?}");
         assert!(findings[2].contains("FIL_PROOFS_PARENTS_CACHE=/p is not a setting"));
         assert!(findings[3].starts_with("SEAL_PC1_LANE is not a setting"), "{findings:?}");
+        assert!(findings[4].starts_with("FIL_PROOFS_DISABLE_NUMA=1 has no effect on"));
     }
 
     #[test]

@@ -32,10 +32,12 @@ pub fn is_unknown_seal_setting(name: &str) -> bool {
 /// Every `FIL_PROOFS_*` name that today's software reads, and `FIL_PROOFS_MAXIMIZE_CACHING`, which
 /// users carry from guide to guide although nothing reads it.
 ///
-/// Source: `storage_proofs_core::settings` 19.1.
-pub const FIL_PROOFS_SETTINGS: [&str; 19] = [
+/// Source: `storage_proofs_core::settings` 19.1, and `FIL_PROOFS_DISABLE_NUMA` of the fork that
+/// damocles-worker is built with.
+pub const FIL_PROOFS_SETTINGS: [&str; 20] = [
     "FIL_PROOFS_CACHE_DIR",
     "FIL_PROOFS_COLUMN_WRITE_BATCH_SIZE",
+    "FIL_PROOFS_DISABLE_NUMA",
     "FIL_PROOFS_GPU_FRAMEWORK",
     "FIL_PROOFS_MAXIMIZE_CACHING",
     "FIL_PROOFS_MAX_GPU_COLUMN_BATCH_SIZE",
