@@ -13,7 +13,7 @@ use seal_sha256::{ChaCha8, Kernel};
 use seal_types::Stage;
 use seal_wire::{ErrorCode, ExitCode, TaskError};
 
-use crate::hugepages::{self, HugePagesArgs, prepare as prepare_huge_pages};
+use crate::hugepages::{self, FilesArgs, HugePagesArgs, prepare as prepare_huge_pages};
 use crate::labeller;
 use crate::parents::{ParentsArgs, parents as make_parents};
 use crate::work_dir::check_work_dir;
@@ -35,6 +35,14 @@ const HONOURED: Honoured = Honoured(&[
     hugepages::PATH,
     hugepages::PATTERN,
 ]);
+
+/// After the help of `processor`.
+const PROCESSOR_HELP: &str = "\
+Environment:
+  HUGEPAGE_FILES_PATH      the same as --hugepage-files-path
+  HUGEPAGE_FILES_PATH_PATTERN
+                           the same as --hugepage-files-path-pattern
+`pc1-exec --help` has all others.";
 
 /// After the help of `parents`.
 const PARENTS_HELP: &str = "\
@@ -132,9 +140,12 @@ struct ServeArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve requests, as venus-worker starts an external processor.
+    #[command(after_help = PROCESSOR_HELP)]
     Processor {
         /// The stage; only pc1 is served here.
         stage: Stage,
+        #[command(flatten)]
+        files: FilesArgs,
     },
     /// Do one task and end.
     Run {
@@ -189,7 +200,7 @@ pub fn main() -> ExitCode {
     if let Some(Command::Parents(args)) = &cli.command {
         return make_parents(args, &parents, draws);
     }
-    if let Some(Command::Processor { stage }) = &cli.command
+    if let Some(Command::Processor { stage, .. }) = &cli.command
         && !serves_stage(Stage::Pc1, *stage)
     {
         return ExitCode::Usage;
@@ -198,7 +209,12 @@ pub fn main() -> ExitCode {
         Ok(opened) => opened,
         Err(code) => return code,
     };
-    let (labeller, resume) = match labeller(&environment, &shared) {
+    let no_options = FilesArgs::default();
+    let files = match &cli.command {
+        Some(Command::Processor { files, .. }) => files,
+        _ => &no_options,
+    };
+    let (labeller, resume) = match labeller(&environment, files, &shared) {
         Ok(started) => started,
         Err(code) => return code,
     };
@@ -246,12 +262,14 @@ fn work_dir(environment: &Environment) -> Result<Option<PathBuf>, ExitCode> {
     Ok(Some(path))
 }
 
-/// Starts the threads that label, each on its core, as the environment asks.
+/// Starts the threads that label, each on its core, as the environment and the options for memory
+/// files ask.
 fn labeller(
     environment: &Environment,
+    files: &FilesArgs,
     shared: &RuntimeDir,
 ) -> Result<(Arc<Labeller>, Resume), ExitCode> {
-    let settings = LabellerSettings::of(environment).and_then(|settings| {
+    let settings = LabellerSettings::of(environment, files).and_then(|settings| {
         let resume = match environment.get(RESUME).as_deref() {
             None | Some("1") => Resume::Yes,
             Some("0") => Resume::No,
@@ -297,7 +315,7 @@ mod tests {
 
     #[test]
     fn what_a_help_text_calls_below_is_below() {
-        for name in ["", "parents", "hugepages"] {
+        for name in ["", "processor", "parents", "hugepages"] {
             let mut command = Cli::command();
             let command = match name {
                 "" => &mut command,
@@ -318,7 +336,35 @@ mod tests {
         assert!(parse("pc1-exec --concurrent 3").command.is_none());
         assert!(matches!(
             parse("pc1-exec processor pc1").command,
-            Some(Command::Processor { stage: Stage::Pc1 })
+            Some(Command::Processor { stage: Stage::Pc1, .. })
         ));
+    }
+
+    #[test]
+    fn memory_files_are_named_by_options_of_the_worker_before_the_environment() {
+        let environment = Environment::of(&[
+            (hugepages::PATH, "/env"),
+            (hugepages::PATTERN, "/env/n$NUMA_NODE_INDEX"),
+        ]);
+        for (options, directory) in [
+            ("", "/env/n1"),
+            (" --hugepage-files-path /mnt/h", "/mnt/h/numa_1"),
+            (" --hugepage_files_path=/mnt/h", "/mnt/h/numa_1"),
+            (" --hugepage-files-path-pattern /mnt/$NUMA_NODE_INDEX", "/mnt/1"),
+            (" --hugepage_files_path_pattern /mnt/$NUMA_NODE_INDEX", "/mnt/1"),
+            (" --hugepage-files-path /x --hugepage-files-path-pattern /y$NUMA_NODE_INDEX", "/y1"),
+        ] {
+            let line = format!("pc1-exec processor pc1{options}");
+            let cli = Cli::try_parse_from(line.split(' ')).expect("a command line");
+            let Some(Command::Processor { files, .. }) = cli.command else { panic!("{line}") };
+            let settings = LabellerSettings::of(&environment, &files).expect("good");
+            let found = settings.files.expect("named").directory(seal_host::NodeId(1));
+            assert_eq!(found.to_str(), Some(directory), "{options}");
+        }
+        let bad = ["pc1-exec", "processor", "pc1", "--hugepage-files-path-pattern", "/mnt"];
+        let cli = Cli::try_parse_from(bad).expect("a command line");
+        let Some(Command::Processor { files, .. }) = cli.command else { panic!("{bad:?}") };
+        let error = LabellerSettings::of(&environment, &files).unwrap_err();
+        assert!(error.contains("does not contain $NUMA_NODE_INDEX"), "{error}");
     }
 }

@@ -12,6 +12,32 @@ use seal_wire::{ErrorCode, ExitCode, TaskError};
 pub(crate) const PATH: &str = "HUGEPAGE_FILES_PATH";
 pub(crate) const PATTERN: &str = "HUGEPAGE_FILES_PATH_PATTERN";
 
+/// Options of `processor` for the place of prepared files, as the worker's own processor of PC1 has
+/// them.
+#[derive(Debug, Default, Args)]
+pub(crate) struct FilesArgs {
+    /// Directory of memory files made by `hugepages`, in numa_N for NUMA node N. Default: see
+    /// HUGEPAGE_FILES_PATH below.
+    #[arg(long, alias = "hugepage_files_path", value_name = "DIR")]
+    hugepage_files_path: Option<String>,
+    /// Directory of memory files with $NUMA_NODE_INDEX for the node's number; goes before the
+    /// other option. With either, the environment's are not looked at.
+    #[arg(long, alias = "hugepage_files_path_pattern", value_name = "PATTERN")]
+    hugepage_files_path_pattern: Option<String>,
+}
+
+impl FilesArgs {
+    /// The files of the options, or else of the environment.
+    pub(crate) fn or_of(&self, environment: &Environment) -> Result<Option<MemoryFiles>, String> {
+        let (path, pattern) = match (&self.hugepage_files_path, &self.hugepage_files_path_pattern) {
+            (None, None) => (environment.get(PATH), environment.get(PATTERN)),
+            (path, pattern) => (path.clone(), pattern.clone()),
+        };
+        MemoryFiles::from_settings(path.as_deref(), pattern.as_deref())
+            .map_err(|error| error.to_string())
+    }
+}
+
 /// Options of `hugepages`.
 #[derive(Debug, Args)]
 pub(crate) struct HugePagesArgs {

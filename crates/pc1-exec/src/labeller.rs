@@ -15,7 +15,7 @@ use seal_sdr::{Engine, MAX_LANES, NoSeat, SdrError, Seat, SharedParents, UnitCor
 use seal_types::SectorSize;
 
 use crate::Pc1Error;
-use crate::hugepages::{PATH as FILES, PATTERN};
+use crate::hugepages::FilesArgs;
 
 /// Producers of a unit, as `filecoin-proofs` names them.
 pub(crate) const PRODUCERS: &str = "FIL_PROOFS_MULTICORE_SDR_PRODUCERS";
@@ -60,8 +60,9 @@ impl Default for LabellerSettings {
 }
 
 impl LabellerSettings {
-    /// What the environment asks for; the error names variable and value.
-    pub fn of(environment: &Environment) -> Result<Self, String> {
+    /// What the environment and the options for memory files ask for; the error names the value, and
+    /// the variable it is in.
+    pub(crate) fn of(environment: &Environment, files: &FilesArgs) -> Result<Self, String> {
         let defaults = Self::default();
         let lanes = environment.parse(LANES)?.unwrap_or(defaults.lanes);
         if !(1..=MAX_LANES).contains(&lanes) {
@@ -72,9 +73,7 @@ impl LabellerSettings {
             Some("preferred") => Binding::Preferred,
             Some(other) => return Err(format!("{NUMA}={other:?}: it is strict or preferred")),
         };
-        let (path, pattern) = (environment.get(FILES), environment.get(PATTERN));
-        let files = MemoryFiles::from_settings(path.as_deref(), pattern.as_deref())
-            .map_err(|error| error.to_string())?;
+        let files = files.or_of(environment)?;
         let threads = Threads::of_setting(environment.get(SMT).as_deref())?;
         let producers = environment.parse(PRODUCERS)?.unwrap_or(defaults.producers);
         Ok(Self { producers, lanes, binding, threads, files, ..defaults })
@@ -480,9 +479,10 @@ mod tests {
             (SMT, "maybe"),
             (SMT, "yes"),
             (PRODUCERS, "-1"),
-            (PATTERN, "/mnt/huge"),
+            (crate::hugepages::PATTERN, "/mnt/huge"),
         ] {
-            let error = LabellerSettings::of(&Environment::of(&[(name, value)])).unwrap_err();
+            let environment = Environment::of(&[(name, value)]);
+            let error = LabellerSettings::of(&environment, &FilesArgs::default()).unwrap_err();
             assert!(error.contains(value), "{name}={value}: {error}");
         }
     }
@@ -490,7 +490,8 @@ mod tests {
     #[test]
     fn settings_are_read_as_users_have_them() {
         let environment = Environment::of(&[(PRODUCERS, "0"), (LANES, "2"), (NUMA, "preferred")]);
-        let settings = LabellerSettings::of(&environment).expect("good settings");
+        let settings = LabellerSettings::of(&environment, &FilesArgs::default());
+        let settings = settings.expect("good settings");
         assert_eq!((settings.producers, settings.lanes), (0, 2));
         assert_eq!(settings.binding, Binding::Preferred);
     }

@@ -7,7 +7,15 @@ use super::{Checking, Severity};
 /// The options of our executors that serve, with whether each takes a value.
 pub(super) fn options(stage: StageName) -> &'static [(&'static str, bool)] {
     match stage {
-        StageName::Pc1 => &[("--concurrent", true), ("--parents", true)],
+        StageName::Pc1 => &[
+            ("--concurrent", true),
+            ("--parents", true),
+            // After `processor pc1`, as the worker's own processor has them.
+            ("--hugepage-files-path", true),
+            ("--hugepage_files_path", true),
+            ("--hugepage-files-path-pattern", true),
+            ("--hugepage_files_path_pattern", true),
+        ],
         StageName::Pc2 => &[
             ("--check-nodes", true),
             ("--concurrent", true),
@@ -81,25 +89,33 @@ mod tests {
     use super::*;
 
     /// The options are those in the sources of the executors: each `#[arg(long…)]` of the arguments
-    /// they serve with.
+    /// they serve with, by each of its names.
     #[test]
     fn the_options_are_those_of_the_executors() {
         for stage in [StageName::Pc1, StageName::Pc2, StageName::C2] {
-            let path = format!("../{stage}-exec/src/cli.rs");
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-            let text = std::fs::read_to_string(&path).expect("the sources of an executor");
-            let (_, rest) = text.split_once("struct ServeArgs {").expect("its arguments");
-            let (fields, _) = rest.split_once("\n}").expect("their end");
+            let fields_of = |file: &str, arguments: &str| {
+                let path = format!("../{stage}-exec/src/{file}");
+                let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+                let text = std::fs::read_to_string(&path).expect("the sources of an executor");
+                let start = format!("struct {arguments} {{");
+                let (_, rest) = text.split_once(&start).expect("its arguments");
+                rest.split_once("\n}").expect("their end").0.to_owned()
+            };
+            let mut fields = fields_of("cli.rs", "ServeArgs");
+            if stage == StageName::Pc1 {
+                fields += &fields_of("hugepages.rs", "FilesArgs");
+            }
             let mut found = BTreeMap::new();
             for argument in fields.split("#[arg(long").skip(1) {
                 let mut lines =
                     argument.lines().skip_while(|line| !line.trim_end().ends_with(")]"));
                 let field = lines.nth(1).expect("the field that follows").trim();
                 let (name, kind) = field.split_once(':').expect("a name and a type");
-                found.insert(
-                    format!("--{}", name.trim().replace('_', "-")),
-                    kind.trim().trim_end_matches(',') != "bool",
-                );
+                let takes_value = kind.trim().trim_end_matches(',') != "bool";
+                found.insert(format!("--{}", name.trim().replace('_', "-")), takes_value);
+                let (arg, _) = argument.split_once(")]").expect("the end of the attribute");
+                let alias = arg.split_once("alias = \"").and_then(|(_, rest)| rest.split_once('"'));
+                found.extend(alias.map(|(alias, _)| (format!("--{alias}"), takes_value)));
             }
             assert!(found.len() >= 2, "{stage}: {found:?}");
             let known: BTreeMap<_, _> =
