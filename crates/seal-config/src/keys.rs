@@ -52,7 +52,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section {
         header: "[processors.limitation.staggered]",
         title: "`[processors.limitation.staggered]`",
-        about: "The least time between the starts of two tasks of a stage.",
+        about: "The least time between the starts of two tasks of a stage. It always passes, whereas a worker lets the next task start as soon as the earlier one ends.",
         keys: &[
             key("<stage>", "duration", "none", "pc1 = \"5min\"", "time between two starts"),
             key("c1", "duration", "none", "\"1min\"", C1),
@@ -241,7 +241,7 @@ pub(crate) const STAGE_KEYS: &[Key] = &[
         "number",
         "1 for pc1, which goes on after its finished layers, else 0",
         "1",
-        "how often a request whose executor died is sent again before it is answered with an error",
+        "how often a request whose executor died is sent again before it is answered with an error, at which a worker pauses the sector until somebody resumes it; 1 is safe for pc2 and c2 too, which can be repeated at any time",
     ),
     key(
         "drain",

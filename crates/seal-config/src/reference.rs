@@ -52,7 +52,9 @@ pub fn example() -> String {
                     # [[processors.<stage>]] table are needed; everything else has a default.\n"
             .to_owned();
     for Section { header, about, keys, .. } in SECTIONS {
-        let _ = write!(text, "\n# {about}\n{header}\n");
+        text.push('\n');
+        wrap(&mut text, about);
+        let _ = writeln!(text, "{header}");
         for key in keys.iter().filter(|key| !key.example.is_empty()) {
             let default = match key.default {
                 "" => String::new(),
