@@ -16,6 +16,7 @@ mod facts;
 mod groups;
 mod limits;
 mod log;
+mod machine;
 mod metrics;
 mod parent;
 mod place;
@@ -38,7 +39,8 @@ pub use facts::{
 };
 pub use groups::{GroupPlan, NoCgroups};
 pub use limits::{Holder, LimitsError, LimitsView, ResourceView, WaiterView, view};
-pub use plan::{ExecutorPlan, Machine, Plan, PlanError};
+pub use machine::Machine;
+pub use plan::{ExecutorPlan, Plan, PlanError};
 pub use problem::Problem;
 pub use program::Lack;
 pub use run::run;

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,11 +13,11 @@ use seal_config::{
     Config, EnvWarning, ExecutorConfig, LockOrder, MemoryBinding, MemoryLimit, StageName,
     StageSettings, env_warning,
 };
-use seal_host::{Binding, CgroupTree, CpuSet, NodeId, Placement, ResourceLimit, Wanted};
+use seal_host::{Binding, CgroupTree, NodeId, Placement, ResourceLimit, Wanted};
 use seal_limits::{Needs, Resource};
 
 use crate::program::{find_program, is_same_file, runnable};
-use crate::{GroupPlan, Problem};
+use crate::{GroupPlan, Machine, Problem};
 
 /// The executors of a stage and the rules they run under.
 #[derive(Clone, Debug)]
@@ -124,57 +123,6 @@ fn instead(stage: StageName, is_workers: bool) -> String {
     let served = stage.served();
     let leave_out = served.map(|s| format!("leave bin out for {}, or ", s.executor()));
     leave_out.unwrap_or_default() + "name an executor"
-}
-
-/// What the plan is held against.
-#[derive(Clone, Debug)]
-pub struct Machine {
-    online: CpuSet,
-    nodes: Vec<NodeId>,
-    node_cpus: BTreeMap<NodeId, CpuSet>,
-    grant: Grant,
-}
-
-/// Which of the cpus that are there the executors can have.
-#[derive(Clone, Debug)]
-enum Grant {
-    /// All.
-    All,
-    /// Those that the kernel lets a thread of this process use.
-    Asked,
-    /// Those of the cgroup in which theirs are made.
-    Within(CpuSet),
-}
-
-impl Machine {
-    /// The machine this process runs on, with executors in the given cgroups, or placed by
-    /// affinity.
-    pub fn this(cgroups: Option<&CgroupTree>) -> Result<Self, seal_host::FileError> {
-        let described = Self::described(Path::new("/sys"))?;
-        // A group that cannot tell its cpus will say so when the first executor gets one.
-        let within = cgroups.and_then(|tree| tree.available_cpus().ok());
-        Ok(Self { grant: within.map_or(Grant::Asked, Grant::Within), ..described })
-    }
-
-    /// A machine known only from its sysfs, all of which may be used.
-    pub fn described(sys_root: &Path) -> Result<Self, seal_host::FileError> {
-        let nodes = seal_host::online_nodes(sys_root)?;
-        let cpus_of = |node: &NodeId| Ok((*node, seal_host::node_cpus(sys_root, *node)?));
-        Ok(Self {
-            online: seal_host::online_cpus(sys_root)?,
-            node_cpus: nodes.iter().map(cpus_of).collect::<Result<_, _>>()?,
-            nodes,
-            grant: Grant::All,
-        })
-    }
-
-    fn granted(&self, wanted: &CpuSet) -> io::Result<CpuSet> {
-        match &self.grant {
-            Grant::All => Ok(wanted.clone()),
-            Grant::Asked => seal_host::grantable_cpus(wanted),
-            Grant::Within(cpus) => Ok(wanted.and(cpus)),
-        }
-    }
 }
 
 impl Plan {
@@ -535,7 +483,7 @@ mod tests {
     #[test]
     fn cpus_that_a_container_withholds_are_named() {
         let mut machine = machine("0-95", &["0-47", "48-95"]);
-        machine.grant = Grant::Within((0..40).collect());
+        machine.grant = crate::machine::Grant::Within((0..40).collect());
         let (_dir, supervisor) = installed();
         let plan =
             Plan::new(&scheme("scheme-a.toml"), StageName::Pc1, &supervisor, None).expect("good");

@@ -69,9 +69,15 @@ pub(crate) fn resident_kib(pid: i64) -> u64 {
     resident.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
-/// How many files a process has open.
+/// How many files a process keeps open: the fewest of several looks, since some are open for a
+/// moment only, such as the status while it is written.
 pub(crate) fn open_files(pid: i64) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
+    let look = || fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count();
+    let looks = (0..20).map(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        look()
+    });
+    looks.min().expect("more than one")
 }
 
 impl Scene {

@@ -1,0 +1,59 @@
+//! The machine that executors are to be started on, as far as their placement goes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use seal_host::{CgroupTree, CpuSet, NodeId};
+
+/// What a plan is held against.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub(crate) online: CpuSet,
+    pub(crate) nodes: Vec<NodeId>,
+    pub(crate) node_cpus: BTreeMap<NodeId, CpuSet>,
+    pub(crate) grant: Grant,
+}
+
+/// Which of the cpus that are there the executors can have.
+#[derive(Clone, Debug)]
+pub(crate) enum Grant {
+    /// All.
+    All,
+    /// Those that the kernel lets a thread of this process use.
+    Asked,
+    /// Those of the cgroup in which theirs are made.
+    Within(CpuSet),
+}
+
+impl Machine {
+    /// The machine this process runs on, with executors in the given cgroups, or placed by
+    /// affinity.
+    pub fn this(cgroups: Option<&CgroupTree>) -> Result<Self, seal_host::FileError> {
+        let described = Self::described(Path::new("/sys"))?;
+        // A group that cannot tell its cpus will say so when the first executor gets one.
+        let within = cgroups.and_then(|tree| tree.available_cpus().ok());
+        Ok(Self { grant: within.map_or(Grant::Asked, Grant::Within), ..described })
+    }
+
+    /// A machine known only from its sysfs, all of which may be used.
+    pub fn described(sys_root: &Path) -> Result<Self, seal_host::FileError> {
+        let nodes = seal_host::online_nodes(sys_root)?;
+        let cpus_of = |node: &NodeId| Ok((*node, seal_host::node_cpus(sys_root, *node)?));
+        Ok(Self {
+            online: seal_host::online_cpus(sys_root)?,
+            node_cpus: nodes.iter().map(cpus_of).collect::<Result<_, _>>()?,
+            nodes,
+            grant: Grant::All,
+        })
+    }
+
+    /// Those of the wanted cpus that executors can have.
+    pub(crate) fn granted(&self, wanted: &CpuSet) -> io::Result<CpuSet> {
+        match &self.grant {
+            Grant::All => Ok(wanted.clone()),
+            Grant::Asked => seal_host::grantable_cpus(wanted),
+            Grant::Within(cpus) => Ok(wanted.and(cpus)),
+        }
+    }
+}
