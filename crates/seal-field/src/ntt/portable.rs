@@ -16,13 +16,11 @@ fn down(data: &mut [FrWords], root: Scalar) {
         return;
     }
     let (low, high) = data.split_at_mut(half);
-    let mut twiddle = Scalar::ONE;
-    for (a, b) in low.iter_mut().zip(high.iter_mut()) {
+    combine(low, high, root, |a, b, twiddle| {
         let (x, y) = (scalar_of_words(a), scalar_of_words(b));
         *a = words_of_scalar(x + y);
         *b = words_of_scalar((x - y) * twiddle);
-        twiddle *= root;
-    }
+    });
     let square = root.square();
     if half < PARALLEL {
         down(low, square);
@@ -46,13 +44,35 @@ fn up(data: &mut [FrWords], root: Scalar) {
     } else {
         rayon::join(|| up(low, square), || up(high, square));
     }
-    let mut twiddle = Scalar::ONE;
-    for (a, b) in low.iter_mut().zip(high.iter_mut()) {
+    combine(low, high, root, |a, b, twiddle| {
         let (x, y) = (scalar_of_words(a), scalar_of_words(b) * twiddle);
         *a = words_of_scalar(x + y);
         *b = words_of_scalar(x - y);
-        twiddle *= root;
+    });
+}
+
+/// A level: `butterfly` of each pair and its power of `root`. Long halves are cut, because in the
+/// first levels of `down` and the last of `up` there are fewer halves than threads.
+fn combine(
+    low: &mut [FrWords],
+    high: &mut [FrWords],
+    root: Scalar,
+    butterfly: impl Fn(&mut FrWords, &mut FrWords, &Scalar) + Sync,
+) {
+    let run = |low: &mut [FrWords], high: &mut [FrWords], mut twiddle: Scalar| {
+        for (a, b) in low.iter_mut().zip(high) {
+            butterfly(a, b, &twiddle);
+            twiddle *= root;
+        }
+    };
+    if low.len() <= PARALLEL {
+        return run(low, high, Scalar::ONE);
     }
+    let parts = low.par_chunks_mut(PARALLEL).zip(high.par_chunks_mut(PARALLEL));
+    parts.enumerate().for_each(|(part, (low, high))| {
+        // A percent of the part's own products.
+        run(low, high, root.pow_vartime([(part * PARALLEL) as u64]));
+    });
 }
 
 /// Multiplies the element whose index is `i` by `shift^i`, in bit-reversed order.

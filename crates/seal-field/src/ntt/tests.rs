@@ -52,15 +52,24 @@ fn same(words: &[FrWords], expected: &[Scalar], what: &str) {
     }
 }
 
-fn check_against_sums(bits: u32, coefficients: &[Scalar]) {
-    let n = 1 << bits;
+/// The powers of the root of order `2^bits`.
+fn points(bits: u32) -> Vec<Scalar> {
     let root = root(bits);
-    let points: Vec<_> =
-        std::iter::successors(Some(Scalar::ONE), |power| Some(power * root)).take(n).collect();
+    std::iter::successors(Some(Scalar::ONE), |power| Some(power * root)).take(1 << bits).collect()
+}
+
+fn check_against_sums(bits: u32, coefficients: &[Scalar]) {
+    check_against(bits, coefficients, |at| value(coefficients, at));
+}
+
+/// Transforms of a polynomial against `value`, its value at a point.
+fn check_against(bits: u32, coefficients: &[Scalar], value: impl Fn(Scalar) -> Scalar) {
+    let n = 1_u64 << bits;
+    let points = points(bits);
     let shift = Scalar::MULTIPLICATIVE_GENERATOR;
-    let values: Vec<_> = points.iter().map(|at| value(coefficients, *at)).collect();
-    let on_coset: Vec<_> = points.iter().map(|at| value(coefficients, shift * at)).collect();
-    let times_n: Vec<_> = coefficients.iter().map(|c| c * Scalar::from(n as u64)).collect();
+    let values: Vec<_> = points.iter().map(|at| value(*at)).collect();
+    let on_coset: Vec<_> = points.iter().map(|at| value(shift * at)).collect();
+    let times_n: Vec<_> = coefficients.iter().map(|c| c * Scalar::from(n)).collect();
     for kernel in CurveKernel::available() {
         let ntt = Ntt::new(kernel, bits).expect("short");
         let what = |step: &str| format!("{step} of 2^{bits} by {}", kernel.name());
@@ -90,6 +99,25 @@ fn values_at_the_ends_of_the_field_are_transformed() {
         let mut one = vec![Scalar::ZERO; 128];
         one[1] = value;
         check_against_sums(7, &one);
+    }
+}
+
+/// At lengths whose levels are cut into parts for threads, where sums term by term take too long:
+/// of a geometric series, `((c x)^n - 1) / (c x - 1)`, every coefficient and value is known.
+#[test]
+fn transforms_of_a_geometric_series_are_its_closed_form() {
+    let factor = random(1, 11)[0];
+    for bits in 12..=16 {
+        let n = 1_usize << bits;
+        let coefficients: Vec<_> =
+            std::iter::successors(Some(Scalar::ONE), |power| Some(power * factor))
+                .take(n)
+                .collect();
+        check_against(bits, &coefficients, |at| {
+            let x = factor * at;
+            let below = (x - Scalar::ONE).invert().expect("no root of unity");
+            (x.pow_vartime([n as u64]) - Scalar::ONE) * below
+        });
     }
 }
 
@@ -130,9 +158,7 @@ fn check_quotient(bits: u32, seed: u64) {
     let n = 1_usize << bits;
     let (a, b) = (random(n, seed), random(n, seed + 1));
     // Values of c make a b - c vanish on the domain, so that the division has no rest.
-    let root = root(bits);
-    let points: Vec<_> =
-        std::iter::successors(Some(Scalar::ONE), |power| Some(power * root)).take(n).collect();
+    let points = points(bits);
     let at = |list: &[Scalar]| points.iter().map(|x| value(list, *x)).collect::<Vec<_>>();
     let (a_values, b_values) = (at(&a), at(&b));
     let c_values: Vec<_> = a_values.iter().zip(&b_values).map(|(a, b)| a * b).collect();
