@@ -24,5 +24,5 @@ mod sums;
 mod tests;
 
 pub use kernel::{Curve, CurveKernel, CurveKernelError, G1, G2, Packed};
-pub use points::{PointFault, Points};
+pub use points::{PointFault, Points, PointsMut};
 pub use sums::{PointRef, PointSums};

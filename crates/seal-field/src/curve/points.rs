@@ -1,5 +1,7 @@
 //! Lists of points in the form of a kernel.
 
+use rayon::prelude::*;
+
 use super::kernel::{Curve, CurveKernel};
 use crate::pages::advise_huge_pages;
 
@@ -8,6 +10,19 @@ use crate::pages::advise_huge_pages;
 pub struct Points<C: Curve> {
     kernel: CurveKernel,
     packed: Vec<C::Packed>,
+}
+
+/// Neighbours in a list, to write to.
+#[derive(Debug)]
+pub struct PointsMut<'a, C: Curve> {
+    pub(crate) kernel: CurveKernel,
+    pub(crate) packed: &'a mut [C::Packed],
+}
+
+impl<'a, C: Curve> From<&'a mut Points<C>> for PointsMut<'a, C> {
+    fn from(points: &'a mut Points<C>) -> Self {
+        Self { kernel: points.kernel, packed: &mut points.packed }
+    }
 }
 
 /// A point in a file that is none.
@@ -100,6 +115,19 @@ impl<C: Curve> Points<C> {
         self.packed.truncate(count);
     }
 
+    /// The points in parts of `count`, of which the last may be shorter, for threads to write to.
+    ///
+    /// # Panics
+    ///
+    /// If `count` is zero.
+    pub fn par_chunks_mut(
+        &mut self,
+        count: usize,
+    ) -> impl IndexedParallelIterator<Item = PointsMut<'_, C>> {
+        let kernel = self.kernel;
+        self.packed.par_chunks_mut(count).map(move |packed| PointsMut { kernel, packed })
+    }
+
     /// Exchanges the points at two places.
     ///
     /// # Panics
@@ -111,9 +139,5 @@ impl<C: Curve> Points<C> {
 
     pub(crate) fn packed(&self) -> &[C::Packed] {
         &self.packed
-    }
-
-    pub(crate) fn packed_mut(&mut self) -> &mut [C::Packed] {
-        &mut self.packed
     }
 }

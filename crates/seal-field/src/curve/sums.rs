@@ -7,7 +7,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::kernel::Workspace;
 use super::kernel::{Curve, CurveKernel};
-use super::points::Points;
+use super::points::{Points, PointsMut};
 
 /// How many points are worked on at a time: 4096 additions in the first halving.
 const BLOCK: usize = 8192;
@@ -92,22 +92,24 @@ impl<C: Curve> PointSums<C> {
         }
     }
 
-    /// The sum of each group of `points`, into `out`, one for each group. Group `i` is
-    /// `refs[ends[i - 1]..ends[i]]`, the first one from 0; an empty group sums up to infinity.
+    /// The sum of each group of `points`, into `out`, one for each group, whatever stood there.
+    /// Group `i` is `refs[ends[i - 1]..ends[i]]`, the first one from 0; an empty group sums up to
+    /// infinity.
     ///
     /// # Panics
     ///
     /// If `points` and `out` belong to another kernel, `out` is not as long as `ends`, an end is
     /// beyond `refs` or before the one before, or a reference beyond `points`.
-    pub fn sum_groups(
+    pub fn sum_groups<'a>(
         &mut self,
         points: &Points<C>,
         refs: &[PointRef],
         ends: &[usize],
-        out: &mut Points<C>,
+        out: impl Into<PointsMut<'a, C>>,
     ) {
-        assert!(points.kernel() == self.kernel && out.kernel() == self.kernel, "one kernel");
-        self.sum_packed(points.packed(), refs, ends, out.packed_mut());
+        let PointsMut { kernel, packed } = out.into();
+        assert!(points.kernel() == self.kernel && kernel == self.kernel, "one kernel");
+        self.sum_packed(points.packed(), refs, ends, packed);
     }
 
     fn sum_packed(

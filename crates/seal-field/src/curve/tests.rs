@@ -3,6 +3,7 @@
 use blst::{blst_p1_affine, blst_p2_affine};
 use blstrs::{G1Affine, G1Projective, G2Affine, G2Projective};
 use proptest::prelude::*;
+use rayon::prelude::*;
 
 use super::{Curve, CurveKernel, G1, G2, PointRef, PointSums, Points};
 
@@ -67,7 +68,8 @@ fn check<C: Plain>(points: &[C::Group], groups: &[Vec<(u32, bool)>]) {
     }
     for kernel in CurveKernel::available() {
         let ours = Points::<C>::of_affine(kernel, &affine);
-        let mut out = Points::infinity(kernel, groups.len());
+        // Whatever stood there is replaced.
+        let mut out = Points::of_affine(kernel, &vec![C::affine(C::hash(77)); groups.len()]);
         PointSums::new(kernel).sum_groups(&ours, &refs, &ends, &mut out);
         for (index, group) in groups.iter().enumerate() {
             let expected = group
@@ -176,6 +178,28 @@ fn values_near_the_modulus_survive_many_additions() {
         }
         for (index, point) in plain.into_iter().enumerate() {
             assert!(G1::same(&ours.get(index), point), "{} {index}", kernel.name());
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_list_can_be_summed_into_on_different_threads() {
+    let base: Vec<_> = few::<G1>(10);
+    let affine: Vec<_> = base.iter().map(|point| G1::affine(*point)).collect();
+    for kernel in CurveKernel::available() {
+        let ours = Points::<G1>::of_affine(kernel, &affine);
+        let mut out = ours.clone();
+        // The last part is shorter; each place becomes its point plus the first.
+        out.par_chunks_mut(3).enumerate().for_each(|(part, out)| {
+            let own = 3 * part as u32..10.min(3 * part as u32 + 3);
+            let refs: Vec<_> =
+                own.clone().flat_map(|i| [PointRef::plus(0), PointRef::plus(i)]).collect();
+            let ends: Vec<_> = (1..=own.len()).map(|i| 2 * i).collect();
+            PointSums::new(kernel).sum_groups(&ours, &refs, &ends, out);
+        });
+        for (index, point) in base.iter().enumerate() {
+            let expected = [base[0], *point].into_iter().sum();
+            assert!(G1::same(&out.get(index), expected), "{index} by {}", kernel.name());
         }
     }
 }
