@@ -32,13 +32,15 @@ pub(super) fn buckets<C: Group>(
     let windows = SignedWindows::for_terms(count);
     let half = windows.half_of_each();
     terms.par_iter_mut().flatten().for_each(|term| term.scalar = plus(&term.scalar, &half));
+    // Of all windows, one after the other.
+    let mut grid = Points::infinity(points.kernel(), windows.buckets());
     let mut total = C::Sum::identity();
     for window in (0..windows.count()).rev() {
         go_on()?;
         for _ in 0..windows.bits() {
             total = total.double();
         }
-        total += window_sum(points, terms, windows, window, spares);
+        total += window_sum(points, terms, windows, window, spares, &mut grid);
     }
     Ok(total)
 }
@@ -62,43 +64,35 @@ fn window_sum<C: Group>(
     windows: SignedWindows,
     window: u32,
     spares: &Spares<C>,
+    grid: &mut Points<C>,
 ) -> C::Sum {
     let row_bits = GRID_ROW_BITS.min((windows.bits() - 1) / 2 + 1);
     let (columns, rows) = (1 << row_bits, windows.buckets() >> row_bits);
     let chunks: Vec<Rows> =
         terms.par_iter().map(|terms| by_row(terms, windows, window, row_bits, rows)).collect();
     // Row by row: each bucket's sum.
-    let grid: Vec<Points<C>> = (0..rows)
-        .into_par_iter()
-        .map(|row| {
-            let mut ends = vec![0_usize; columns];
-            let items = || chunks.iter().flat_map(|chunk| chunk.row(row));
-            for (_, column) in items() {
-                ends[*column as usize] += 1;
-            }
-            let mut sum = 0;
-            for end in &mut ends {
-                // The starts for now; placing moves each to its end.
-                (*end, sum) = (sum, sum + *end);
-            }
-            let mut refs = vec![PointRef::plus(0); sum];
-            for (point, column) in items() {
-                let place = &mut ends[*column as usize];
-                refs[*place] = *point;
-                *place += 1;
-            }
-            let mut sums = Points::infinity(points.kernel(), columns);
-            spares.with(|adder| adder.sum_groups(points, &refs, &ends, &mut sums));
-            sums
-        })
-        .collect();
-    let mut all = Points::infinity(points.kernel(), 0);
-    for row in grid {
-        all.append(row);
-    }
+    grid.par_chunks_mut(columns).enumerate().for_each(|(row, sums)| {
+        let mut ends = vec![0_usize; columns];
+        let items = || chunks.iter().flat_map(|chunk| chunk.row(row));
+        for (_, column) in items() {
+            ends[*column as usize] += 1;
+        }
+        let mut sum = 0;
+        for end in &mut ends {
+            // The starts for now; placing moves each to its end.
+            (*end, sum) = (sum, sum + *end);
+        }
+        let mut refs = vec![PointRef::plus(0); sum];
+        for (point, column) in items() {
+            let place = &mut ends[*column as usize];
+            refs[*place] = *point;
+            *place += 1;
+        }
+        spares.with(|adder| adder.sum_groups(points, &refs, &ends, sums));
+    });
+    let grid = &*grid;
     let line = |start: usize, step: usize, count: usize| {
-        let all = &all;
-        (0..count).map(move |i| start + i * step).filter(|i| !all.is_infinity(*i))
+        (0..count).map(move |i| start + i * step).filter(|i| !grid.is_infinity(*i))
     };
     let sum_lines = |lines: usize, start: usize, step: usize, count: usize| -> Vec<C::Sum> {
         let tasks: Vec<usize> = (0..lines).step_by(32).collect();
@@ -114,7 +108,7 @@ fn window_sum<C: Group>(
                     ends.push(refs.len());
                 }
                 let mut sums = Points::infinity(points.kernel(), ends.len());
-                spares.with(|adder| adder.sum_groups(&all, &refs, &ends, &mut sums));
+                spares.with(|adder| adder.sum_groups(grid, &refs, &ends, &mut sums));
                 lines.zip(0..).map(move |(_, i)| C::sum(sums.get(i)))
             })
             .collect()

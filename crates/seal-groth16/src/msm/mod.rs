@@ -7,7 +7,7 @@
 //! its columns only twice the side of the grid is left for the running sums.
 //!
 //! Memory beyond points and scalars: 48 bytes for each of at most [`PASS`] terms, and the buckets
-//! of one window (at most 25 MB in G1, 50 MB in G2).
+//! of one window (at most 50 MB in G1, 101 MB in G2).
 
 mod buckets;
 mod windows;
