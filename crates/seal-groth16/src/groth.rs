@@ -81,6 +81,11 @@ impl Queries {
         Self { a, b, inputs, aux, domain_bits }
     }
 
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        4 * (self.a.len() + self.b.len())
+    }
+
     /// How many inputs the circuit has.
     pub(crate) fn inputs(&self) -> usize {
         self.inputs

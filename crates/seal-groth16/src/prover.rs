@@ -227,7 +227,7 @@ fn shape_of<Tree: 'static + MerkleTreeTrait>(
         let shape = shape::<Tree>(proof, prover.kernel, prover.circuits.as_ref())?;
         tracing::info!(
             constraints = shape.compiled.constraints(),
-            circuit_bytes = shape.compiled.bytes(),
+            circuit_bytes = shape.compiled.bytes() + shape.queries.bytes(),
             partition_bytes = shape.partition_bytes,
             elapsed_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
             "the circuit for {sector_size} is {}",

@@ -288,6 +288,10 @@ impl Compiled {
             for column in &mut matrix.columns {
                 *column = if *column & AUX == 0 { *column } else { (*column ^ AUX) + inputs };
             }
+            // Recorded one by one.
+            matrix.ends.shrink_to_fit();
+            matrix.columns.shrink_to_fit();
+            matrix.coefficients.shrink_to_fit();
             matrix
         });
         Ok(Self { challenges, prologue, each, matrices, dictionary: dictionary.values })
@@ -335,10 +339,13 @@ impl Compiled {
             seen[..local.inputs].fill(true);
         }
         let (inputs, aux) = seen.split_at(local.inputs);
-        let mut out = Vec::new();
+        let parts = [inputs.split_at(self.prologue.inputs), aux.split_at(self.prologue.aux)];
+        let ones = |seen: &[bool]| seen.iter().filter(|seen| **seen).count();
+        let count = parts.iter().map(|(own, each)| ones(own) + self.challenges * ones(each)).sum();
+        // Kept for as long as the process lives: half a GB of A and no more.
+        let mut out = Vec::with_capacity(count);
         let mut next = 0_u32;
-        for (seen, prologue) in [(inputs, self.prologue.inputs), (aux, self.prologue.aux)] {
-            let (own, each) = seen.split_at(prologue);
+        for (own, each) in parts {
             let lists = std::iter::once(own).chain(std::iter::repeat_n(each, self.challenges));
             for seen in lists {
                 out.extend((next..).zip(seen).filter(|(_, seen)| **seen).map(|(at, _)| at));
@@ -438,5 +445,18 @@ mod tests {
         assert_eq!(compiled.counts(), Counts { inputs: 7, aux: 122, rows: 122 });
         assert_eq!(compiled.constraints(), 129);
         assert_eq!(compiled.domain_bits(), 8);
+    }
+
+    #[test]
+    fn a_circuit_and_its_lists_of_variables_take_no_more_than_their_length() {
+        let compiled = Small::compiled(5);
+        for Matrix { ends, columns, coefficients } in &compiled.matrices {
+            let capacities = [ends.capacity(), columns.capacity(), coefficients.capacity()];
+            assert_eq!(capacities, [ends.len(), columns.len(), coefficients.len()]);
+        }
+        for (matrix, inputs) in [(0, Inputs::All), (1, Inputs::Occurring)] {
+            let list = compiled.occurring(matrix, inputs);
+            assert_eq!(list.capacity(), list.len(), "matrix {matrix}");
+        }
     }
 }

@@ -229,6 +229,7 @@ fn check_production<Tree: 'static + MerkleTreeTrait>() {
     // What --help and docs/operations.md say.
     assert_eq!(recorded.partition_bytes.div_ceil(1 << 30), 21);
     assert_eq!(compiled.bytes() / 1_000_000, 327);
+    assert_eq!(recorded.queries.bytes() / 1_000_000, 651);
     assert_eq!(recorded.origin, Origin::Recorded);
 
     let read = shape();
