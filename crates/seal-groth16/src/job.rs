@@ -113,7 +113,9 @@ where
             LoadedPoints::Cpu(_) => Form::Canonical,
             LoadedPoints::Device(_) => Form::Montgomery,
         };
-        assign(&self.shape.compiled, form, circuit)
+        let Shape { compiled, fillers, .. } = self.shape;
+        fillers
+            .run(|| assign(compiled, form, circuit))
             .map_err(Groth16Error::upstream("fill the circuit"))
     }
 

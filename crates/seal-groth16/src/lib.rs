@@ -15,6 +15,7 @@ mod circuit_file;
 mod device;
 mod digest;
 mod error;
+mod fillers;
 mod generate;
 mod groth;
 mod job;

@@ -367,6 +367,13 @@ mod tests {
         assert_eq!(proof.len(), PROOF_BYTES);
         prover.preload(SectorSize::KIB_2, &mut count_loads).expect("loaded already");
         assert_eq!(loads, 1);
+
+        // It is asked first while the partition is filled.
+        let ended = prover.prove(&task, &mut |step| match step {
+            ProveStep::Proving { .. } => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        assert!(matches!(ended, Err(Groth16Error::Cancelled)));
     }
 
     #[test]

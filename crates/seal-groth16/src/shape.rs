@@ -10,6 +10,7 @@ use storage_proofs_porep::stacked::{Challenges, StackedCompound};
 
 use crate::circuit::public_params;
 use crate::circuit_cache::{CircuitCache, Origin};
+use crate::fillers::Fillers;
 use crate::groth::Queries;
 use crate::r1cs::Compiled;
 use crate::{CircuitFiles, Groth16Error};
@@ -19,6 +20,8 @@ pub(crate) struct Shape {
     pub(crate) compiled: Compiled,
     pub(crate) queries: Queries,
     pub(crate) ntt: Ntt,
+    /// Who fills partitions.
+    pub(crate) fillers: Fillers,
     /// Memory that a partition takes from its first variable to its proof.
     pub(crate) partition_bytes: u64,
     /// Where the circuit came from.
@@ -39,8 +42,9 @@ pub(crate) fn shape<Tree: 'static + MerkleTreeTrait>(
     let queries = Queries::of(&compiled);
     let ntt = Ntt::new(kernel, compiled.domain_bits())
         .map_err(Groth16Error::upstream("transform polynomials of the circuit"))?;
+    let fillers = Fillers::start(compiled.challenges)?;
     let partition_bytes = partition_bytes(&compiled);
-    Ok(Shape { compiled, queries, ntt, partition_bytes, origin })
+    Ok(Shape { compiled, queries, ntt, fillers, partition_bytes, origin })
 }
 
 /// Records the circuit of a proof from the published gadgets.
