@@ -102,6 +102,16 @@ struct Placed {
     node: Option<(NodeId, Binding)>,
 }
 
+impl Placed {
+    /// The node on which the memory of its sectors has to be.
+    fn strict_node(&self) -> Option<NodeId> {
+        match self.node {
+            Some((node, Binding::Strict)) => Some(node),
+            _ => None,
+        }
+    }
+}
+
 impl Labeller {
     /// Starts units on the cpus that this process may use. Sectors take those of the nodes by
     /// turns, or those on the node whose memory it prefers first.
@@ -193,22 +203,14 @@ impl Labeller {
                 Err(short @ Pc1Error::Memory(AdmissionError::TooLittle { .. })) => short,
                 other => return Ok((seat, other?)),
             };
-            let Some(node) = self.strict_node(seat.unit()) else { return Err(short) };
+            let strict_node = |unit: usize| self.units[unit].strict_node();
+            let Some(node) = strict_node(seat.unit()) else { return Err(short) };
             full.push(node);
-            let elsewhere =
-                |unit: usize| self.strict_node(unit).is_some_and(|node| !full.contains(&node));
+            let elsewhere = |unit| strict_node(unit).is_some_and(|node| !full.contains(&node));
             let Some(other) = self.engine.try_seat(&elsewhere)? else { return Err(short) };
             let consumer = self.consumer(&other);
             tracing::info!(consumer, "the sector goes to another node: {short}");
             seat = other;
-        }
-    }
-
-    /// The node on which the memory of sectors at `unit` has to be.
-    fn strict_node(&self, unit: usize) -> Option<NodeId> {
-        match self.units[unit].node {
-            Some((node, Binding::Strict)) => Some(node),
-            _ => None,
         }
     }
 
@@ -244,10 +246,7 @@ impl Labeller {
         // as there are units may come first. Only one that is stopped makes it hours.
         const PATIENCE: Duration = Duration::from_secs(2 * 3600);
         let Some(turns) = &self.turns else { return Ok(None) };
-        let nodes = match unit.node {
-            Some((node, Binding::Strict)) => vec![node],
-            _ => self.nodes.clone(),
-        };
+        let nodes = unit.strict_node().map_or_else(|| self.nodes.clone(), |node| vec![node]);
         let (since, mut told) = (Instant::now(), false);
         loop {
             if let Some(turn) = turns.try_take(&nodes)? {
