@@ -12,7 +12,7 @@ use crate::out::{say, step};
 
 /// The layer of every crate, and the crates of its own layer that it may use all the same.
 /// Dependencies go down only. Development dependencies are free.
-const LAYERS: [(&str, u8, &[&str]); 21] = [
+const LAYERS: [(&str, u8, &[&str]); 22] = [
     ("seal-types", 0, &[]),
     ("seal-wire", 0, &["seal-types"]),
     ("seal-config", 0, &["seal-types"]),
@@ -33,6 +33,7 @@ const LAYERS: [(&str, u8, &[&str]); 21] = [
     ("seal-plan", 4, &[]),
     ("test-support", 5, &[]),
     ("oracle", 5, &[]),
+    ("ptx-run", 5, &[]),
     ("xtask", 6, &[]),
 ];
 
