@@ -1,5 +1,10 @@
-//! A stand-in for the NVIDIA driver: a library that runs the kernels' host build, and fails by a
-//! script. `crates/seal-cuda/tests/stand_in/driver.cpp` is it, and tells what scripts say.
+//! A stand-in for the NVIDIA driver: a library that runs the kernels and fails by a script.
+//! `crates/seal-cuda/tests/stand_in/driver.cpp` is it, and tells what scripts say.
+//!
+//! It runs the kernels' host build. With `SEAL_TEST_CUDA=ptx` it executes what nvcc has made of
+//! them: `SEAL_TEST_PTX` names the file, `SEAL_TEST_PTX_SEED` what the order of threads is drawn
+//! from, `SEAL_TEST_PTX_COUNTS` a directory where it tells what was executed, and
+//! `SEAL_TEST_PTX_RUN` the program `ptx-run`, if it is not where cargo builds it.
 
 use std::env;
 use std::ffi::OsString;
@@ -27,8 +32,36 @@ pub fn cuda_stand_in(test: &str, dir: &Path, script: &str) -> Option<PathBuf> {
     };
     let library = dir.join("libcuda.so.1");
     fs::copy(built, &library).expect("the stand-in is copied");
+    if let Some(executed) = executed() {
+        fs::write(beside(&library, ".ptx"), executed).expect("the stand-in's PTX is named");
+    }
     set_script(&library, script);
     Some(library)
+}
+
+/// Whether tests are to execute PTX.
+pub fn executes_ptx() -> bool {
+    env::var("SEAL_TEST_CUDA").is_ok_and(|value| value == "ptx")
+}
+
+/// The lines that make the stand-in execute PTX, if that was asked for.
+fn executed() -> Option<String> {
+    if !executes_ptx() {
+        return None;
+    }
+    let set = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    let ptx = set("SEAL_TEST_PTX").expect("SEAL_TEST_CUDA=ptx needs a file in SEAL_TEST_PTX");
+    let program = set("SEAL_TEST_PTX_RUN").unwrap_or_else(|| {
+        let test = env::current_exe().expect("a test knows its binary");
+        let built = test.ancestors().nth(2).expect("cargo's directories").join("ptx-run");
+        built.to_str().expect("a path that is text").to_owned()
+    });
+    for file in [&ptx, &program] {
+        assert!(Path::new(file).is_file(), "{file} is needed to execute PTX, and is not there");
+    }
+    let seed = set("SEAL_TEST_PTX_SEED").unwrap_or_else(|| "1".to_owned());
+    let counts = set("SEAL_TEST_PTX_COUNTS").unwrap_or_default();
+    Some(format!("{program}\n{ptx}\n{seed}\n{counts}\n"))
 }
 
 /// Gives the stand-in `library` another script, for processes that load it from now on.
@@ -61,9 +94,11 @@ fn build() -> Option<PathBuf> {
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../seal-cuda");
     let source = crate_dir.join("tests/stand_in/driver.cpp");
     let mut hasher = DefaultHasher::new();
-    let kernels = fs::read_dir(crate_dir.join("kernels")).expect("the kernels are there");
-    let mut sources: Vec<_> =
-        kernels.map(|entry| entry.expect("an entry").path()).chain([source.clone()]).collect();
+    let files = |dir| fs::read_dir(crate_dir.join(dir)).expect("the sources are there");
+    let mut sources: Vec<_> = files("kernels")
+        .chain(files("tests/stand_in"))
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     sources.sort();
     for path in sources {
         hasher.write(&fs::read(path).expect("sources can be read"));

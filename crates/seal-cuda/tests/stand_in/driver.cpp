@@ -1,5 +1,7 @@
-// A stand-in for the NVIDIA driver: the functions that seal-cuda calls, with the kernels' host
-// build behind them and failures by a script.
+// A stand-in for the NVIDIA driver: the functions that seal-cuda calls, with the kernels behind
+// them and failures by a script. The kernels are their host build, or, where there is a file
+// `<this library>.ptx`, the PTX that nvcc makes of them, executed. Its lines are the program that
+// executes, the file with the PTX, the seed, and, if wanted, a directory for what was executed.
 //
 // Work given to a stream is done when the stream is waited for and not before, so that code that
 // looks at results too early, or gives up its memory too early, is found out.
@@ -18,8 +20,6 @@
 //   misplace 1           replicas are encoded with the label of the next node
 //   gone 1               giving the context back does not help
 // When the context is given back, what was not is told in `<this library>.left`.
-#include "../../kernels/host.cpp"
-
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,10 +28,14 @@
 #include <fstream>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include "executed.hpp"
+#include "host.hpp"
 
 namespace {
 
@@ -62,6 +66,10 @@ struct State {
   std::map<uint64_t, size_t> allocations, constants;
   size_t pinned = 0, streams = 0;
   Stream default_stream;
+  std::unique_ptr<Machine> machine;
+  executed::Process *process = nullptr;
+  // What the last kernel that failed did.
+  std::string said = "said by the stand-in";
 };
 
 State state;
@@ -69,6 +77,20 @@ State state;
 std::string own_path() {
   Dl_info info;
   return dladdr((void *)&own_path, &info) ? info.dli_fname : "";
+}
+
+void find_machine() {
+  std::ifstream file(own_path() + ".ptx");
+  std::string program, ptx, seed, counts;
+  if (std::getline(file, program) && std::getline(file, ptx) && std::getline(file, seed)) {
+    std::vector<std::string> arguments = {"serve", ptx, "--seed", seed};
+    if (std::getline(file, counts) && !counts.empty())
+      arguments.insert(arguments.end(), {"--counts", counts});
+    state.process = new executed::Process(program, arguments);
+    state.machine.reset(state.process);
+  } else {
+    state.machine.reset(new host::Processor);
+  }
 }
 
 void read_script() {
@@ -140,45 +162,46 @@ Stream *stream_of(uintptr_t handle) {
   return handle == 0 ? &state.default_stream : (Stream *)handle;
 }
 
-template <typename T> T argument(void **arguments, int i) {
-  T value;
-  memcpy(&value, arguments[i], sizeof(T));
-  return value;
+// A kernel by its name, with the sizes of its parameters.
+struct Function {
+  std::string name;
+  std::vector<size_t> sizes;
+};
+
+// Functions that were asked for: they stay where they are.
+std::map<std::string, std::unique_ptr<Function>> functions;
+
+// Makes tables of constants other than they are.
+void spoil() {
+  for (const char *name : {"seal_constants_3", "seal_constants_9", "seal_constants_12"}) {
+    uint64_t address;
+    size_t bytes;
+    uint8_t first;
+    if (state.machine->variable(name, address, bytes) && state.machine->read(&first, address, 1)) {
+      first ^= 1;
+      state.machine->write(address, &first, 1);
+    }
+  }
 }
 
-// A kernel with its arguments, to be run later.
-typedef std::function<std::function<void()>(void **)> Kernel;
-
-template <typename... T, size_t... I>
-std::function<void()> with_arguments(void (*kernel)(T...), void **arguments, std::index_sequence<I...>) {
-  return [=, values = std::make_tuple(argument<T>(arguments, I)...)] {
-    std::apply(kernel, values);
-  };
-}
-
-template <typename... T> Kernel host(void (*kernel)(T...)) {
-  return [=](void **arguments) {
-    return with_arguments(kernel, arguments, std::index_sequence_for<T...>{});
-  };
-}
-
-void encode(const node *data, const node *labels, uint32_t count, node *out, place *bad) {
-  seal_encode_host(data, labels, count, out, bad);
-  if (state.misplace && count > 1)
-    seal_encode_host(data, labels + 1, count - 1, out, bad);
-}
-
-const std::map<std::string, Kernel> &kernels() {
-  static const std::map<std::string, Kernel> all = {
-      {"seal_columns_11", host(seal_columns_11_host)},
-      {"seal_columns_2", host(seal_columns_2_host)},
-      {"seal_rows_8", host(seal_rows_8_host)},
-      {"seal_rows_2", host(seal_rows_2_host)},
-      {"seal_encode", host(encode)},
-      {"seal_generate", host(seal_generate_host)},
-      {"seal_field", host(seal_field_host)},
-  };
-  return all;
+// Runs a kernel, and a replica once more with the labels one node further.
+std::string run(const std::string &name, unsigned blocks, unsigned threads,
+                std::vector<Bytes> arguments) {
+  std::string said = state.machine->run(name, blocks, threads, arguments);
+  if (said.empty() && state.misplace && name == "seal_encode") {
+    uint64_t labels;
+    uint32_t count;
+    memcpy(&labels, arguments[1].data(), sizeof labels);
+    memcpy(&count, arguments[2].data(), sizeof count);
+    if (count > 1) {
+      labels += sizeof(node);
+      count--;
+      memcpy(arguments[1].data(), &labels, sizeof labels);
+      memcpy(arguments[2].data(), &count, sizeof count);
+      said = state.machine->run(name, blocks, threads, arguments);
+    }
+  }
+  return said;
 }
 
 } // namespace
@@ -188,6 +211,8 @@ extern "C" {
 int cuInit(unsigned) {
   read_script();
   CALL();
+  if (!state.machine)
+    find_machine();
   state.initialised = true;
   return state.devices == 0 ? NO_DEVICE : SUCCESS;
 }
@@ -215,7 +240,7 @@ int cuGetErrorName(int code, const char **name) {
 }
 
 int cuGetErrorString(int, const char **text) {
-  *text = "said by the stand-in";
+  *text = state.said.c_str();
   return SUCCESS;
 }
 
@@ -305,28 +330,21 @@ int cuModuleUnload(uintptr_t) {
 
 int cuModuleGetFunction(uintptr_t *function, uintptr_t, const char *name) {
   CALL();
-  auto found = kernels().find(name);
-  if (found == kernels().end())
-    return NOT_FOUND;
-  *function = (uintptr_t)&found->second;
+  auto &known = functions[name];
+  if (!known) {
+    Function function = {name, {}};
+    if (!state.machine->parameters(name, function.sizes))
+      return NOT_FOUND;
+    known.reset(new Function(function));
+  }
+  *function = (uintptr_t)known.get();
   return SUCCESS;
 }
 
 int cuModuleGetGlobal_v2(uint64_t *address, size_t *bytes, uintptr_t, const char *name) {
   CALL();
-  std::string wanted = name;
-  if (wanted == "seal_constants_3") {
-    *address = (uint64_t)&seal_constants_3;
-    *bytes = sizeof seal_constants_3;
-  } else if (wanted == "seal_constants_9") {
-    *address = (uint64_t)&seal_constants_9;
-    *bytes = sizeof seal_constants_9;
-  } else if (wanted == "seal_constants_12") {
-    *address = (uint64_t)&seal_constants_12;
-    *bytes = sizeof seal_constants_12;
-  } else {
+  if (!state.machine->variable(name, *address, *bytes))
     return NOT_FOUND;
-  }
   state.constants[*address] = *bytes;
   return SUCCESS;
 }
@@ -335,12 +353,10 @@ int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
   CALL();
   if (state.taken + bytes > state.memory)
     return OUT_OF_MEMORY;
-  void *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
-  if (!memory)
+  *address = state.machine->take(bytes);
+  if (!*address)
     return OUT_OF_MEMORY;
-  memset(memory, 0xa5, bytes);
   state.taken += bytes;
-  *address = (uint64_t)memory;
   state.allocations[*address] = bytes;
   return SUCCESS;
 }
@@ -352,7 +368,7 @@ int cuMemFree_v2(uint64_t address) {
     return INVALID_VALUE;
   state.taken -= found->second;
   state.allocations.erase(found);
-  free((void *)address);
+  state.machine->give_back(address);
   return code;
 }
 
@@ -378,8 +394,7 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, uintptr_t 
   if (!on_device(to, bytes))
     return INVALID_VALUE;
   stream_of(stream)->work.push_back([=] {
-    memcpy((void *)to, from, bytes);
-    return SUCCESS;
+    return state.machine->write(to, from, bytes) ? (int)SUCCESS : (int)LAUNCH_FAILED;
   });
   return SUCCESS;
 }
@@ -389,8 +404,7 @@ int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, uintptr_t stream
   if (!on_device(from, bytes))
     return INVALID_VALUE;
   stream_of(stream)->work.push_back([=] {
-    memcpy(to, (const void *)from, bytes);
-    return SUCCESS;
+    return state.machine->read(to, from, bytes) ? (int)SUCCESS : (int)LAUNCH_FAILED;
   });
   return SUCCESS;
 }
@@ -424,16 +438,20 @@ int cuStreamDestroy_v2(uintptr_t stream) {
 int cuLaunchKernel(uintptr_t function, unsigned grid, unsigned, unsigned, unsigned block, unsigned,
                    unsigned, unsigned, uintptr_t stream, void **arguments, void **) {
   CALL();
-  if (grid == 0 || block != BLOCK)
+  if (grid == 0 || block == 0)
     return INVALID_VALUE;
-  auto run = (*(const Kernel *)function)(arguments);
+  auto &called = *(const Function *)function;
+  // Arguments are taken now, the work is done later.
+  std::vector<Bytes> values;
+  for (size_t i = 0; i < called.sizes.size(); i++) {
+    const uint8_t *from = (const uint8_t *)arguments[i];
+    values.emplace_back(from, from + called.sizes[i]);
+  }
   if (state.spoil) {
-    seal_constants_12.first.w[0] ^= 1;
-    seal_constants_9.first.w[0] ^= 1;
-    seal_constants_3.first.w[0] ^= 1;
+    spoil();
     state.spoil = false;
   }
-  stream_of(stream)->work.push_back([run] {
+  stream_of(stream)->work.push_back([=, &called] {
     {
       std::lock_guard<std::mutex> guard(state.mutex);
       if (++state.kernels == state.lose)
@@ -441,8 +459,13 @@ int cuLaunchKernel(uintptr_t function, unsigned grid, unsigned, unsigned, unsign
       if (state.lost)
         return (int)LAUNCH_FAILED;
     }
-    run();
-    return (int)SUCCESS;
+    std::string said = run(called.name, grid, block, values);
+    if (said.empty())
+      return (int)SUCCESS;
+    std::lock_guard<std::mutex> guard(state.mutex);
+    state.said = said;
+    state.lost = true;
+    return (int)LAUNCH_FAILED;
   });
   return SUCCESS;
 }
