@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use seal_cuda::measure::{Load, Pipe, kernel_times, pipe_rate, whole_sector, word_multiplications};
+use seal_cuda::measure::{
+    Load, PIPE_ROUNDS, Pipe, kernel_times, pipe_rate, whole_sector, word_multiplications,
+};
 use seal_cuda::{Device, OpenOptions, Shape};
 
 /// Measures a device.
@@ -73,7 +75,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     if !args.no_pipes {
         writeln!(out, "\ninstructions a clock and multiprocessor, by threads; and T/s in all")?;
         for pipe in Pipe::ALL {
-            let rate = pipe_rate(&device, pipe)?;
+            let rate = pipe_rate(&device, pipe, PIPE_ROUNDS)?;
             let (clock, second) = (rate.per_clock, rate.per_second);
             writeln!(out, "  {:<22} {clock:>8.2} {:>8.3}", pipe.name(), second / 1e12)?;
             json["pipe"][pipe.name()] = clock.into();

@@ -65,8 +65,17 @@ pub struct PipeRate {
     pub per_second: f64,
 }
 
-/// Measures the rate of an instruction.
-pub fn pipe_rate(device: &Device, pipe: Pipe) -> Result<PipeRate, CudaError> {
+/// The rounds of the two launches whose difference is measured. The long one takes some ten
+/// milliseconds.
+pub const PIPE_ROUNDS: std::ops::Range<u64> = 1 << 10..1 << 17;
+
+/// Measures the rate of an instruction by launches of so few and so many rounds: [`PIPE_ROUNDS`],
+/// unless the device is one that time does not matter on.
+pub fn pipe_rate(
+    device: &Device,
+    pipe: Pipe,
+    rounds: std::ops::Range<u64>,
+) -> Result<PipeRate, CudaError> {
     let blocks = u32::try_from(device.info().multiprocessors.max(1)).unwrap_or(1);
     // Clocks, one number of 64 bits for each block, then room for what is never written.
     let nodes = (blocks as usize).div_ceil(4);
@@ -94,8 +103,8 @@ pub fn pipe_rate(device: &Device, pipe: Pipe) -> Result<PipeRate, CudaError> {
         let counts = words[..blocks as usize].iter().map(|word| u64::from_le_bytes(*word) as f64);
         Ok((counts.sum::<f64>() / f64::from(blocks), seconds))
     };
-    // The first launch warms the clock up. The long one takes some ten milliseconds.
-    let (few, many) = (1 << 10, 1 << 17);
+    // The first launch warms the clock up.
+    let (few, many) = (rounds.start, rounds.end);
     time(many)?;
     let (long, short) = (time(many)?, time(few)?);
     let executed = ((many - few) * pipe.instructions() * u64::from(PIPE_THREADS)) as f64;
@@ -176,9 +185,11 @@ pub fn kernel_times(
     // Clocks rise, and the first launch of a kernel loads it.
     time(&Resident::columns)?;
     let columns = time(&Resident::columns)?;
+    // Leaves are there before the rows above them.
+    time(&Resident::encode)?;
+    let encode = time(&Resident::encode)?;
     time(&Resident::rows)?;
     let rows = time(&Resident::rows)?;
-    let encode = time(&Resident::encode)?;
     let parents = 2 * (load.shape.tree_nodes() - load.shape.nodes);
     let nodes = load.shape.nodes as f64;
     Ok(KernelTimes {
