@@ -2,6 +2,10 @@
 // compiled for. On a device one chain is one piece of PTX, since the carry flag does not survive
 // between pieces; ptxas makes of each mad.lo/madc.hi pair one IMAD.WIDE with carry. On a host the
 // same chain is 64-bit arithmetic.
+//
+// Of two operands that it knows to be equal the compiler makes one register. So an output that is
+// written before the last read of another operand says so ("+&r"); those without the mark are
+// written when nothing else is read any more.
 #pragma once
 
 #include <stdint.h>
@@ -132,8 +136,8 @@ template <int N> SEAL_FN word add_chain(word *t, const word *a, word carry = 0) 
         "addc.cc.u32 %6, %6, %15;\n\t"
         "addc.cc.u32 %7, %7, %16;\n\t"
         "addc.u32 %8, 0, 0;"
-        : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]), "+r"(t[4]), "+r"(t[5]), "+r"(t[6]),
-          "+r"(t[7]), "+r"(carry)
+        : "+&r"(t[0]), "+&r"(t[1]), "+&r"(t[2]), "+&r"(t[3]), "+&r"(t[4]), "+&r"(t[5]), "+&r"(t[6]),
+          "+r"(t[7]), "+&r"(carry)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(a[4]), "r"(a[5]), "r"(a[6]), "r"(a[7]));
     if constexpr (N > 8)
       carry = add_chain<N - 8>(t + 8, a + 8, carry);
@@ -170,9 +174,9 @@ SEAL_FN void add_squares(word *t, const word *a) {
       "madc.hi.cc.u32 %13, %22, %22, %13;\n\t"
       "madc.lo.cc.u32 %14, %23, %23, %14;\n\t"
       "madc.hi.u32 %15, %23, %23, %15;"
-      : "+r"(t[0]), "+r"(t[1]), "+r"(t[2]), "+r"(t[3]), "+r"(t[4]), "+r"(t[5]), "+r"(t[6]),
-        "+r"(t[7]), "+r"(t[8]), "+r"(t[9]), "+r"(t[10]), "+r"(t[11]), "+r"(t[12]), "+r"(t[13]),
-        "+r"(t[14]), "+r"(t[15])
+      : "+&r"(t[0]), "+&r"(t[1]), "+&r"(t[2]), "+&r"(t[3]), "+&r"(t[4]), "+&r"(t[5]), "+&r"(t[6]),
+        "+&r"(t[7]), "+&r"(t[8]), "+&r"(t[9]), "+&r"(t[10]), "+&r"(t[11]), "+&r"(t[12]),
+        "+&r"(t[13]), "+&r"(t[14]), "+r"(t[15])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(a[4]), "r"(a[5]), "r"(a[6]), "r"(a[7]));
 #else
   word carry = 0;
