@@ -69,6 +69,13 @@ const UNSAFE: &[(&str, usize)] = &[
     ("crates/seal-sha256/src/shani.rs", 9),
 ];
 
+/// Which files may contain inline assembly, each with what holds its constraints to be exact. None
+/// is for a processor.
+const ASSEMBLY: &[(&str, &str)] = &[
+    ("crates/seal-cuda/kernels/kernels.cu", "the build script of seal-cuda"),
+    ("crates/seal-cuda/kernels/words.cuh", "the build script of seal-cuda"),
+];
+
 /// What only the prover's crate and the judge may use.
 const PROOF_CRATES: [&str; 5] = [
     "bellperson",
@@ -87,6 +94,7 @@ pub(crate) fn run() -> Result<()> {
     check_layers(&mut faults)?;
     let files = tracked_files()?;
     check_sources(&files, &mut faults)?;
+    check_assembly(&files, &mut faults)?;
     check_documents(&files, &mut faults)?;
     for fault in &faults {
         say(&format!("    {fault}"));
@@ -186,6 +194,60 @@ fn check_sources(files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+/// Inline assembly and files of it are only where something checks the constraints.
+fn check_assembly(files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
+    for file in files {
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        let Some(language) = extension.and_then(Language::of) else { continue };
+        let text = std::fs::read_to_string(root().join(file))?;
+        let name = file.display().to_string();
+        let listed = ASSEMBLY.iter().any(|(known, _)| *known == name);
+        match (text.lines().any(|line| language.is_assembly(line)), listed) {
+            (true, false) => faults.push(format!(
+                "{name} has inline assembly, and nothing checks its constraints; write it without, \
+                 or check it and list it in xtask/src/tidy.rs"
+            )),
+            (false, true) => {
+                faults.push(format!("{name} is listed with inline assembly and has none"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Where assembly can be.
+#[derive(Clone, Copy)]
+enum Language {
+    Rust,
+    C,
+    Assembly,
+}
+
+impl Language {
+    fn of(extension: &str) -> Option<Self> {
+        match extension {
+            "rs" => Some(Self::Rust),
+            "c" | "cc" | "cpp" | "h" | "hpp" | "cu" | "cuh" => Some(Self::C),
+            "s" | "S" | "asm" => Some(Self::Assembly),
+            _ => None,
+        }
+    }
+
+    /// Whether a line has an assembly statement. Comments and texts do not.
+    fn is_assembly(self, line: &str) -> bool {
+        let code = line.replace("\\\"", "");
+        let code = code.split("//").next().unwrap_or_default();
+        let outside_texts: String = code.split('"').step_by(2).collect();
+        let mut words = outside_texts.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '!');
+        match self {
+            Self::Rust => words.any(|word| word.ends_with("asm!")),
+            Self::C => words.any(|word| ["asm", "__asm", "__asm__"].contains(&word)),
+            Self::Assembly => true,
+        }
+    }
+}
+
 const UNSAFE_CRATES: [&str; 5] = [
     "crates/seal-sha256",
     "crates/seal-field",
@@ -265,6 +327,21 @@ mod tests {
             ("#![forbid(unsafe_code)]", false),
         ] {
             assert_eq!(is_unsafe(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn assembly_is_told_from_talk_about_it() {
+        for (language, line, expected) in [
+            (Language::Rust, "    core::arch::asm!(\"nop\");", true),
+            (Language::Rust, "global_asm!(include_str!(\"a.s\"));", true),
+            (Language::Rust, "// asm!(no)", false),
+            (Language::Rust, "let text = \"asm!(no)\";", false),
+            (Language::C, "    asm volatile(\"nop\");", true),
+            (Language::C, "  __asm__(\"nop\");", true),
+            (Language::C, "int asm_count = 1; // asm(no)", false),
+        ] {
+            assert_eq!(language.is_assembly(line), expected, "{line}");
         }
     }
 
