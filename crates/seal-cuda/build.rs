@@ -12,8 +12,17 @@ mod nvcc;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// A100; A40, A5000, RTX 30; L40, RTX 40; H100, H200; B200; RTX 50 and RTX PRO of Blackwell.
-const ARCHITECTURES: &str = "80,86,89,90,100,120";
+/// What CUDA 13 compiles for, from the oldest on:
+/// - 7.5: T4, RTX 20, Quadro RTX of Turing,
+/// - 8.0: A100, A30,
+/// - 8.6: A10, A40, RTX A2000 to A6000, RTX 30,
+/// - 8.9: L4, L40, L40S, RTX Ada, RTX 40,
+/// - 9.0: H100, H200,
+/// - 10.0: B200,
+/// - 12.0: RTX PRO of Blackwell, RTX 50.
+///
+/// PTX is that of the oldest, for what comes later.
+const ARCHITECTURES: &str = "75,80,86,89,90,100,120";
 
 const KERNELS: &str = "kernels";
 
