@@ -27,7 +27,7 @@ pub use serve::{ServeOptions, serve};
 pub use version::long_version;
 
 use seal_types::Stage;
-use seal_wire::TaskError;
+use seal_wire::{DeviceReport, TaskError};
 
 /// A stage: from task to output.
 pub trait Executor: Send + Sync + 'static {
@@ -48,6 +48,14 @@ pub trait Executor: Send + Sync + 'static {
     /// What tasks are computed on and by which kernels, where there is a choice: told to a parent
     /// that asked for events.
     fn device(&self) -> Option<String> {
+        None
+    }
+
+    /// What is thought of the device that tasks are computed on, if there is one that can be
+    /// wrong: told to a parent that asked for events, at the start and whenever it changes, and
+    /// logged by the executor. Asked twice a second and after each task, on the thread that serves
+    /// requests, so it must not wait for the device.
+    fn device_report(&self) -> Option<DeviceReport> {
         None
     }
 

@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use seal_wire::{
-    EVENTS, ErrorCode, ExitCode, Line, LineReader, RawRequest, Response, Started, TaskError,
-    ready_line, salvage_id,
+    DeviceReport, EVENTS, ErrorCode, ExitCode, Line, LineReader, RawRequest, Response, Started,
+    TaskError, ready_line, salvage_id,
 };
 use serde::de::Error as _;
 
@@ -64,7 +64,8 @@ enum Ended {
 /// Serves requests from standard input until it ends. The caller has made its checks: the ready
 /// line goes out at once.
 ///
-/// A parent that set [`EVENTS`] to 1 is also told when tasks start and how far they are.
+/// A parent that set [`EVENTS`] to 1 is also told when tasks start, how far they are, and what is
+/// thought of the device.
 pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
     let events_wanted = match wants_events(&Environment::of_process()) {
         Ok(wanted) => wanted,
@@ -107,6 +108,7 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         input_ended: false,
         ended: None,
         deadline: None,
+        reported: None,
     }
     .run(&inbox)
 }
@@ -190,15 +192,19 @@ struct Loop<E: Executor> {
     ended: Option<Ended>,
     /// When the process ends even if tasks have not stopped.
     deadline: Option<Instant>,
+    /// What the parent was told last of the device.
+    reported: Option<DeviceReport>,
 }
 
 impl<E: Executor> Loop<E> {
     fn run(mut self, inbox: &Receiver<Event>) -> ExitCode {
+        self.report_device();
         loop {
             match inbox.recv_timeout(LOOK_EVERY) {
                 Ok(event) => self.on(event),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
+            self.report_device();
             if !self.cancel.is_cancelled() && !self.answers.have_reader() {
                 tracing::warn!(
                     running = self.running.len(),
@@ -214,6 +220,18 @@ impl<E: Executor> Loop<E> {
                 self.answer_running();
                 return self.exit_code();
             }
+        }
+    }
+
+    /// Tells the parent what is thought of the device, if it asked and that has changed.
+    fn report_device(&mut self) {
+        if !self.events_wanted {
+            return;
+        }
+        let report = self.executor.device_report();
+        if let Some(report) = report.filter(|report| self.reported.as_ref() != Some(report)) {
+            send(&self.answers, &seal_wire::Event::Device(report.clone()));
+            self.reported = Some(report);
         }
     }
 
@@ -456,6 +474,7 @@ mod tests {
     use std::sync::mpsc::SyncSender;
 
     use seal_types::Stage;
+    use seal_wire::DeviceStanding;
 
     use super::*;
 
@@ -502,6 +521,7 @@ mod tests {
             input_ended: false,
             ended: None,
             deadline: None,
+            reported: None,
         }
     }
 
@@ -554,6 +574,61 @@ mod tests {
         assert!(failed.contains("\"id\":8") && failed.contains("the device failed"), "{failed}");
         assert!(refused.contains("\"id\":9") && refused.contains("[unavailable]"), "{refused}");
         assert!(refused.contains("device 7 is lost") && refused.contains("again"), "{refused}");
+    }
+
+    /// Its device computes every second task wrongly.
+    struct Doubtful {
+        tasks: std::sync::atomic::AtomicU64,
+    }
+
+    impl Executor for Doubtful {
+        const STAGE: Stage = Stage::Pc2;
+        type Task = u64;
+        type Output = u64;
+
+        fn sector(task: &u64) -> String {
+            task.to_string()
+        }
+
+        fn run(&self, task: u64, _: &TaskContext) -> Result<u64, TaskError> {
+            self.tasks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(task)
+        }
+
+        fn device_report(&self) -> Option<DeviceReport> {
+            let wrong = self.tasks.load(std::sync::atomic::Ordering::Relaxed) / 2;
+            let standing = if wrong == 0 { DeviceStanding::Good } else { DeviceStanding::Suspect };
+            let device = "device 7".to_owned();
+            Some(DeviceReport { device, standing, wrong, reason: None, replaced_by: None })
+        }
+    }
+
+    #[test]
+    fn what_is_thought_of_a_device_is_told_at_the_start_and_when_it_changes() {
+        for events_wanted in [true, false] {
+            let executor = Doubtful { tasks: 0.into() };
+            let (reader, answers) = answers();
+            let (events, inbox) = mpsc::channel();
+            let serve = Loop { events_wanted, ..serving(executor, answers, events.clone()) };
+            for id in 1..=4 {
+                events.send(request(id)).expect("it listens");
+            }
+            events.send(Event::EndOfInput).expect("it listens");
+            assert!(matches!(serve.run(&inbox), ExitCode::Success));
+            let reports: Vec<_> = BufReader::new(reader)
+                .lines()
+                .filter_map(|line| match seal_wire::Event::parse(line.expect("text").as_bytes()) {
+                    Ok(seal_wire::Event::Device(report)) => Some((report.standing, report.wrong)),
+                    _ => None,
+                })
+                .collect();
+            let expected = [
+                (DeviceStanding::Good, 0),
+                (DeviceStanding::Suspect, 1),
+                (DeviceStanding::Suspect, 2),
+            ];
+            assert_eq!(reports, if events_wanted { &expected[..] } else { &[] });
+        }
     }
 
     #[test]

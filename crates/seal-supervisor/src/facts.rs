@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use seal_config::StageName;
 use seal_limits::Resource;
-use seal_wire::ProgressUnit;
+use seal_wire::{DeviceReport, ProgressUnit};
 
 /// How many waiting requests are told of one by one.
 pub(crate) const QUEUE_SHOWN: usize = 100;
@@ -63,8 +63,21 @@ pub struct ExecutorFacts {
     pub restarts: u64,
     /// How it ended the last time.
     pub last_end: Option<String>,
+    /// The device that it computes on, if it tells of one.
+    pub device: Option<DeviceFacts>,
     /// What it runs.
     pub tasks: Vec<TaskFacts>,
+}
+
+/// A device that an executor computes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceFacts {
+    /// What the executor told last.
+    pub report: DeviceReport,
+    /// When it told that.
+    pub since: SystemTime,
+    /// How often the device has computed wrongly in all processes of the executor.
+    pub wrong: u64,
 }
 
 /// What an executor is doing.
@@ -74,6 +87,8 @@ pub enum ExecutorState {
     Starting,
     /// It takes tasks.
     Ready,
+    /// It runs and can do no task, because its device is left out; and why.
+    DeviceLeftOut(String),
     /// It is being ended, and why.
     Ending(String),
     /// It died and is started again then.

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use seal_limits::{History, Resource};
-use seal_wire::{ErrorCode, Event as Told, Line, Progress, RawResponse, salvage_id};
+use seal_wire::{DeviceReport, ErrorCode, Event as Told, Line, Progress, RawResponse, salvage_id};
 
 use crate::event::Tag;
+use crate::facts::DeviceFacts;
 use crate::limits::{ExecutorSlots, Held};
 use crate::process::Process;
 use crate::queue::Request;
@@ -25,6 +26,8 @@ pub(crate) struct Place {
     pub(crate) starts: u64,
     /// How it ended the last time.
     pub(crate) last_end: Option<String>,
+    /// What it has told of the device that it computes on.
+    pub(crate) device: Option<DeviceFacts>,
 }
 
 #[derive(Debug)]
@@ -51,6 +54,10 @@ pub(crate) struct Running {
     pub(crate) slots: ExecutorSlots,
     /// When its ready line came.
     pub(crate) ready: Option<Instant>,
+    /// Why it can do no task, if it has told so: its device is left out.
+    pub(crate) left_out: Option<String>,
+    /// How often its device had computed wrongly when it told of it last.
+    pub(crate) wrong: u64,
     /// The tasks it has, by request.
     pub(crate) tasks: BTreeMap<u64, Task>,
     /// Whether answers may still come.
@@ -153,7 +160,7 @@ impl Place {
     pub(crate) fn new(plan: ExecutorPlan, now: Instant) -> Self {
         let state = State::Waiting { until: now, looping: None };
         let (history, since) = (History::default(), SystemTime::now());
-        Self { plan, state, since, history, starts: 0, last_end: None }
+        Self { plan, state, since, history, starts: 0, last_end: None, device: None }
     }
 
     pub(crate) fn enter(&mut self, state: State) -> State {
@@ -182,7 +189,46 @@ impl Place {
 
     /// Whether it takes tasks.
     pub(crate) fn takes_tasks(&self) -> bool {
-        self.running().is_some_and(|running| running.ready.is_some() && !running.is_ending())
+        self.running().is_some_and(|running| {
+            running.ready.is_some() && !running.is_ending() && running.left_out.is_none()
+        })
+    }
+
+    /// Takes note of what the executor thinks of its device.
+    pub(crate) fn device(&mut self, report: DeviceReport) {
+        let key = self.plan.key.clone();
+        let Some(running) = self.running_mut() else { return };
+        let pid = running.process.pid();
+        let new = report.wrong.saturating_sub(running.wrong);
+        running.wrong = report.wrong;
+        let reason = report.reason.as_deref();
+        let standing = report.standing.name();
+        if new > 0 {
+            tracing::warn!(
+                pid,
+                executor = key,
+                device = report.device,
+                standing,
+                wrong = report.wrong,
+                reason,
+                replaced_by = report.replaced_by,
+                "a device computed wrongly"
+            );
+        } else {
+            tracing::debug!(pid, executor = key, device = report.device, standing, "a device");
+        }
+        running.left_out = (!report.computes()).then(|| {
+            let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+            format!(
+                "{key}: {} computes wrongly and is left out{reason}; replace it, or end the \
+                 executor to have it tried again",
+                report.device
+            )
+        });
+        // The counter of another device begins anew.
+        let before = self.device.as_ref().filter(|known| known.report.device == report.device);
+        let wrong = before.map_or(0, |known| known.wrong) + new;
+        self.device = Some(DeviceFacts { report, since: SystemTime::now(), wrong });
     }
 
     /// When something is to be done about it.
@@ -210,6 +256,8 @@ impl Running {
             process,
             slots,
             ready: None,
+            left_out: None,
+            wrong: 0,
             tasks: BTreeMap::new(),
             output_open: true,
             log_open: true,
@@ -339,7 +387,8 @@ impl Running {
                 let first = same.map_or((now, progress.done), |part| part.first);
                 task.progress = Some(Part { told: progress, first, last: now });
             }
-            Told::Other => {}
+            // Not of a task: see `Place::device`.
+            Told::Device(_) | Told::Other => {}
         }
     }
 }

@@ -22,6 +22,9 @@ pub enum ErrorCode {
     Unsupported,
     /// The result failed its own check, which points at memory, processor or disk.
     SelfCheck,
+    /// The device that the task was computed on computes wrongly, and nothing else may take its
+    /// place. Nothing is known against the sector.
+    BadDevice,
     /// The task was cancelled, because the process was told to end.
     Cancelled,
     /// The executor process died while it had the task.
@@ -34,7 +37,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BadRequest,
         Self::BadInput,
         Self::Io,
@@ -42,6 +45,7 @@ impl ErrorCode {
         Self::Parameters,
         Self::Unsupported,
         Self::SelfCheck,
+        Self::BadDevice,
         Self::Cancelled,
         Self::ExecutorDied,
         Self::Unavailable,
@@ -58,6 +62,7 @@ impl ErrorCode {
             Self::Parameters => "parameters",
             Self::Unsupported => "unsupported",
             Self::SelfCheck => "self-check",
+            Self::BadDevice => "bad-device",
             Self::Cancelled => "cancelled",
             Self::ExecutorDied => "executor-died",
             Self::Unavailable => "unavailable",
@@ -73,6 +78,7 @@ impl ErrorCode {
             Self::Io
             | Self::NoSpace
             | Self::SelfCheck
+            | Self::BadDevice
             | Self::Cancelled
             | Self::ExecutorDied
             | Self::Unavailable

@@ -1,5 +1,6 @@
 //! What an executor tells beside its answers, if its parent asked for it by the environment
-//! variable [`EVENTS`]: that a task has started, and how far it is.
+//! variable [`EVENTS`]: that a task has started, how far it is, and what is thought of the device
+//! that tasks are computed on.
 //!
 //! Not part of what venus-worker knows: without the variable an executor writes none of these, and
 //! the supervisor, which sets it for its own executors, never passes one on.
@@ -20,6 +21,8 @@ pub enum Event {
     Started(Started),
     /// A part of a task is that far.
     Progress(Progress),
+    /// What is thought of the device that tasks are computed on.
+    Device(DeviceReport),
     /// Something this reader does not know.
     #[serde(other)]
     Other,
@@ -65,6 +68,61 @@ pub enum ProgressUnit {
     Steps,
 }
 
+/// What an executor thinks of the device that its tasks are computed on, by what it has computed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct DeviceReport {
+    /// The device, by model and UUID.
+    pub device: String,
+    /// Whether it is believed.
+    pub standing: DeviceStanding,
+    /// How often it has computed wrongly since the process began.
+    pub wrong: u64,
+    /// What it computed wrongly the last time, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What computes in place of a device that is left out; without it the executor can do no
+    /// task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<String>,
+}
+
+/// Whether a device is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceStanding {
+    /// It has computed nothing wrongly.
+    Good,
+    /// It has computed wrongly once and was tried again; it is in use.
+    Suspect,
+    /// It has computed wrongly again and is not used any more by this process.
+    LeftOut,
+    /// Something this reader does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl DeviceStanding {
+    /// Those that executors report.
+    pub const ALL: [Self; 3] = [Self::Good, Self::Suspect, Self::LeftOut];
+
+    /// The word that stands for it in messages and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Suspect => "suspect",
+            Self::LeftOut => "left_out",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl DeviceReport {
+    /// Whether the executor can do tasks: on the device, or on what takes its place.
+    pub fn computes(&self) -> bool {
+        self.standing != DeviceStanding::LeftOut || self.replaced_by.is_some()
+    }
+}
+
 impl Event {
     /// Reads one line.
     pub fn parse(line: &[u8]) -> Result<Self, BadLine> {
@@ -101,6 +159,30 @@ mod tests {
             assert_eq!(Event::parse(line.as_bytes()).expect(line), event);
             assert_eq!(to_line(&event), format!("{line}\n").as_bytes());
         }
+    }
+
+    #[test]
+    fn a_device_report_is_read_and_standings_may_be_added() {
+        for standing in DeviceStanding::ALL {
+            let name = standing.name();
+            let line = format!(
+                r#"{{"event":"device","device":"A (GPU-1)","standing":"{name}","wrong":2}}"#
+            );
+            let (device, wrong) = ("A (GPU-1)".to_owned(), 2);
+            let report = DeviceReport { device, standing, wrong, reason: None, replaced_by: None };
+            assert_eq!(report.computes(), standing != DeviceStanding::LeftOut);
+            let replaced = DeviceReport { replaced_by: Some("cpu".to_owned()), ..report.clone() };
+            assert!(replaced.computes());
+            let event = Event::Device(report);
+            assert_eq!(Event::parse(line.as_bytes()).expect("an event"), event);
+            assert_eq!(to_line(&event), format!("{line}\n").as_bytes());
+        }
+        let line = r#"{"event":"device","device":"A","standing":"resting","wrong":0,"more":1}"#;
+        let Event::Device(report) = Event::parse(line.as_bytes()).expect("an event") else {
+            panic!("{line}")
+        };
+        assert_eq!(report.standing, DeviceStanding::Unknown);
+        assert!(report.computes());
     }
 
     #[test]

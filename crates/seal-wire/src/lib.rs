@@ -12,7 +12,7 @@ mod message;
 mod tasks;
 
 pub use codes::{ErrorCode, ExitCode, TaskError};
-pub use event::{EVENTS, Event, Progress, ProgressUnit, Started};
+pub use event::{DeviceReport, DeviceStanding, EVENTS, Event, Progress, ProgressUnit, Started};
 pub use head::RequestHead;
 pub use line::{Line, LineReader};
 pub use message::{

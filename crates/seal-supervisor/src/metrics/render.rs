@@ -2,17 +2,28 @@
 
 use std::fmt::Write;
 
+use seal_wire::DeviceStanding;
+
 use crate::status::{BOUNDS, Histogram, MachineStatus, SupervisorStatus, share};
 
 /// The states that an executor can be in, of which one is 1.
-const STATES: [&str; 7] =
-    ["starting", "ready", "ending", "waiting", "crash-loop", "given-up", "stopped"];
+const STATES: [&str; 8] = [
+    "starting",
+    "ready",
+    "device-left-out",
+    "ending",
+    "waiting",
+    "crash-loop",
+    "given-up",
+    "stopped",
+];
 
 /// All metrics.
 pub(super) fn render(machine: &MachineStatus) -> String {
     let mut out = Out { text: String::new() };
     out.supervisors(&machine.supervisors);
     out.executors(&machine.supervisors);
+    out.devices(&machine.supervisors);
     out.tasks(&machine.supervisors);
     out.durations(&machine.supervisors);
     out.resources(machine);
@@ -137,6 +148,28 @@ impl Out {
             if let Some(percent) = executor.live.as_ref().and_then(|live| live.percent_local) {
                 out.sample("seal_executor_local_memory_ratio", labels, percent / 100.0);
             }
+        });
+    }
+
+    fn devices(&mut self, supervisors: &[SupervisorStatus]) {
+        let name = "seal_device_standing";
+        self.family(name, "gauge", "1 for what the executor thinks of its device.");
+        self.each_executor(supervisors, |out, labels, executor| {
+            let Some(device) = &executor.device else { return };
+            for standing in DeviceStanding::ALL.map(DeviceStanding::name) {
+                let more = [("device", device.name.as_str()), ("standing", standing)];
+                let labels: Vec<_> = labels.iter().copied().chain(more).collect();
+                let is = f64::from(u8::from(device.standing == standing));
+                out.sample(name, &labels, is);
+            }
+        });
+        let name = "seal_device_wrong_total";
+        self.family(name, "counter", "How often the device computed wrongly.");
+        self.each_executor(supervisors, |out, labels, executor| {
+            let Some(device) = &executor.device else { return };
+            let more = [("device", device.name.as_str())];
+            let labels: Vec<_> = labels.iter().copied().chain(more).collect();
+            out.sample(name, &labels, device.wrong as f64);
         });
     }
 
@@ -302,6 +335,13 @@ mod tests {
             ),
             "seal_resource_held{kind=\"lock\",name=\"gpu1\"} 1".to_owned(),
             "seal_resource_queue_length 1".to_owned(),
+            format!(
+                "seal_device_standing{{{executor},device=\"A100 (GPU-7)\",standing=\"suspect\"}} 1"
+            ),
+            format!(
+                "seal_device_standing{{{executor},device=\"A100 (GPU-7)\",standing=\"good\"}} 0"
+            ),
+            format!("seal_device_wrong_total{{{executor},device=\"A100 (GPU-7)\"}} 1"),
         ] {
             assert!(text.lines().any(|there| there == line), "{line}\n{text}");
         }

@@ -80,7 +80,8 @@ pub(crate) struct Executor {
     pub(crate) program: String,
     /// Its process, if it runs.
     pub(crate) pid: Option<u32>,
-    /// `starting`, `ready`, `ending`, `waiting`, `crash-loop`, `given-up` or `stopped`.
+    /// `starting`, `ready`, `device-left-out`, `ending`, `waiting`, `crash-loop`, `given-up` or
+    /// `stopped`.
     pub(crate) state: String,
     /// Why it is in this state, if there is a reason.
     pub(crate) why: Option<String>,
@@ -98,6 +99,9 @@ pub(crate) struct Executor {
     pub(crate) numa_node: Option<u32>,
     /// The GPUs that it sees (`CUDA_VISIBLE_DEVICES`).
     pub(crate) gpu: Option<String>,
+    /// The device that it computes on, if it tells of one.
+    #[serde(default)]
+    pub(crate) device: Option<Device>,
     /// The most tasks it takes at once.
     pub(crate) concurrent: Option<u32>,
     /// Its cgroup, without the number of the start.
@@ -107,6 +111,23 @@ pub(crate) struct Executor {
     pub(crate) live: Option<Live>,
     /// What it runs.
     pub(crate) tasks: Vec<Task>,
+}
+
+/// A device that an executor computes on, as the executor told last.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub(crate) struct Device {
+    /// Its model and UUID.
+    pub(crate) name: String,
+    /// `good`, `suspect` or `left_out`.
+    pub(crate) standing: String,
+    /// Since when.
+    pub(crate) since: f64,
+    /// How often it has computed wrongly, in all processes of the executor.
+    pub(crate) wrong: u64,
+    /// What it computed wrongly the last time.
+    pub(crate) reason: Option<String>,
+    /// What computes in its place.
+    pub(crate) replaced_by: Option<String>,
 }
 
 /// What the kernel says of a process.

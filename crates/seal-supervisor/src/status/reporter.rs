@@ -12,9 +12,11 @@ use std::time::{Duration, SystemTime};
 use seal_host::FileError;
 use seal_wire::ProgressUnit;
 
-use super::document::{Ended, Executor, FORM, Progress, Supervisor, Task, Waiting};
+use super::document::{Device, Ended, Executor, FORM, Progress, Supervisor, Task, Waiting};
 use super::{Measures, store};
-use crate::facts::{Board, EndedTask, ExecutorFacts, ExecutorState, Facts, Life, TaskFacts};
+use crate::facts::{
+    Board, DeviceFacts, EndedTask, ExecutorFacts, ExecutorState, Facts, Life, TaskFacts,
+};
 use crate::{ExecutorPlan, Plan};
 
 /// The least time between two writes.
@@ -214,6 +216,7 @@ fn executor(facts: &ExecutorFacts, fixed: &Fixed) -> Executor {
     let (state, why, until) = match &facts.state {
         ExecutorState::Starting => ("starting", None, None),
         ExecutorState::Ready => ("ready", None, None),
+        ExecutorState::DeviceLeftOut(why) => ("device-left-out", Some(why.clone()), None),
         ExecutorState::Ending(why) => ("ending", Some(why.clone()), None),
         ExecutorState::Waiting { until } => ("waiting", None, Some(*until)),
         ExecutorState::CrashLoop { until } => ("crash-loop", None, Some(*until)),
@@ -236,8 +239,21 @@ fn executor(facts: &ExecutorFacts, fixed: &Fixed) -> Executor {
         gpu: fixed.gpu,
         concurrent: fixed.concurrent,
         cgroup: fixed.cgroup,
+        device: facts.device.as_ref().map(device),
         live: None,
         tasks: facts.tasks.iter().map(task).collect(),
+    }
+}
+
+fn device(facts: &DeviceFacts) -> Device {
+    let report = &facts.report;
+    Device {
+        name: report.device.clone(),
+        standing: report.standing.name().to_owned(),
+        since: seconds(facts.since),
+        wrong: facts.wrong,
+        reason: report.reason.clone(),
+        replaced_by: report.replaced_by.clone(),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::document::{Ended, Executor, Machine, Progress, Resource, Supervisor, Task, Waiting};
+use super::document::{
+    Device, Ended, Executor, Machine, Progress, Resource, Supervisor, Task, Waiting,
+};
 
 /// Tells all of it in lines of text.
 pub(crate) fn tell(machine: &Machine) -> String {
@@ -108,12 +110,37 @@ fn tell_executor(text: &mut String, executor: &Executor, at: f64) {
     if let Some(why) = &executor.why {
         line(text, &format!("    {why}"));
     }
+    if let Some(device) = &executor.device
+        && let Some(told) = device_told(device, at)
+    {
+        line(text, &format!("    {told}"));
+    }
     if let Some(end) = executor.last_end.as_ref().filter(|_| executor.restarts > 0) {
         line(text, &format!("    last end: {end}"));
     }
     for task in &executor.tasks {
         tell_task(text, task, at);
     }
+}
+
+/// What is to be said of a device; nothing of one that has never computed wrongly.
+pub(crate) fn device_told(device: &Device, at: f64) -> Option<String> {
+    if device.wrong == 0 && device.standing == "good" {
+        return None;
+    }
+    let Device { name, standing, wrong, .. } = device;
+    let standing = standing.replace('_', " ");
+    let mut text = format!(
+        "{name} computed wrongly {wrong} times, {standing} for {}",
+        duration(at - device.since)
+    );
+    if let Some(reason) = &device.reason {
+        let _ = write!(text, ": {reason}");
+    }
+    if let Some(instead) = &device.replaced_by {
+        let _ = write!(text, "; tasks are computed by {instead}");
+    }
+    Some(text)
 }
 
 /// All who wait, those for limits and locks in the order in which they are to be served, then those
@@ -291,6 +318,14 @@ pub(crate) mod tests {
             cpus: Some("0-3".to_owned()),
             numa_node: Some(0),
             gpu: Some("0".to_owned()),
+            device: Some(Device {
+                name: "A100 (GPU-7)".to_owned(),
+                standing: "suspect".to_owned(),
+                since: 940.0,
+                wrong: 1,
+                reason: Some("row 3".to_owned()),
+                replaced_by: None,
+            }),
             concurrent: Some(1),
             live: Some(Live {
                 cpus: "0-2".to_owned(),
@@ -365,6 +400,7 @@ pub(crate) mod tests {
         let expected = "\
 pc2  supervisor 300 serving for 16m 40s, 2 waiting, 4 done, 0 failed  /etc/p.toml
   processors.pc2[0]  pid 301  ready for 8m 20s  cpus 0-2 (asked for 0-3)  node 0 (98 % of its memory)  3.0 GiB  gpu 0  1 of 1 tasks  1 restarts
+    A100 (GPU-7) computed wrongly 1 times, suspect for 1m 00s: row 3
     last end: exited with code 9
     req 7  sector t01000-12  tree C 25 %, 1.9 GiB/s, 48s left  running for 1m 00s  try 2  holds lock gpu1, limit of pc2
   processors.pc2[1]  crash-loop for 10s, next start in 1m 00s  any cpus  0 tasks
@@ -384,6 +420,27 @@ last tasks
         assert_eq!(text, expected, "{text}");
         let nobody = Machine { runtime_dir: "/run/x".to_owned(), ..Machine::default() };
         assert_eq!(tell(&nobody), "no supervisor is running in /run/x\n");
+    }
+
+    #[test]
+    fn of_a_device_only_what_is_wrong_is_told() {
+        let device = |standing: &str, wrong| Device {
+            name: "A100 (GPU-7)".to_owned(),
+            standing: standing.to_owned(),
+            since: 940.0,
+            wrong,
+            reason: None,
+            replaced_by: (wrong == 2).then(|| "cpu".to_owned()),
+        };
+        assert_eq!(device_told(&device("good", 0), 1000.0), None);
+        // Of an executor that was started anew.
+        let again = device_told(&device("good", 1), 1000.0).expect("not forgotten");
+        assert_eq!(again, "A100 (GPU-7) computed wrongly 1 times, good for 1m 00s");
+        let out = device_told(&device("left_out", 2), 1000.0).expect("left out");
+        assert_eq!(
+            out,
+            "A100 (GPU-7) computed wrongly 2 times, left out for 1m 00s; tasks are computed by cpu"
+        );
     }
 
     #[test]

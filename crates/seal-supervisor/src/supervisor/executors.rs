@@ -274,7 +274,7 @@ impl Supervisor {
         self.fail_if_none_left();
     }
 
-    fn fail_if_none_left(&mut self) {
+    pub(super) fn fail_if_none_left(&mut self) {
         if let Some(reason) = self.none_left() {
             self.fail_queue(ErrorCode::Unavailable, &reason);
         }
@@ -287,6 +287,9 @@ impl Supervisor {
             match &place.state {
                 State::GivenUp(reason) | State::Waiting { looping: Some(reason), .. } => {
                     reasons.push(reason.as_str());
+                }
+                State::Running(running) if running.left_out.is_some() => {
+                    reasons.extend(running.left_out.as_deref());
                 }
                 // A start of an executor that is in a crash loop is another try.
                 State::Running(running)

@@ -122,7 +122,10 @@ fn executor(place: &Place, policy: &RestartPolicy, now: Instant) -> ExecutorFact
         }
         State::Running(running) => match (&running.why, running.ready) {
             (Some(why), _) => ExecutorState::Ending(why.clone()),
-            (None, Some(_)) => ExecutorState::Ready,
+            (None, Some(_)) => match &running.left_out {
+                Some(why) => ExecutorState::DeviceLeftOut(why.clone()),
+                None => ExecutorState::Ready,
+            },
             (None, None) if place.history.is_looping(policy) => {
                 ExecutorState::CrashLoop { until: SystemTime::now() }
             }
@@ -140,6 +143,7 @@ fn executor(place: &Place, policy: &RestartPolicy, now: Instant) -> ExecutorFact
         since: place.since,
         restarts: place.starts.saturating_sub(1),
         last_end: place.last_end.clone(),
+        device: place.device.clone(),
         tasks: tasks.map(|(id, task)| task_facts(*id, task)).collect(),
     }
 }

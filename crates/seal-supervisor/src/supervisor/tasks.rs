@@ -121,6 +121,10 @@ impl Supervisor {
                 self.outlet.send(line);
                 self.remind_when_idle(index, now);
             }
+            Answer::Told(seal_wire::Event::Device(report)) => {
+                place.device(report);
+                self.fail_if_none_left();
+            }
             Answer::Told(told) => running.told(told, now),
             Answer::Broken { id, reason } => {
                 let Some(task) = running.tasks.remove(&id) else {

@@ -8,7 +8,8 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph};
 
 use crate::status::{
-    Executor, MachineStatus, SupervisorStatus, Task, cpus, duration, progress, share, size, waiting,
+    Executor, MachineStatus, SupervisorStatus, Task, cpus, device_told, duration, progress, share,
+    size, waiting,
 };
 
 /// How wide a bar of progress is.
@@ -93,6 +94,12 @@ fn executor_lines(machine: &MachineStatus) -> Vec<Line<'static>> {
             lines.push(executor_line(executor, machine.at));
             if let Some(why) = &executor.why {
                 lines.push(Line::styled(clean(&format!("    {why}")), Style::new().fg(Color::Red)));
+            }
+            if let Some(told) =
+                executor.device.as_ref().and_then(|device| device_told(device, machine.at))
+            {
+                lines
+                    .push(Line::styled(clean(&format!("    {told}")), Style::new().fg(Color::Red)));
             }
             lines.extend(executor.tasks.iter().map(|task| task_line(task, machine.at)));
         }
@@ -244,11 +251,12 @@ mod tests {
                 3,
                 "processors.pc2[0]           301  ready       cpus 0-2 (asked for 0-3)  node 0 98 % local",
             ),
+            (4, "A100 (GPU-7) computed wrongly 1 times, suspect for 1m 00s: row 3"),
             (
-                4,
+                5,
                 "t01000-12          1m 00s  █████░░░░░░░░░░░░░░░  tree C 25 %, 1.9 GiB/s, 48s left",
             ),
-            (5, "processors.pc2[1]             -  crash-loop  any cpus  next start in 1m 00s"),
+            (6, "processors.pc2[1]             -  crash-loop  any cpus  next start in 1m 00s"),
         ] {
             assert!(lines[line].contains(text), "{text}\n{}", lines.join("\n"));
         }

@@ -118,6 +118,58 @@ fn what_it_tells_of_its_progress_is_not_passed_on() {
     supervisor.finish();
 }
 
+/// An event that says this of the executor's device.
+fn of_device(standing: &str, wrong: u64, more: &str) -> Value {
+    let event = format!(
+        "{{\"event\":\"device\",\"device\":\"A100 (GPU-7)\",\"standing\":\"{standing}\",\
+         \"wrong\":{wrong}{more}}}\n"
+    );
+    json!({ "raw": event })
+}
+
+#[test]
+fn its_device_computes_wrongly_and_it_gets_no_task_until_it_is_started_anew() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &one(&[]));
+    // One that is suspect, or that something else stands in for, goes on.
+    for (id, device) in [
+        (1, of_device("suspect", 1, "")),
+        (2, of_device("left_out", 2, ",\"replaced_by\":\"cpu\"")),
+    ] {
+        assert_eq!(outcome(&mut supervisor, id, json!([device, {"answer": id}])), Ok(id.into()));
+    }
+    let device = of_device("left_out", 3, ",\"reason\":\"row 3\"");
+    supervisor
+        .send(3, json!([device, {"await": scene.path("go")}, {"fail": "[bad-device] row 3"}]));
+    supervisor.send(4, json!([{"answer": 4}]));
+    // What waits has nobody to wait for; what runs is answered as its executor says.
+    let refused = supervisor.error(4);
+    for part in
+        ["[unavailable]", "A100 (GPU-7) computes wrongly and is left out: row 3", "replace it"]
+    {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
+    scene.touch("go");
+    assert!(supervisor.error(3).starts_with("[bad-device] row 3"));
+    supervisor.send(5, json!([{"answer": 5}]));
+    assert!(supervisor.error(5).contains("GPU-7"));
+    supervisor.finish();
+}
+
+#[test]
+fn its_device_is_left_out_and_another_executor_does_the_tasks() {
+    let scene = Scene::new();
+    let both = format!("{}{}", one(&[]), one(&[]));
+    let mut supervisor = scene.start("pc2", &both);
+    let device = of_device("left_out", 2, "");
+    supervisor.send(1, json!([device, {"answer": "last"}]));
+    assert_eq!(supervisor.output(1), "last");
+    let pids: std::collections::BTreeSet<_> =
+        (2..8).map(|id| supervisor.ask(id, json!(["describe"]))["pid"].to_string()).collect();
+    assert_eq!(pids.len(), 1, "{pids:?}");
+    supervisor.finish();
+}
+
 #[test]
 fn prints_junk() {
     let scene = Scene::new();
