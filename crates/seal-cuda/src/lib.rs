@@ -24,9 +24,11 @@ pub mod measure;
 mod memory;
 mod resident;
 mod stream;
+mod trust;
 
 pub use batch::{Batch, Node, Parts, Shape, Worker};
 pub use device::{Device, DeviceInfo, OpenOptions};
 pub use error::{BatchError, CudaError};
 pub use images::{Image, embedded, report};
 pub use memory::PinnedMemory;
+pub use trust::{Opinion, Standing, Trust};
