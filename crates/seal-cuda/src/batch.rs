@@ -6,7 +6,7 @@
 //! of columns happen in the first kernel.
 
 use crate::driver::Handle;
-use crate::stream::{Argument, NODE, Span, Stream};
+use crate::stream::{Argument, NODE, Reports, Span, Stream, Work};
 use crate::{BatchError, CudaError, Device};
 
 /// A node: 32 bytes, little-endian.
@@ -143,9 +143,15 @@ mod report {
 #[derive(Debug)]
 pub struct Worker {
     stream: Stream,
+    plan: Plan,
+}
+
+/// How batches are computed.
+#[derive(Debug)]
+struct Plan {
     kernels: Kernels,
     parts: Parts,
-    /// The batches that it is given.
+    /// The batches that are given.
     shape: Shape,
     /// What fits on the device at a time: `shape`, or the same in smaller pieces.
     piece: Shape,
@@ -181,12 +187,12 @@ impl Worker {
                 Err(error) => return Err(error),
             }
         };
-        Ok(Self { stream, kernels, parts, shape, piece, places: Places::of(piece) })
+        Ok(Self { stream, plan: Plan { kernels, parts, shape, piece, places: Places::of(piece) } })
     }
 
     /// Nodes that are on the device at a time.
     pub fn piece_nodes(&self) -> usize {
-        self.piece.nodes
+        self.plan.piece.nodes
     }
 
     /// Fills all results of the batch that are the device's part.
@@ -194,8 +200,9 @@ impl Worker {
     /// # Panics
     /// When a length is not that of the worker's shape.
     pub fn compute(&mut self, batch: &mut Batch<'_>) -> Result<(), BatchError> {
-        let Shape { layers, nodes, .. } = self.shape;
-        let tree = self.shape.tree_nodes();
+        let Self { stream, plan } = self;
+        let Shape { layers, nodes, .. } = plan.shape;
+        let tree = plan.shape.tree_nodes();
         assert!(
             batch.layers.len() == layers && batch.layers.iter().all(|layer| layer.len() == nodes),
             "labels for every column"
@@ -205,118 +212,16 @@ impl Worker {
             batch.tree_c.len() == tree && batch.tree_r.len() == tree - nodes,
             "room for the whole trees"
         );
-        self.stream.enter().map_err(BatchError::Device)?;
-        for piece in 0..nodes / self.piece.nodes {
-            let started = self.start_piece(batch, piece);
-            // Also after an error: what was started uses the caller's memory.
-            let ended = self.stream.wait_for_reports();
-            started?;
-            self.judge(ended?, piece * self.piece.nodes)?;
+        stream.enter()?;
+        for piece in 0..nodes / plan.piece.nodes {
+            let reports = stream.in_flight(|work| plan.start_piece(work, batch, piece))?;
+            plan.judge(reports, piece * plan.piece.nodes)?;
         }
-        if self.parts.trees && self.piece.nodes < nodes {
-            self.join_pieces(batch)?;
-        }
-        Ok(())
-    }
-
-    /// Gives the stream all that a piece takes. Nothing is waited for.
-    fn start_piece(&self, batch: &mut Batch<'_>, piece: usize) -> Result<(), CudaError> {
-        let Self { stream, places, kernels, .. } = self;
-        let Shape { layers, nodes, .. } = self.piece;
-        let here = piece * nodes..(piece + 1) * nodes;
-        let leaves_c = places.tree_c.part(0, nodes);
-        let leaves_r = places.tree_r.part(0, nodes);
-        stream.clear_reports()?;
-        if self.parts.columns {
-            for (span, labels) in places.layers.iter().zip(batch.layers) {
-                stream.upload(*span, &labels[here.clone()])?;
-            }
-            stream.launch(
-                kernels.columns,
-                nodes,
-                &[
-                    Argument::Layers(places.layers),
-                    Argument::Count(nodes),
-                    Argument::Nodes(leaves_c),
-                    Argument::Report(report::COLUMNS),
-                ],
-            )?;
-            stream.download(&mut batch.tree_c[here.clone()], leaves_c)?;
-        }
-        if !self.parts.trees {
-            return Ok(());
-        }
-        let labels = places.layers[layers - 1];
-        if !self.parts.columns {
-            stream.upload(leaves_c, &batch.tree_c[here.clone()])?;
-            stream.upload(labels, &batch.layers[layers - 1][here.clone()])?;
-        }
-        stream.upload(places.data, &batch.data[here.clone()])?;
-        stream.launch(
-            kernels.encode,
-            nodes,
-            &[
-                Argument::Nodes(places.data),
-                Argument::Nodes(labels),
-                Argument::Count(nodes),
-                Argument::Nodes(leaves_r),
-                Argument::Report(report::ENCODE),
-            ],
-        )?;
-        stream.download(&mut batch.replica[here], leaves_r)?;
-        self.rows_above(places.tree_c, self.shape.nodes, &mut *batch.tree_c, piece)?;
-        self.rows_above(places.tree_r, 0, &mut *batch.tree_r, piece)
-    }
-
-    /// Hashes the rows above the leaves of a piece's tree on the device, and copies them to where
-    /// they belong in a tree over the whole batch, whose rows above the leaves begin at `at`.
-    fn rows_above(
-        &self,
-        tree: Span,
-        mut at: usize,
-        to: &mut [Node],
-        piece: usize,
-    ) -> Result<(), CudaError> {
-        let Shape { arity, nodes, .. } = self.piece;
-        let pieces = self.shape.nodes / nodes;
-        let (mut first, mut children) = (0, nodes);
-        for length in rows(nodes, arity).skip(1) {
-            let parents = tree.part(first + children, length);
-            self.stream.launch(
-                self.kernels.rows,
-                length,
-                &[
-                    Argument::Nodes(tree.part(first, children)),
-                    Argument::Count(length),
-                    Argument::Nodes(parents),
-                    Argument::Report(report::ROWS),
-                ],
-            )?;
-            let place = at + piece * length;
-            self.stream.download(&mut to[place..place + length], parents)?;
-            at += pieces * length;
-            first += children;
-            children = length;
-        }
-        Ok(())
-    }
-
-    /// The rows above the roots of pieces.
-    fn join_pieces(&self, batch: &mut Batch<'_>) -> Result<(), BatchError> {
-        let (leaves, above) = batch.tree_c.split_at_mut(self.shape.nodes);
-        self.join_tree(leaves, above)?;
-        self.join_tree(batch.replica, batch.tree_r)
-    }
-
-    fn join_tree(&self, leaves: &[Node], above: &mut [Node]) -> Result<(), BatchError> {
-        let pieces = self.shape.nodes / self.piece.nodes;
-        let (mut children, mut rest) = (leaves, above);
-        for length in rows(self.shape.nodes, self.shape.arity).skip(1) {
-            let (parents, others) = rest.split_at_mut(length);
-            if length < pieces {
-                self.hash_portions(children, parents)?;
-            }
-            (children, rest) = (parents, others);
+        if plan.parts.trees && plan.piece.nodes < nodes {
+            // The rows above the roots of pieces.
+            let (leaves, above) = batch.tree_c.split_at_mut(nodes);
+            plan.join_tree(stream, leaves, above)?;
+            plan.join_tree(stream, batch.replica, batch.tree_r)?;
         }
         Ok(())
     }
@@ -326,14 +231,126 @@ impl Worker {
     /// # Panics
     /// When there are not as many children as the parents have.
     pub fn hash_rows(&mut self, children: &[Node], parents: &mut [Node]) -> Result<(), BatchError> {
-        let arity = self.shape.arity;
+        let arity = self.plan.shape.arity;
         assert_eq!(children.len(), parents.len() * arity, "{arity} children for every parent");
-        self.stream.enter().map_err(BatchError::Device)?;
-        self.hash_portions(children, parents)
+        self.stream.enter()?;
+        self.plan.hash_portions(&mut self.stream, children, parents)
+    }
+}
+
+impl Plan {
+    /// Gives the stream all that a piece takes. Nothing is waited for.
+    fn start_piece<'m>(
+        &self,
+        work: &Work<'_, '_, 'm>,
+        batch: &'m mut Batch<'_>,
+        piece: usize,
+    ) -> Result<(), CudaError> {
+        let Self { kernels, places, .. } = self;
+        let Shape { layers, nodes, .. } = self.piece;
+        let here = piece * nodes..(piece + 1) * nodes;
+        let leaves_c = places.tree_c.part(0, nodes);
+        let leaves_r = places.tree_r.part(0, nodes);
+        let (hashes, above_c) = batch.tree_c.split_at_mut(self.shape.nodes);
+        let hashes = &mut hashes[here.clone()];
+        work.clear_reports()?;
+        if self.parts.columns {
+            for (span, labels) in places.layers.iter().zip(batch.layers) {
+                work.upload(*span, &labels[here.clone()])?;
+            }
+            work.launch(
+                kernels.columns,
+                nodes,
+                &[
+                    Argument::Layers(places.layers),
+                    Argument::Count(nodes),
+                    Argument::Nodes(leaves_c),
+                    Argument::Report(report::COLUMNS),
+                ],
+            )?;
+            work.download(hashes, leaves_c)?;
+        } else {
+            work.upload(leaves_c, hashes)?;
+            work.upload(places.layers[layers - 1], &batch.layers[layers - 1][here.clone()])?;
+        }
+        if !self.parts.trees {
+            return Ok(());
+        }
+        work.upload(places.data, &batch.data[here.clone()])?;
+        work.launch(
+            kernels.encode,
+            nodes,
+            &[
+                Argument::Nodes(places.data),
+                Argument::Nodes(places.layers[layers - 1]),
+                Argument::Count(nodes),
+                Argument::Nodes(leaves_r),
+                Argument::Report(report::ENCODE),
+            ],
+        )?;
+        work.download(&mut batch.replica[here], leaves_r)?;
+        self.rows_above(work, places.tree_c, above_c, piece)?;
+        self.rows_above(work, places.tree_r, batch.tree_r, piece)
+    }
+
+    /// Hashes the rows above the leaves of a piece's tree on the device, and copies them to where
+    /// they belong among the rows above the leaves of the whole batch, `above`.
+    fn rows_above<'m>(
+        &self,
+        work: &Work<'_, '_, 'm>,
+        tree: Span,
+        mut above: &'m mut [Node],
+        piece: usize,
+    ) -> Result<(), CudaError> {
+        let Shape { arity, nodes, .. } = self.piece;
+        let pieces = self.shape.nodes / nodes;
+        let (mut first, mut children) = (0, nodes);
+        for length in rows(nodes, arity).skip(1) {
+            let parents = tree.part(first + children, length);
+            work.launch(
+                self.kernels.rows,
+                length,
+                &[
+                    Argument::Nodes(tree.part(first, children)),
+                    Argument::Count(length),
+                    Argument::Nodes(parents),
+                    Argument::Report(report::ROWS),
+                ],
+            )?;
+            let (row, higher) = above.split_at_mut(pieces * length);
+            work.download(&mut row[piece * length..][..length], parents)?;
+            above = higher;
+            first += children;
+            children = length;
+        }
+        Ok(())
+    }
+
+    fn join_tree(
+        &self,
+        stream: &mut Stream,
+        leaves: &[Node],
+        above: &mut [Node],
+    ) -> Result<(), BatchError> {
+        let pieces = self.shape.nodes / self.piece.nodes;
+        let (mut children, mut rest) = (leaves, above);
+        for length in rows(self.shape.nodes, self.shape.arity).skip(1) {
+            let (parents, others) = rest.split_at_mut(length);
+            if length < pieces {
+                self.hash_portions(stream, children, parents)?;
+            }
+            (children, rest) = (parents, others);
+        }
+        Ok(())
     }
 
     /// Hashes rows in portions that the stream's memory has room for.
-    fn hash_portions(&self, children: &[Node], parents: &mut [Node]) -> Result<(), BatchError> {
+    fn hash_portions(
+        &self,
+        stream: &mut Stream,
+        children: &[Node],
+        parents: &mut [Node],
+    ) -> Result<(), BatchError> {
         let arity = self.shape.arity;
         let room = Span { first: 0, nodes: self.places.end };
         let portion = (room.nodes / (arity + 1)).max(1);
@@ -342,9 +359,10 @@ impl Worker {
         {
             let from = room.part(0, children.len());
             let to = room.part(children.len(), parents.len());
-            let started = self.stream.clear_reports().and_then(|()| {
-                self.stream.upload(from, children)?;
-                self.stream.launch(
+            let reports = stream.in_flight(|work| {
+                work.clear_reports()?;
+                work.upload(from, children)?;
+                work.launch(
                     self.kernels.rows,
                     parents.len(),
                     &[
@@ -354,32 +372,29 @@ impl Worker {
                         Argument::Report(report::ROWS),
                     ],
                 )?;
-                self.stream.download(parents, to)
-            });
-            let ended = self.stream.wait_for_reports();
-            started.map_err(BatchError::Device)?;
-            self.judge(ended?, number * portion * arity)?;
+                work.download(parents, to)
+            })?;
+            self.judge(reports, number * portion * arity)?;
         }
         Ok(())
     }
 
-    /// An error for what the kernels have reported of nodes from `first` on.
-    fn judge(
-        &self,
-        reports: [Option<u64>; Stream::REPORTS],
-        first: usize,
-    ) -> Result<(), BatchError> {
-        let layers = self.shape.layers;
-        let node = |place: u64, each: usize| first + place as usize / each;
+    /// An error for what the kernels have reported of nodes from `first` on. Nothing is said of
+    /// whether it can be: a device may report anything.
+    fn judge(&self, reports: Reports, first: usize) -> Result<(), BatchError> {
+        let layers = self.shape.layers as u64;
+        let node = |place: u64, each: u64| {
+            usize::try_from(place / each).map_or(usize::MAX, |node| first.saturating_add(node))
+        };
         if let Some(place) = reports[report::COLUMNS] {
-            let layer = place as usize % layers;
+            let layer = (place % layers) as usize;
             return Err(BatchError::Label { layer, node: node(place, layers) });
         }
         if let Some(place) = reports[report::ENCODE] {
             let node = node(place, 2);
             return Err(match place % 2 {
                 0 => BatchError::Data { node },
-                _ => BatchError::Label { layer: layers - 1, node },
+                _ => BatchError::Label { layer: self.shape.layers - 1, node },
             });
         }
         match reports[report::ROWS] {

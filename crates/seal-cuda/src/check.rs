@@ -40,14 +40,15 @@ pub fn field(
 ) -> Result<Vec<Node>, CudaError> {
     assert_eq!(a.len(), b.len(), "pairs");
     let count = a.len();
-    let stream = Stream::new(device, 3 * count)?;
+    let mut stream = Stream::new(device, 3 * count)?;
     let [left, right, out] = [0, 1, 2].map(|area| Span { first: area * count, nodes: count });
     let mut results = vec![[0; 32]; count];
-    let started = (|| {
-        stream.upload(left, a)?;
-        stream.upload(right, b)?;
-        stream.launch(
-            device.0.kernel("seal_field")?,
+    let kernel = device.0.kernel("seal_field")?;
+    stream.in_flight(|work| {
+        work.upload(left, a)?;
+        work.upload(right, b)?;
+        work.launch(
+            kernel,
             count,
             &[
                 Argument::Number(operation as u64),
@@ -57,8 +58,7 @@ pub fn field(
                 Argument::Nodes(out),
             ],
         )?;
-        stream.download(&mut results, out)
-    })();
-    let ended = stream.wait();
-    started.and(ended).map(|()| results)
+        work.download(&mut results, out)
+    })?;
+    Ok(results)
 }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use seal_poseidon::Poseidon;
 
 use crate::CudaError;
+use crate::codes::{CTX_SCHED_BLOCKING_SYNC, attribute, result};
 use crate::constants;
 use crate::driver::{Address, Driver, Handle};
+use crate::error::version_text;
 use crate::images::{self, Image};
 
 /// Which device to open.
@@ -17,7 +19,8 @@ use crate::images::{self, Image};
 pub struct OpenOptions<'o> {
     /// The driver's library, if it is not the system's.
     pub driver: Option<&'o Path>,
-    /// The kernels, if they are not those in this binary.
+    /// The kernels, if they are not those in this binary. They are taken for kernels of every
+    /// architecture; the driver says if they are not.
     pub image: Option<&'o [u8]>,
     /// What `CUDA_VISIBLE_DEVICES` says. The driver reads it by itself; here it makes messages
     /// better.
@@ -47,9 +50,9 @@ pub struct DeviceInfo {
 
 impl fmt::Display for DeviceInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (major, minor) = (self.driver / 1000, self.driver % 1000 / 10);
         let Self { name, uuid, image, .. } = self;
-        write!(f, "{name} ({uuid}, kernels {image}, driver for CUDA {major}.{minor})")
+        let driver = version_text(self.driver);
+        write!(f, "{name} ({uuid}, kernels {image}, driver for CUDA {driver})")
     }
 }
 
@@ -86,16 +89,6 @@ impl Drop for Opened {
     }
 }
 
-/// Attributes of devices, by their numbers in cuda.h.
-mod attribute {
-    pub(super) const MULTIPROCESSORS: i32 = 16;
-    pub(super) const MAJOR: i32 = 75;
-    pub(super) const MINOR: i32 = 76;
-}
-
-/// Threads that wait for the device sleep.
-const SCHED_BLOCKING_SYNC: u32 = 4;
-
 impl Device {
     /// Opens the first device that the driver shows.
     pub fn open(options: OpenOptions<'_>) -> Result<Self, CudaError> {
@@ -104,15 +97,14 @@ impl Device {
             None => images::embedded().ok_or(CudaError::NoKernels)?,
         };
         let (driver, device, info) = first(options)?;
-        // SAFETY: `device` comes from cuDeviceGet; the flag is one of the documented ones.
-        let code = unsafe {
-            (driver.functions.cuDevicePrimaryCtxSetFlags_v2)(device, SCHED_BLOCKING_SYNC)
-        };
-        driver.check("cuDevicePrimaryCtxSetFlags", code)?;
-        let mut context = 0;
-        // SAFETY: writes a handle to the place that is given; `device` comes from cuDeviceGet.
-        let code = unsafe { (driver.functions.cuDevicePrimaryCtxRetain)(&mut context, device) };
-        driver.check("cuDevicePrimaryCtxRetain", code)?;
+        if options.image.is_none() && info.image == Image::Unknown {
+            return Err(info.no_image());
+        }
+        let context = retain(&driver, device).map_err(|error| CudaError::Open {
+            device: info.model(),
+            compute_mode: mode(&driver, device).unwrap_or_default(),
+            source: Box::new(error),
+        })?;
         let mut opened = Opened { driver, device, context, module: 0, info };
         opened.enter()?;
         opened.module = opened.load(image)?;
@@ -132,7 +124,36 @@ impl Device {
     }
 }
 
+/// Has the driver make the context of the device, or takes the one that this process has.
+fn retain(driver: &Driver, device: c_int) -> Result<Handle, CudaError> {
+    // SAFETY: `device` comes from cuDeviceGet; the flag is one of the documented ones.
+    let code = unsafe {
+        (driver.functions.cuDevicePrimaryCtxSetFlags_v2)(device, CTX_SCHED_BLOCKING_SYNC)
+    };
+    driver.check("cuDevicePrimaryCtxSetFlags", code)?;
+    let mut context = 0;
+    // SAFETY: writes a handle to the place that is given; `device` comes from cuDeviceGet.
+    let code = unsafe { (driver.functions.cuDevicePrimaryCtxRetain)(&mut context, device) };
+    driver.check("cuDevicePrimaryCtxRetain", code)?;
+    Ok(context)
+}
+
+/// Who may open the device.
+fn mode(driver: &Driver, device: c_int) -> Result<c_int, CudaError> {
+    attribute_of(driver, device, attribute::COMPUTE_MODE)
+}
+
 impl DeviceInfo {
+    /// The device by model and UUID, which name it among all others: `NVIDIA H200 (GPU-…)`.
+    pub fn model(&self) -> String {
+        format!("{} ({})", self.name, self.uuid)
+    }
+
+    fn no_image(&self) -> CudaError {
+        let oldest = images::oldest();
+        CudaError::NoImage { device: self.model(), compute: self.compute, oldest }
+    }
+
     /// Asks the driver for the first device that it shows, without opening it. `options.image` is
     /// of no use here.
     pub fn of_first(options: OpenOptions<'_>) -> Result<Self, CudaError> {
@@ -144,7 +165,9 @@ impl DeviceInfo {
 fn first(options: OpenOptions<'_>) -> Result<(Driver, c_int, DeviceInfo), CudaError> {
     let visible = || options.visible.map(str::to_owned);
     let no_device = |error: CudaError| match error {
-        CudaError::Call { code: 100, .. } => CudaError::NoDevice { visible: visible() },
+        CudaError::Call { code: result::NO_DEVICE, .. } => {
+            CudaError::NoDevice { visible: visible() }
+        }
         error => error,
     };
     let driver = Driver::load(options.driver).map_err(no_device)?;
@@ -183,23 +206,29 @@ fn describe(driver: &Driver, device: c_int, visible: i32) -> Result<DeviceInfo, 
     // SAFETY: writes a number to the place that is given.
     let code = unsafe { (driver.functions.cuDeviceTotalMem_v2)(&mut memory_bytes, device) };
     driver.check("cuDeviceTotalMem", code)?;
-    let attribute = |number: i32| {
-        let mut value = 0;
-        // SAFETY: writes a number to the place that is given; an unknown attribute is an error.
-        let code = unsafe { (driver.functions.cuDeviceGetAttribute)(&mut value, number, device) };
-        driver.check("cuDeviceGetAttribute", code).map(|()| value)
-    };
-    let compute = (attribute(attribute::MAJOR)?, attribute(attribute::MINOR)?);
+    let attribute = |number| attribute_of(driver, device, number);
+    let compute = (
+        attribute(attribute::COMPUTE_CAPABILITY_MAJOR)?,
+        attribute(attribute::COMPUTE_CAPABILITY_MINOR)?,
+    );
     Ok(DeviceInfo {
         name: String::from_utf8_lossy(&name).into_owned(),
         uuid: uuid_text(&uuid),
         visible_devices: visible,
         compute,
-        multiprocessors: attribute(attribute::MULTIPROCESSORS)?,
+        multiprocessors: attribute(attribute::MULTIPROCESSOR_COUNT)?,
         memory_bytes,
-        driver: driver.version()?,
+        driver: driver.version,
         image: Image::for_device(compute),
     })
+}
+
+fn attribute_of(driver: &Driver, device: c_int, number: i32) -> Result<c_int, CudaError> {
+    let mut value = 0;
+    // SAFETY: writes a number to the place that is given; an unknown attribute is an error.
+    let code = unsafe { (driver.functions.cuDeviceGetAttribute)(&mut value, number, device) };
+    driver.check("cuDeviceGetAttribute", code)?;
+    Ok(value)
 }
 
 /// `GPU-` and the bytes in groups of 4, 2, 2, 2 and 6.
@@ -236,12 +265,18 @@ impl Opened {
         // made, or, with a stand-in for the driver, anything at all. Images tell their own length.
         let code =
             unsafe { (self.driver.functions.cuModuleLoadData)(&mut module, image.as_ptr().cast()) };
-        self.driver.check("cuModuleLoadData", code).map_err(|error| CudaError::Load {
-            driver: self.info.driver,
-            image: self.info.image,
-            source: Box::new(error),
-        })?;
-        Ok(module)
+        match self.driver.check("cuModuleLoadData", code) {
+            Ok(()) => Ok(module),
+            Err(error) if error.code() == Some(result::NO_BINARY_FOR_GPU) => {
+                Err(self.info.no_image())
+            }
+            Err(error) => Err(CudaError::Load {
+                device: self.info.model(),
+                driver: self.info.driver,
+                image: self.info.image,
+                source: Box::new(error),
+            }),
+        }
     }
 
     /// The kernel `name`.
@@ -270,8 +305,7 @@ impl Opened {
             if bytes != table.len() {
                 return Err(CudaError::Constants { name, found: bytes, wanted: table.len() });
             }
-            self.upload(place, &table, 0)?;
-            self.wait(0)?;
+            self.in_flight(0, |flight| flight.upload(place, &table))?;
         }
         Ok(())
     }

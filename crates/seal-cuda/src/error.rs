@@ -1,5 +1,7 @@
 //! What can go wrong with a device.
 
+use crate::codes::{compute_mode, result};
+
 /// Why a device cannot be used, or what it failed in.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -19,12 +21,24 @@ pub enum CudaError {
         #[source]
         source: libloading::Error,
     },
-    /// The driver lacks a function.
+    /// The driver was made for an older CUDA than the kernels.
     #[error(
-        "the NVIDIA driver {library} has no {symbol}; it is too old: one for CUDA 13 (580 or \
-         newer) is needed"
+        "the NVIDIA driver {library} is for CUDA {}; one for CUDA 13 (580 or newer) is needed: \
+         update the driver of this machine (in a container, of its host)",
+        version_text(*version)
     )]
     OldDriver {
+        /// The driver's library.
+        library: String,
+        /// The version of CUDA that it was made for, such as 12040.
+        version: i32,
+    },
+    /// The library is no driver, or an incomplete one.
+    #[error(
+        "{library} has no function {symbol}, so it is not the NVIDIA driver, or a part of its \
+         installation is damaged or of another version; install the driver again (580 or newer)"
+    )]
+    MissingFunction {
         /// The driver's library.
         library: String,
         /// What it lacks.
@@ -32,6 +46,21 @@ pub enum CudaError {
         /// What the loader says.
         #[source]
         source: libloading::Error,
+    },
+    /// The driver does not begin to work.
+    #[error(
+        "the NVIDIA driver {library}, for CUDA {}, does not start: {}",
+        version_text(*version),
+        init_remedy(source)
+    )]
+    Init {
+        /// The driver's library.
+        library: String,
+        /// The version of CUDA that it was made for, such as 13000.
+        version: i32,
+        /// What it says.
+        #[source]
+        source: Box<CudaError>,
     },
     /// The driver shows no device.
     #[error("the NVIDIA driver shows no device{}", hint(visible.as_deref()))]
@@ -51,15 +80,43 @@ pub enum CudaError {
         /// What it means.
         text: String,
     },
+    /// The driver does not let this process have the device.
+    #[error("{device} cannot be opened: {}", open_remedy(*compute_mode, source))]
+    Open {
+        /// The device, by model and UUID.
+        device: String,
+        /// Its compute mode, by the number in cuda.h.
+        compute_mode: i32,
+        /// What the driver says.
+        #[source]
+        source: Box<CudaError>,
+    },
+    /// None of the kernels' images is for the device.
+    #[error(
+        "{device} has compute capability {}.{}, and the kernels in this build are for {}; use \
+         another card, or build for this one (SEAL_CUDA_ARCHITECTURES)",
+        compute.0,
+        compute.1,
+        images(*oldest)
+    )]
+    NoImage {
+        /// The device, by model and UUID.
+        device: String,
+        /// Its major and minor number.
+        compute: (i32, i32),
+        /// The oldest architecture that this build has kernels for, such as 75.
+        oldest: Option<u32>,
+    },
     /// The driver does not take the kernels.
     #[error(
-        "the NVIDIA driver, for CUDA {}.{}, does not take the kernels ({image}); one for CUDA 13 \
-         (580 or newer) is needed",
-        driver / 1000,
-        driver % 1000 / 10
+        "the NVIDIA driver, for CUDA {}, does not take the kernels for {device} ({image}): {}",
+        version_text(*driver),
+        load_remedy(source)
     )]
     Load {
-        /// The version of CUDA that the driver was made for, such as 12040.
+        /// The device, by model and UUID.
+        device: String,
+        /// The version of CUDA that the driver was made for, such as 13000.
         driver: i32,
         /// Which image of the kernels the device needs.
         image: crate::Image,
@@ -139,34 +196,104 @@ pub enum CudaError {
 
 fn hint(visible: Option<&str>) -> String {
     match visible {
-        None => "; `nvidia-smi -L` lists what there is".to_owned(),
+        None => "; `nvidia-smi -L` must list it, and a container must be given it".to_owned(),
         Some(visible) => format!(
-            " with CUDA_VISIBLE_DEVICES={visible:?}; `nvidia-smi -L` lists indices and UUIDs"
+            " with CUDA_VISIBLE_DEVICES={visible:?}, which hides all devices or begins with one \
+             that is not there; `nvidia-smi -L` lists indices and UUIDs"
         ),
     }
 }
 
-impl CudaError {
-    /// `CUDA_ERROR_OUT_OF_MEMORY`.
-    const OUT_OF_MEMORY: i32 = 2;
+/// A version of CUDA for people.
+pub(crate) fn version_text(version: i32) -> String {
+    format!("{}.{}", version / 1000, version % 1000 / 10)
+}
 
-    /// Errors after which, as cuda.h says of most of them, the process must be terminated and
-    /// launched again for CUDA to be used: 4 deinitialized, 46 device unavailable, 214 uncorrectable
-    /// ECC error, 220 the same on NVLink, 700 illegal address, 702 launch timeout, 709 context
-    /// destroyed, 710 assertion, 714 to 718 stack, instruction, alignment, address space and program
-    /// counter, 719 launch failed, 721 contained fault, 999 unknown.
-    const LOST: [i32; 16] =
-        [4, 46, 214, 220, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999];
+fn images(oldest: Option<u32>) -> String {
+    match oldest {
+        Some(oldest) => format!("{}.{} and newer", oldest / 10, oldest % 10),
+        None => "no architecture at all".to_owned(),
+    }
+}
+
+/// Why the driver does not start, and what to do.
+fn init_remedy(source: &CudaError) -> &'static str {
+    match source.code() {
+        Some(result::SYSTEM_DRIVER_MISMATCH) => {
+            "its library and the kernel's module are of different versions; restart the machine \
+             after an update of the driver (in a container, give it the library of the host)"
+        }
+        Some(result::COMPAT_NOT_SUPPORTED_ON_DEVICE) => {
+            "a package for forward compatibility (cuda-compat) is found before the driver, and \
+             does not support this card; remove it from the library path"
+        }
+        Some(result::SYSTEM_NOT_READY) => {
+            "the machine is not ready; on machines with NVSwitch nvidia-fabricmanager must run"
+        }
+        _ => "`nvidia-smi` must work here; the kernel's log (`dmesg`) has what the card reports",
+    }
+}
+
+/// Why the device cannot be opened, and what to do.
+fn open_remedy(mode: i32, source: &CudaError) -> &'static str {
+    match (source.code(), mode) {
+        (Some(result::DEVICE_UNAVAILABLE), compute_mode::EXCLUSIVE_PROCESS) => {
+            "another process holds it, and its compute mode is exclusive; end that process \
+             (`nvidia-smi` lists it), or let several in (`nvidia-smi -c DEFAULT`)"
+        }
+        (_, compute_mode::PROHIBITED) => {
+            "its compute mode is prohibited; allow it (`nvidia-smi -c DEFAULT`)"
+        }
+        (Some(result::OUT_OF_MEMORY), _) => {
+            "other processes hold its memory (`nvidia-smi` lists them)"
+        }
+        (Some(code), _) if result::LOST.contains(&code) => {
+            "it does not answer; `nvidia-smi` must list it, the kernel's log (`dmesg`) says why \
+             (Xid); reset it (`nvidia-smi --gpu-reset`) or restart the machine"
+        }
+        _ => "`nvidia-smi` must list it; the kernel's log (`dmesg`) has what the card reports",
+    }
+}
+
+/// Why the driver does not take the kernels, and what to do.
+fn load_remedy(source: &CudaError) -> &'static str {
+    match source.code() {
+        Some(result::UNSUPPORTED_PTX_VERSION) => {
+            "they are of a newer CUDA than the driver; update the driver"
+        }
+        Some(result::JIT_COMPILER_NOT_FOUND) => {
+            "it has no machine code for this card, and the driver's compiler \
+             (libnvidia-ptxjitcompiler) is not there; install it, or let the container see it"
+        }
+        Some(result::JIT_COMPILATION_DISABLED) => {
+            "it has no machine code for this card, and compiling is switched off; unset \
+             CUDA_DISABLE_PTX_JIT"
+        }
+        _ => "build it anew with nvcc of CUDA 13, and for this card",
+    }
+}
+
+impl CudaError {
+    /// What the driver returned, if it is that.
+    pub(crate) fn code(&self) -> Option<i32> {
+        match self {
+            Self::Call { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
 
     /// Whether the device is lost to this process: whatever it is asked for from now on fails or is
     /// not to be trusted.
     pub fn is_loss(&self) -> bool {
-        matches!(self, Self::Call { code, .. } if Self::LOST.contains(code))
+        match self {
+            Self::Open { source, .. } => source.is_loss(),
+            _ => self.code().is_some_and(|code| result::LOST.contains(&code)),
+        }
     }
 
     /// Whether memory of the device was exhausted.
     pub fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::Call { code: Self::OUT_OF_MEMORY, .. } | Self::Memory { .. })
+        matches!(self, Self::Call { code: result::OUT_OF_MEMORY, .. } | Self::Memory { .. })
     }
 }
 
@@ -197,4 +324,62 @@ pub enum BatchError {
     /// The device failed.
     #[error(transparent)]
     Device(#[from] CudaError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(code: i32) -> Box<CudaError> {
+        let (name, text) = (String::new(), String::new());
+        Box::new(CudaError::Call { call: "cuFunction", code, name, text })
+    }
+
+    #[test]
+    fn each_refusal_names_the_card_and_its_own_remedy() {
+        let open = |compute_mode, code| {
+            let device = "A100 (GPU-7)".to_owned();
+            CudaError::Open { device, compute_mode, source: call(code) }.to_string()
+        };
+        let load = |code| {
+            let (device, image) = ("A100 (GPU-7)".to_owned(), crate::Image::Ptx(75));
+            CudaError::Load { device, driver: 13000, image, source: call(code) }.to_string()
+        };
+        let init = |code| {
+            let library = "libcuda.so.1".to_owned();
+            CudaError::Init { library, version: 13000, source: call(code) }.to_string()
+        };
+        for (text, part) in [
+            (open(compute_mode::EXCLUSIVE_PROCESS, result::DEVICE_UNAVAILABLE), "another process"),
+            (open(compute_mode::PROHIBITED, result::DEVICE_UNAVAILABLE), "prohibited"),
+            (open(0, result::DEVICE_UNAVAILABLE), "does not answer"),
+            (open(0, result::OUT_OF_MEMORY), "hold its memory"),
+            (open(0, result::UNKNOWN), "Xid"),
+            (load(result::UNSUPPORTED_PTX_VERSION), "update the driver"),
+            (load(result::JIT_COMPILER_NOT_FOUND), "libnvidia-ptxjitcompiler"),
+            (load(result::JIT_COMPILATION_DISABLED), "CUDA_DISABLE_PTX_JIT"),
+            (load(200), "build it anew"),
+        ] {
+            assert!(text.contains("A100 (GPU-7)") && text.contains(part), "{part}: {text}");
+            assert!(!text.contains("580"), "the driver is not to blame: {text}");
+        }
+        for (code, part) in [
+            (result::SYSTEM_DRIVER_MISMATCH, "different versions"),
+            (result::COMPAT_NOT_SUPPORTED_ON_DEVICE, "cuda-compat"),
+            (result::SYSTEM_NOT_READY, "fabricmanager"),
+            (result::UNKNOWN, "nvidia-smi"),
+        ] {
+            let text = init(code);
+            assert!(text.contains("libcuda.so.1, for CUDA 13.0") && text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_taken_away_is_lost_also_when_it_is_opened() {
+        for (code, loss) in [(result::ECC_UNCORRECTABLE, true), (result::OUT_OF_MEMORY, false)] {
+            let device = "A100 (GPU-7)".to_owned();
+            let error = CudaError::Open { device, compute_mode: 0, source: call(code) };
+            assert_eq!((error.is_loss(), call(code).is_loss()), (loss, loss), "{code}");
+        }
+    }
 }

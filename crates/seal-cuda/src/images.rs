@@ -2,12 +2,31 @@
 
 use std::fmt;
 
+/// Bytes at a place where numbers of any width can be read, which those of `include_bytes!` need
+/// not be. An image is a structure of such numbers to the driver.
+#[cfg(any(test, feature = "cuda"))]
+#[repr(C, align(64))]
+struct Aligned<B: ?Sized>(B);
+
 /// The kernels, if the feature `cuda` was on.
 pub fn embedded() -> Option<&'static [u8]> {
     #[cfg(feature = "cuda")]
-    return Some(include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")));
+    {
+        static KERNELS: &Aligned<[u8]> =
+            &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")));
+        Some(&KERNELS.0)
+    }
     #[cfg(not(feature = "cuda"))]
     None
+}
+
+/// The oldest architecture that there is an image for, if there is any.
+pub(crate) fn oldest() -> Option<u32> {
+    architectures().min()
+}
+
+fn architectures() -> impl Iterator<Item = u32> {
+    ARCHITECTURES.split(',').filter_map(|number| number.parse().ok())
 }
 
 /// What nvcc has said of every kernel's registers, stack and spills, for every architecture.
@@ -48,9 +67,7 @@ impl fmt::Display for Image {
 
 impl Image {
     pub(crate) fn for_device(compute: (i32, i32)) -> Self {
-        let architectures: Vec<u32> =
-            ARCHITECTURES.split(',').filter_map(|number| number.parse().ok()).collect();
-        Self::choose(&architectures, compute)
+        Self::choose(&architectures().collect::<Vec<_>>(), compute)
     }
 
     /// As the driver chooses: machine code runs on devices of the same major number and the same
@@ -73,6 +90,19 @@ impl Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_lie_where_the_driver_can_read_numbers() {
+        // Of odd lengths, so that they would not be aligned by chance one after the other.
+        static SOME: [&Aligned<[u8]>; 3] =
+            [&Aligned(*b"a"), &Aligned(*include_bytes!("images.rs")), &Aligned(*b"abc")];
+        for image in SOME {
+            assert_eq!(image.0.as_ptr().addr() % 64, 0);
+        }
+        assert!(SOME[1].0.starts_with(b"//!"));
+        assert!(embedded().is_none_or(|image| image.as_ptr().addr() % 64 == 0));
+        assert_eq!(embedded().is_some(), cfg!(feature = "cuda"));
+    }
 
     #[test]
     fn a_device_takes_machine_code_of_its_own_major_number_or_older_ptx() {

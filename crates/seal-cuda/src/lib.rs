@@ -14,10 +14,12 @@
 
 mod batch;
 pub mod check;
+mod codes;
 mod constants;
 mod device;
 mod driver;
 mod error;
+mod flight;
 pub mod groth16;
 mod images;
 pub mod measure;

@@ -79,25 +79,25 @@ pub fn pipe_rate(
     let blocks = u32::try_from(device.info().multiprocessors.max(1)).unwrap_or(1);
     // Clocks, one number of 64 bits for each block, then room for what is never written.
     let nodes = (blocks as usize).div_ceil(4);
-    let stream = Stream::new(device, nodes + 64)?;
+    let mut stream = Stream::new(device, nodes + 64)?;
     let kernel = device.0.kernel(pipe.kernel())?;
     let (clocks, sink) = (Span { first: 0, nodes }, Span { first: nodes, nodes: 64 });
-    let time = |rounds: u64| -> Result<(f64, f64), CudaError> {
+    let mut time = |rounds: u64| -> Result<(f64, f64), CudaError> {
         let started = Instant::now();
-        stream.launch_grid(
-            kernel,
-            (blocks, PIPE_THREADS),
-            &[
-                Argument::Number(rounds),
-                Argument::Number(0x1234_5677),
-                Argument::Nodes(clocks),
-                Argument::Nodes(sink),
-            ],
-        )?;
         let mut counts = vec![[0; 32]; nodes];
-        let asked = stream.download(&mut counts, clocks);
-        stream.wait()?;
-        asked?;
+        stream.in_flight(|work| {
+            work.launch_grid(
+                kernel,
+                (blocks, PIPE_THREADS),
+                &[
+                    Argument::Number(rounds),
+                    Argument::Number(0x1234_5677),
+                    Argument::Nodes(clocks),
+                    Argument::Nodes(sink),
+                ],
+            )?;
+            work.download(&mut counts, clocks)
+        })?;
         let seconds = started.elapsed().as_secs_f64();
         let (words, _) = counts.as_flattened().as_chunks::<8>();
         let counts = words[..blocks as usize].iter().map(|word| u64::from_le_bytes(*word) as f64);
@@ -176,20 +176,20 @@ pub fn kernel_times(
     load: Load,
     batches: usize,
 ) -> Result<KernelTimes, BatchError> {
-    let residents = residents(device, load)?;
-    let time = |work: &(dyn Fn(&Resident) -> Result<(), CudaError> + Sync)| {
+    let mut residents = residents(device, load)?;
+    let mut time = |work: &(dyn Fn(&mut Resident) -> Result<(), CudaError> + Sync)| {
         let each = batches.div_ceil(load.streams).max(1);
-        in_flight(&residents, &|resident| (0..each).try_for_each(|_| work(resident)))
+        in_flight(&mut residents, &|resident| (0..each).try_for_each(|_| work(resident)))
             .map(|(took, _)| took.as_secs_f64() / (each * load.streams) as f64)
     };
     // Clocks rise, and the first launch of a kernel loads it.
-    time(&Resident::columns)?;
-    let columns = time(&Resident::columns)?;
+    time(&|resident| resident.columns())?;
+    let columns = time(&|resident| resident.columns())?;
     // Leaves are there before the rows above them.
-    time(&Resident::encode)?;
-    let encode = time(&Resident::encode)?;
-    time(&Resident::rows)?;
-    let rows = time(&Resident::rows)?;
+    time(&|resident| resident.encode())?;
+    let encode = time(&|resident| resident.encode())?;
+    time(&|resident| resident.rows())?;
+    let rows = time(&|resident| resident.rows())?;
     let parents = 2 * (load.shape.tree_nodes() - load.shape.nodes);
     let nodes = load.shape.nodes as f64;
     Ok(KernelTimes {
@@ -203,10 +203,10 @@ pub fn kernel_times(
 /// the replica, batch by batch. A column, a node of the replica and a row of the last batch of each
 /// stream are compared with the processor, if it got one: a slow one may find none left.
 pub fn whole_sector(device: &Device, load: Load, nodes: u64) -> Result<Duration, BatchError> {
-    let residents = residents(device, load)?;
+    let mut residents = residents(device, load)?;
     let batches = nodes.div_ceil(load.shape.nodes as u64);
     let next = std::sync::atomic::AtomicU64::new(0);
-    let (took, worked) = in_flight(&residents, &|resident| {
+    let (took, worked) = in_flight(&mut residents, &|resident| {
         let mut worked = false;
         while next.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < batches {
             worked = true;
@@ -218,7 +218,7 @@ pub fn whole_sector(device: &Device, load: Load, nodes: u64) -> Result<Duration,
         }
         Ok(worked)
     })?;
-    for (resident, _) in residents.iter().zip(worked).filter(|(_, worked)| *worked) {
+    for (resident, _) in residents.iter_mut().zip(worked).filter(|(_, worked)| *worked) {
         check(resident, load.shape)?;
     }
     Ok(took)
@@ -237,13 +237,13 @@ fn residents(device: &Device, load: Load) -> Result<Vec<Resident>, BatchError> {
 /// Runs `work` on every stream at the same time, until all is done. Returns how long it took, and
 /// what came of it on each.
 fn in_flight<T: Send>(
-    residents: &[Resident],
-    work: &(dyn Fn(&Resident) -> Result<T, CudaError> + Sync),
+    residents: &mut [Resident],
+    work: &(dyn Fn(&mut Resident) -> Result<T, CudaError> + Sync),
 ) -> Result<(Duration, Vec<T>), BatchError> {
     let started = Instant::now();
     let joined: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = residents
-            .iter()
+            .iter_mut()
             .map(|resident| {
                 scope.spawn(move || {
                     resident.enter()?;
@@ -265,7 +265,7 @@ fn in_flight<T: Send>(
 
 /// Compares a column, the replica of its node and a parent with what the processor makes of the
 /// same data: work that was not done is not fast.
-fn check(resident: &Resident, shape: Shape) -> Result<(), BatchError> {
+fn check(resident: &mut Resident, shape: Shape) -> Result<(), BatchError> {
     resident.enter().map_err(BatchError::Device)?;
     let node = shape.nodes / 3;
     let column = resident.column(node)?;

@@ -1,54 +1,12 @@
-//! Memory of the device, memory of the machine that the device reaches, and copies between them.
+//! Memory of the device, and memory of the machine that the device reaches.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::driver::{Address, Handle};
+use crate::codes::MEMHOSTALLOC_PORTABLE;
+use crate::driver::Address;
 use crate::{CudaError, Device, device::Opened};
-
-impl Opened {
-    /// Copies `bytes` to the device, after what `stream` does before. The source must stay as it
-    /// is until the stream has been waited for.
-    pub(crate) fn upload(
-        &self,
-        to: Address,
-        bytes: &[u8],
-        stream: Handle,
-    ) -> Result<(), CudaError> {
-        let from = bytes.as_ptr().cast();
-        // SAFETY: reads `bytes.len()` bytes from a slice of that size, which the callers in this
-        // crate keep borrowed until they have waited for the stream; the driver checks addresses
-        // of its own.
-        let code =
-            unsafe { (self.driver.functions.cuMemcpyHtoDAsync_v2)(to, from, bytes.len(), stream) };
-        self.driver.check("cuMemcpyHtoDAsync", code)
-    }
-
-    /// Copies from the device into `bytes`, after what `stream` does before. The destination must
-    /// not be looked at until the stream has been waited for.
-    pub(crate) fn download(
-        &self,
-        bytes: &mut [u8],
-        from: Address,
-        stream: Handle,
-    ) -> Result<(), CudaError> {
-        let to = bytes.as_mut_ptr().cast();
-        // SAFETY: writes `bytes.len()` bytes to a slice of that size, which the callers in this
-        // crate keep borrowed until they have waited for the stream; the driver checks addresses
-        // of its own.
-        let code =
-            unsafe { (self.driver.functions.cuMemcpyDtoHAsync_v2)(to, from, bytes.len(), stream) };
-        self.driver.check("cuMemcpyDtoHAsync", code)
-    }
-
-    /// Waits until `stream` has done all it was given.
-    pub(crate) fn wait(&self, stream: Handle) -> Result<(), CudaError> {
-        // SAFETY: the stream is the default one, 0, or one that its owner has not destroyed yet.
-        let code = unsafe { (self.driver.functions.cuStreamSynchronize)(stream) };
-        self.driver.check("cuStreamSynchronize", code)
-    }
-}
 
 /// Memory of the device, given back when dropped.
 #[derive(Debug)]
@@ -97,9 +55,6 @@ pub struct PinnedMemory {
 // on which the context is current, and `drop` makes it so.
 unsafe impl Send for PinnedMemory {}
 
-/// Contexts other than the one that takes the memory may use it too.
-const HOST_ALLOC_PORTABLE: u32 = 1;
-
 impl PinnedMemory {
     /// Takes `bytes`, at least one.
     pub fn take(device: &Device, bytes: usize) -> Result<Self, CudaError> {
@@ -109,7 +64,7 @@ impl PinnedMemory {
         let bytes = bytes.max(1);
         // SAFETY: writes an address to the place that is given; the flag is a documented one.
         let code = unsafe {
-            (opened.driver.functions.cuMemHostAlloc)(&mut start, bytes, HOST_ALLOC_PORTABLE)
+            (opened.driver.functions.cuMemHostAlloc)(&mut start, bytes, MEMHOSTALLOC_PORTABLE)
         };
         opened.driver.check("cuMemHostAlloc", code)?;
         let start: NonNull<u8> = NonNull::new(start.cast()).ok_or(CudaError::Unsupported {

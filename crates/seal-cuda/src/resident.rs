@@ -21,7 +21,7 @@ impl Resident {
     pub(crate) fn new(device: &Device, shape: Shape, seed: u64) -> Result<Self, CudaError> {
         let kernels = Kernels::find(device, shape)?;
         let places = Places::of(shape);
-        let stream = Stream::new(device, places.end)?;
+        let mut stream = Stream::new(device, places.end)?;
         let generate = device.0.kernel("seal_generate")?;
         let inputs = places.layers.iter().take(shape.layers).chain([&places.data]);
         for (input, span) in (1..).zip(inputs) {
@@ -100,40 +100,38 @@ impl Resident {
     }
 
     /// The labels of `node`, by layer.
-    pub(crate) fn column(&self, node: usize) -> Result<Vec<Node>, BatchError> {
-        let layers = &self.places.layers[..self.shape.layers];
-        layers.iter().map(|span| self.node(span.part(node, 1))).collect()
+    pub(crate) fn column(&mut self, node: usize) -> Result<Vec<Node>, BatchError> {
+        let layers = self.places.layers;
+        layers[..self.shape.layers].iter().map(|span| self.node(span.part(node, 1))).collect()
     }
 
     /// The hash of that column.
-    pub(crate) fn leaf(&self, node: usize) -> Result<Node, BatchError> {
+    pub(crate) fn leaf(&mut self, node: usize) -> Result<Node, BatchError> {
         self.node(self.places.tree_c.part(node, 1))
     }
 
     /// The data of `node`.
-    pub(crate) fn data(&self, node: usize) -> Result<Node, BatchError> {
+    pub(crate) fn data(&mut self, node: usize) -> Result<Node, BatchError> {
         self.node(self.places.data.part(node, 1))
     }
 
     /// What was made of the data and the label of the last layer: a leaf of tree R last.
-    pub(crate) fn replica(&self, node: usize) -> Result<Node, BatchError> {
+    pub(crate) fn replica(&mut self, node: usize) -> Result<Node, BatchError> {
         self.node(self.places.tree_r.part(node, 1))
     }
 
     /// The first leaves of tree R last and their parent.
-    pub(crate) fn first_row(&self) -> Result<(Vec<Node>, Node), BatchError> {
+    pub(crate) fn first_row(&mut self) -> Result<(Vec<Node>, Node), BatchError> {
         let tree = self.places.tree_r;
         let children: Result<_, _> =
             (0..self.shape.arity).map(|child| self.node(tree.part(child, 1))).collect();
         Ok((children?, self.node(tree.part(self.shape.nodes, 1))?))
     }
 
-    fn node(&self, place: Span) -> Result<Node, BatchError> {
+    fn node(&mut self, place: Span) -> Result<Node, BatchError> {
         let mut node = [[0; 32]];
-        let asked = self.stream.download(&mut node, place);
-        let ended = self.stream.wait_for_reports();
-        asked.map_err(BatchError::Device)?;
-        match ended?[REPORT] {
+        let reports = self.stream.in_flight(|work| work.download(&mut node, place))?;
+        match reports[REPORT] {
             None => Ok(node[0]),
             Some(_) => Err(CudaError::Wrong { what: "made-up data".to_owned() }.into()),
         }

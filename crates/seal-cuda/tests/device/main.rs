@@ -4,6 +4,7 @@
 
 mod arithmetic;
 mod batches;
+mod cards;
 mod failures;
 mod measure;
 mod support;

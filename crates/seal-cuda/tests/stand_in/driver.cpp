@@ -8,16 +8,25 @@
 //
 // The script is the file `<this library>.script`, read by each cuInit and cuMemGetInfo; a library is
 // loaded once in a process, and counts on:
+//   version N            the version of CUDA that it is for (13000)
 //   devices N            how many devices there are (1)
 //   compute MAJOR MINOR  their architecture (9 0)
+//   card N KEY VALUE     the N-th device, counted from 0: its `name`, its `uuid` in hex, `compute`,
+//                        its compute `mode`, and whether another process has it, `held 1`
+//   visible 1            CUDA_VISIBLE_DEVICES is obeyed
 //   memory BYTES         memory of each (1 GiB); what does not fit is CUDA_ERROR_OUT_OF_MEMORY
 //   fail FUNCTION N CODE the N-th call of a function, counted from 1, and all later ones return
 //                        CODE, until a script without it is read
-//   lose N               the N-th kernel, counted from 1, and everything after it, fails with
+//   wrong KERNEL N M X   the N-th launch of KERNEL, counted from 1 and from when the script was
+//                        changed, and then each M-th (0: none), makes the node X wrongly, or `all`,
+//                        or `nonsense`, which is no elements of the field
+//   report KERNEL N M P  and there it reports that the node at the place P is no element
+//   lose N               the N-th kernel, counted likewise, and everything after it, fails with
 //                        CUDA_ERROR_LAUNCH_FAILED when it is waited for, until the context has been
 //                        given back
 //   spoil 1              kernels compute with other constants
 //   misplace 1           replicas are encoded with the label of the next node
+//   pinned 1             copies from and to other memory than pinned one are refused
 //   gone 1               giving the context back does not help
 // When the context is given back, what was not is told in `<this library>.left`.
 #include <dlfcn.h>
@@ -34,7 +43,9 @@
 #include <string>
 #include <vector>
 
+#include "cards.hpp"
 #include "executed.hpp"
+#include "faults.hpp"
 #include "host.hpp"
 
 namespace {
@@ -44,6 +55,7 @@ enum {
   INVALID_VALUE = 1,
   OUT_OF_MEMORY = 2,
   NOT_INITIALIZED = 3,
+  DEVICE_UNAVAILABLE = 46,
   NO_DEVICE = 100,
   INVALID_CONTEXT = 201,
   NOT_FOUND = 500,
@@ -57,14 +69,19 @@ struct Stream {
 struct State {
   std::mutex mutex;
   bool initialised = false;
-  int devices = 1, major = 9, minor = 0;
+  int version = 13000;
+  cards::Cards cards;
+  faults::Faults faults;
+  std::string script;
   size_t memory = (size_t)1 << 30, taken = 0;
   std::map<std::string, std::pair<long, int>> failures;
   std::map<std::string, long> calls;
   long lose = 0, kernels = 0;
-  bool lost = false, gone = false, spoil = false, misplace = false;
+  bool lost = false, gone = false, spoil = false, spoilt = false, misplace = false;
   std::map<uint64_t, size_t> allocations, constants;
-  size_t pinned = 0, streams = 0;
+  std::map<uint64_t, size_t> pinned;
+  bool only_pinned = false;
+  size_t streams = 0;
   Stream default_stream;
   std::unique_ptr<Machine> machine;
   executed::Process *process = nullptr;
@@ -94,17 +111,45 @@ void find_machine() {
 }
 
 void read_script() {
+  std::lock_guard<std::mutex> guard(state.mutex);
   std::ifstream script(own_path() + ".script");
   state.failures.clear();
+  state.faults.wrong.clear();
+  state.faults.reports.clear();
+  std::stringstream whole;
+  whole << script.rdbuf();
+  if (whole.str() != state.script) {
+    state.script = whole.str();
+    state.faults.launches.clear();
+    state.kernels = state.lose = 0;
+    state.misplace = false;
+  }
+  script.clear();
+  script.seekg(0);
   std::string line;
   while (std::getline(script, line)) {
     std::istringstream words(line);
     std::string key, name;
     words >> key;
-    if (key == "devices")
-      words >> state.devices;
-    else if (key == "compute")
-      words >> state.major >> state.minor;
+    if (key == "version") {
+      words >> state.version;
+    } else if (key == "devices") {
+      int devices = 0;
+      words >> devices;
+      state.cards.count(devices);
+    } else if (key == "compute") {
+      int major = 0, minor = 0;
+      words >> major >> minor;
+      for (auto &card : state.cards.all)
+        card.major = major, card.minor = minor;
+    } else if (key == "card")
+      state.cards.read(words);
+    else if (key == "visible")
+      words >> state.cards.obey;
+    else if (key == "wrong")
+      state.faults.read_wrong(words);
+    else if (key == "report")
+      state.faults.read_report(words);
     else if (key == "memory")
       words >> state.memory;
     else if (key == "lose")
@@ -113,6 +158,8 @@ void read_script() {
       words >> state.spoil;
     else if (key == "misplace")
       words >> state.misplace;
+    else if (key == "pinned")
+      words >> state.only_pinned;
     else if (key == "gone")
       words >> state.gone;
     else if (key == "fail") {
@@ -140,7 +187,8 @@ int scripted(const char *function) {
   auto failure = state.failures.find(function);
   if (failure != state.failures.end() && nth >= failure->second.first)
     return failure->second.second;
-  if (!state.initialised && strcmp(function, "cuInit") != 0)
+  if (!state.initialised && strcmp(function, "cuInit") != 0 &&
+      strcmp(function, "cuDriverGetVersion") != 0)
     return NOT_INITIALIZED;
   return state.lost && strncmp(function, "cuGetError", 10) != 0 ? LAUNCH_FAILED : SUCCESS;
 }
@@ -156,6 +204,11 @@ bool within(const std::map<uint64_t, size_t> &pieces, uint64_t address, size_t b
 
 bool on_device(uint64_t address, size_t bytes) {
   return within(state.allocations, address, bytes) || within(state.constants, address, bytes);
+}
+
+// Whether the device may copy from or to this memory of the machine.
+bool reached(const void *memory, size_t bytes) {
+  return !state.only_pinned || within(state.pinned, (uint64_t)memory, bytes);
 }
 
 Stream *stream_of(uintptr_t handle) {
@@ -214,12 +267,14 @@ int cuInit(unsigned) {
   if (!state.machine)
     find_machine();
   state.initialised = true;
-  return state.devices == 0 ? NO_DEVICE : SUCCESS;
+  state.cards.look();
+  return state.cards.shown.empty() ? NO_DEVICE : SUCCESS;
 }
 
 int cuDriverGetVersion(int *version) {
+  read_script();
   CALL();
-  *version = 13000;
+  *version = state.version;
   return SUCCESS;
 }
 
@@ -246,34 +301,38 @@ int cuGetErrorString(int, const char **text) {
 
 int cuDeviceGetCount(int *count) {
   CALL();
-  *count = state.devices;
+  *count = (int)state.cards.shown.size();
   return SUCCESS;
 }
 
 int cuDeviceGet(int *device, int index) {
   CALL();
-  if (index < 0 || index >= state.devices)
+  if (index < 0 || index >= (int)state.cards.shown.size())
     return 101;
   *device = index;
   return SUCCESS;
 }
 
-int cuDeviceGetName(char *name, int length, int) {
+int cuDeviceGetName(char *name, int length, int device) {
   CALL();
-  snprintf(name, length, "stand-in");
+  snprintf(name, length, "%s", state.cards.seen(device).name.c_str());
   return SUCCESS;
 }
 
-int cuDeviceGetUuid_v2(unsigned char *uuid, int) {
+int cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
   CALL();
-  for (int i = 0; i < 16; i++)
-    uuid[i] = (unsigned char)i;
+  memcpy(uuid, state.cards.seen(device).uuid, 16);
   return SUCCESS;
 }
 
-int cuDeviceGetAttribute(int *value, int attribute, int) {
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
   CALL();
-  *value = attribute == 75 ? state.major : attribute == 76 ? state.minor : attribute == 16 ? 1 : 0;
+  const cards::Card &card = state.cards.seen(device);
+  *value = attribute == 75   ? card.major
+           : attribute == 76 ? card.minor
+           : attribute == 20 ? card.mode
+           : attribute == 16 ? 1
+                             : 0;
   return SUCCESS;
 }
 
@@ -288,8 +347,12 @@ int cuDevicePrimaryCtxSetFlags_v2(int, unsigned) {
   return SUCCESS;
 }
 
-int cuDevicePrimaryCtxRetain(uintptr_t *context, int) {
+int cuDevicePrimaryCtxRetain(uintptr_t *context, int device) {
   CALL();
+  const cards::Card &card = state.cards.seen(device);
+  // Prohibited, or exclusive and another's.
+  if (card.mode == 2 || (card.mode == 3 && card.held))
+    return DEVICE_UNAVAILABLE;
   *context = 1;
   return SUCCESS;
 }
@@ -298,7 +361,7 @@ int cuDevicePrimaryCtxRelease_v2(int) {
   // Also for a lost device, since programs end with one.
   std::lock_guard<std::mutex> guard(state.mutex);
   std::ofstream left(own_path() + ".left");
-  left << "memory " << state.allocations.size() << " pinned " << state.pinned << " streams "
+  left << "memory " << state.allocations.size() << " pinned " << state.pinned.size() << " streams "
        << state.streams << "\n";
   state.lost = state.lost && state.gone;
   return SUCCESS;
@@ -378,20 +441,20 @@ int cuMemHostAlloc(void **memory, size_t bytes, unsigned) {
   if (!*memory)
     return OUT_OF_MEMORY;
   memset(*memory, 0xa5, bytes);
-  state.pinned++;
+  state.pinned[(uint64_t)*memory] = bytes;
   return SUCCESS;
 }
 
 int cuMemFreeHost(void *memory) {
   GIVEN_BACK();
+  state.pinned.erase((uint64_t)memory);
   free(memory);
-  state.pinned--;
   return code;
 }
 
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, uintptr_t stream) {
   CALL();
-  if (!on_device(to, bytes))
+  if (!on_device(to, bytes) || !reached(from, bytes))
     return INVALID_VALUE;
   stream_of(stream)->work.push_back([=] {
     return state.machine->write(to, from, bytes) ? (int)SUCCESS : (int)LAUNCH_FAILED;
@@ -401,7 +464,7 @@ int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, uintptr_t 
 
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, uintptr_t stream) {
   CALL();
-  if (!on_device(from, bytes))
+  if (!on_device(from, bytes) || !reached(to, bytes))
     return INVALID_VALUE;
   stream_of(stream)->work.push_back([=] {
     return state.machine->read(to, from, bytes) ? (int)SUCCESS : (int)LAUNCH_FAILED;
@@ -447,10 +510,11 @@ int cuLaunchKernel(uintptr_t function, unsigned grid, unsigned, unsigned, unsign
     const uint8_t *from = (const uint8_t *)arguments[i];
     values.emplace_back(from, from + called.sizes[i]);
   }
-  if (state.spoil) {
+  auto spoil_results = state.faults.launched(called.name, arguments);
+  // Once, however often the script is read.
+  if (state.spoil && !state.spoilt)
     spoil();
-    state.spoil = false;
-  }
+  state.spoilt = state.spoilt || state.spoil;
   stream_of(stream)->work.push_back([=, &called] {
     {
       std::lock_guard<std::mutex> guard(state.mutex);
@@ -460,8 +524,14 @@ int cuLaunchKernel(uintptr_t function, unsigned grid, unsigned, unsigned, unsign
         return (int)LAUNCH_FAILED;
     }
     std::string said = run(called.name, grid, block, values);
-    if (said.empty())
+    if (said.empty()) {
+      spoil_results(
+          [](void *to, uint64_t from, size_t bytes) { return state.machine->read(to, from, bytes); },
+          [](uint64_t to, const void *from, size_t bytes) {
+            return state.machine->write(to, from, bytes);
+          });
       return (int)SUCCESS;
+    }
     std::lock_guard<std::mutex> guard(state.mutex);
     state.said = said;
     state.lost = true;
