@@ -1,6 +1,7 @@
 //! PC2 on a device: the vectors, each part of the work there or not, and devices that fail. The
-//! device is a stand-in for the driver that runs the kernels' host build, or a real one with
-//! `SEAL_TEST_CUDA=device`; what takes a script is left out then.
+//! device is a stand-in for the driver that runs the kernels' host build, or what nvcc has made of
+//! them (`SEAL_TEST_CUDA=ptx`), or a real one with `SEAL_TEST_CUDA=device`; what takes a script is
+//! left out then.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ use seal_trees::{
     Watch, pre_commit2,
 };
 use serde_json::{Value, json};
-use test_support::cuda::{left_behind, set_script};
-use test_support::skip::skipped;
+use test_support::cuda::{executes_ptx, left_behind, set_script};
+use test_support::skip::{skipped, slow_tests};
+use test_support::vector::vectors_dir;
 
 use crate::support::{Sector, Vector};
 use crate::vectors::{is_sealed, reproduces_on};
@@ -35,6 +37,18 @@ fn cuda_stand_in(test: &str, dir: &Path, script: &str) -> Option<PathBuf> {
     test_support::cuda::cuda_stand_in(test, dir, script)
 }
 
+/// All vectors of sectors up to so many bytes.
+fn sectors(most_bytes: u64) -> impl Iterator<Item = Vector> {
+    let all = test_support::vector::Vector::all(&vectors_dir()).expect("the vectors are there");
+    let vectors: Vec<_> = all
+        .into_iter()
+        .map(|(name, _)| Vector::load(&name))
+        .filter(|vector| vector.porep.nodes() * seal_types::NODE_SIZE as u64 <= most_bytes)
+        .collect();
+    assert!(vectors.len() > 2, "vectors of at most {most_bytes} bytes");
+    vectors.into_iter()
+}
+
 fn settings(library: &Path, parts: GpuParts) -> GpuSettings {
     GpuSettings {
         driver: Some(library.to_path_buf()),
@@ -53,22 +67,17 @@ fn run(gpu: &dyn Backend, vector: &Vector, sector: &Sector) -> Result<Pc2Result,
 #[test]
 fn sectors_of_every_shape_are_made_on_a_device() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mut names = vec![
-        "2KiB-v1_1-a",
-        "shape-4KiB-2layers-a",
-        "shape-16KiB-11layers-a",
-        "shape-32KiB-11layers-a",
-    ];
+    // Shapes have no registered proof, so that no executor takes them.
+    let mut names: Vec<_> = sectors(8 << 20).filter(|v| v.porep.nodes() < 1 << 14).collect();
     let of: Box<dyn Fn(GpuParts) -> GpuSettings> = if real() {
         // Large enough for several large batches; a stand-in takes long for it.
-        names.push("8MiB-v1_1-a");
+        names.push(Vector::load("8MiB-v1_1-a"));
         Box::new(|parts| GpuSettings::new(parts, Kernel::detect()))
     } else {
         let Some(library) = cuda_stand_in("sectors on a device", dir.path(), "") else { return };
         Box::new(move |parts| settings(&library, parts))
     };
-    for name in names {
-        let vector = Vector::load(name);
+    for vector in names {
         let sector = vector.after_pc1();
         for (columns, trees) in [(true, true), (true, false), (false, true)] {
             let gpu = Gpu::open(of(GpuParts { columns, trees })).expect("the device works");
@@ -88,11 +97,14 @@ fn sectors_are_made_on_a_device_by_the_executor() {
         return skipped(test, "SEAL_TEST_PC2_EXEC names none (scripts/gpu-check.sh does)");
     };
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let mut names = vec!["2KiB-v1_1-a"];
+    // The host build of the kernels goes through whole sectors in the test above.
+    let most = match (real() || executes_ptx(), slow_tests()) {
+        (false, _) => 2 << 10,
+        (true, false) => 8 << 20,
+        (true, true) => 512 << 20,
+    };
     let mut command = Command::new(program);
-    if real() {
-        names.push("8MiB-v1_1-a");
-    } else {
+    if !real() {
         let Some(library) = cuda_stand_in(test, dir.path(), "") else { return };
         command.env("LD_LIBRARY_PATH", library.parent().expect("a directory"));
     }
@@ -100,8 +112,8 @@ fn sectors_are_made_on_a_device_by_the_executor() {
     command.args(["run", "--task"]).arg(&task);
     command.env("FIL_PROOFS_USE_GPU_TREE_BUILDER", "1").env_remove("SEAL_GPU");
     command.env_remove("FIL_PROOFS_USE_GPU_COLUMN_BUILDER");
-    for name in names {
-        let vector = Vector::load(name);
+    for vector in sectors(most).filter(|v| v.reference.registered_proof.is_some()) {
+        let name = &vector.name;
         let sector = vector.after_pc1();
         fs::write(&task, task_of(&vector, &sector).to_string()).expect("writable");
         let output = command.output().expect("pc2-exec starts");
