@@ -10,7 +10,8 @@ use std::collections::HashMap;
 
 use crate::decode::{Decoded, Line, Numbers, Step};
 use crate::fault::TextFault;
-use crate::op::{Carry, Class, Op, Place, Use};
+use crate::op::{Carry, Chain, Class, Op, Place, Use};
+use crate::parse::Guard;
 
 /// A kernel that can be executed. Jumps lead to places in `steps`.
 #[derive(Debug)]
@@ -180,26 +181,39 @@ fn blocks(decoded: &Decoded) -> Result<Vec<Block>, TextFault> {
     Ok(blocks)
 }
 
-/// A flag is taken only from the step of the same block that gave it last, and only as what it was
-/// given as.
+/// A flag is taken only from the step of the same block that gave it last, only as what it was
+/// given as, and only by those threads that gave it.
 fn check_carries(blocks: &[Block]) -> Result<(), TextFault> {
     for block in blocks {
-        let mut left = None;
+        let mut left: Option<(Chain, Option<Guard>)> = None;
         for step in &block.steps {
-            let Some((Carry { taken, given }, chain)) = step.op.carry() else { continue };
-            if step.guard.is_some() {
-                return Err(TextFault::new(step.line, "a chain of carries under a condition"));
-            }
-            if taken && left != Some(chain) {
+            if let Some((Carry { taken, given }, chain)) = step.op.carry() {
                 let what = match left {
-                    None => "takes a carry that nothing in this block has given",
-                    Some(_) => "takes a carry as a borrow, or a borrow as a carry",
+                    _ if !taken => None,
+                    None => Some("takes a carry that nothing in this block has given"),
+                    Some((other, _)) if other != chain => {
+                        Some("takes a carry as a borrow, or a borrow as a carry")
+                    }
+                    Some((_, guard)) if guard != step.guard => {
+                        Some("takes a carry under another condition than it was given")
+                    }
+                    Some(_) => None,
                 };
-                return Err(TextFault::new(step.line, what));
+                if let Some(what) = what {
+                    return Err(TextFault::new(step.line, what));
+                }
+                if given {
+                    left = Some((chain, step.guard));
+                }
             }
-            if given {
-                left = Some(chain);
-            }
+            // Behind a new value of the condition other threads take part.
+            registers_of(step, |how, class, place| {
+                let condition = left.and_then(|(_, guard)| guard).map(|guard| guard.predicate);
+                let same = condition.is_some_and(|c| c.class == class && c.number == place);
+                if how == Use::Writes && same {
+                    left = None;
+                }
+            });
         }
     }
     Ok(())
@@ -271,6 +285,7 @@ fn join_pairs(steps: &mut Vec<Step>) {
     let mut joined: Vec<Step> = Vec::with_capacity(steps.len());
     for step in steps.drain(..) {
         if let Some(before) = joined.last_mut()
+            && before.guard == step.guard
             && let Some(op) = pair(&before.op, &step.op)
         {
             before.op = op;

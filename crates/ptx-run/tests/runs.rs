@@ -189,6 +189,13 @@ fn a_flag_is_taken_only_as_what_it_was_given() {
     assert!(text.ends_with("takes a carry that nothing in this block has given"), "{text}");
     let text = refused("    sub.cc.u32 %r9, %r2, %r2;\n    addc.u32 %r10, %r2, %r2;");
     assert!(text.ends_with("takes a carry as a borrow, or a borrow as a carry"), "{text}");
+    let guarded = "    setp.lt.u32 %p1, %r2, 9;\n    @%p1 add.cc.u32 %r8, %r2, %r2;\n";
+    let text = refused(&format!("{guarded}    addc.u32 %r8, %r2, %r2;"));
+    assert!(text.ends_with("takes a carry under another condition than it was given"), "{text}");
+    let text = refused(&format!(
+        "{guarded}    setp.lt.u32 %p1, %r2, 8;\n    @%p1 addc.u32 %r8, %r2, %r2;"
+    ));
+    assert!(text.ends_with("takes a carry that nothing in this block has given"), "{text}");
     let text = refused("    add.cc.u32 %r9, %r2, %r2;\n$ON:\n    addc.u32 %r10, %r2, %r2;");
     assert!(text.ends_with("takes a carry that nothing in this block has given"), "{text}");
 }
@@ -272,6 +279,22 @@ fn chains_carry_as_numbers_of_many_words_do() {
             (less ^ less >> 32 ^ less >> 64) as u32
         })
         .collect();
+    for seed in SEEDS {
+        assert_eq!(run(body, seed).expect("it is right"), wanted, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_chain_under_a_condition_is_for_those_for_whom_it_holds() {
+    let body = "
+    setp.lt.u32 %p1, %r5, 100;
+    mov.u32 %r10, -1;
+    mov.u32 %r11, %r5;
+    @%p1 add.cc.u32 %r10, %r10, 1;
+    @%p1 addc.u32 %r11, %r11, 0;
+    add.s32 %r12, %r10, %r11;
+    st.global.u32 [%rd4], %r12;";
+    let wanted: Vec<u32> = (0..288).map(|i| if i < 100 { i + 1 } else { i - 1 }).collect();
     for seed in SEEDS {
         assert_eq!(run(body, seed).expect("it is right"), wanted, "seed {seed}");
     }
