@@ -15,7 +15,7 @@ use crate::out::{say, step};
 const PACKAGES: &str = "cuda-toolkit[nvcc,cudart,cccl]==13.0.*";
 
 /// Options of `cuda-toolkit`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct ToolkitArgs {
     /// Install again, even if nvcc is there.
     #[arg(long)]
@@ -75,6 +75,14 @@ fn lay_out(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sees to it that there is an nvcc: installs it where there is none.
+pub(crate) fn get() -> Result<()> {
+    if find_nvcc().is_some() {
+        return Ok(());
+    }
+    install(&ToolkitArgs::default())
 }
 
 /// Installs the toolkit from Python packages.

@@ -13,6 +13,7 @@ mod cargo;
 mod cuda_build;
 mod cuda_toolkit;
 mod out;
+mod ptx_test;
 mod seal;
 mod sector;
 mod test;
@@ -52,6 +53,8 @@ enum Command {
     CudaReport(cuda_toolkit::ReportArgs),
     /// Gather tests and benchmark for a machine with a GPU and without Rust.
     GpuCheck(bench_gpu::CheckArgs),
+    /// Run the tests of devices on what nvcc makes of the kernels, executed on the processor.
+    PtxTest(ptx_test::Args),
     /// Check placement on an emulated machine with two NUMA nodes; needs QEMU.
     VmTest(vm_test::Args),
     /// Check the structure only: layers, unsafe code, documents.
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::CudaBuild(args) => cuda_build::run(&args),
         Command::CudaReport(args) => cuda_toolkit::report(&args),
         Command::GpuCheck(args) => bench_gpu::check_bundle(&args),
+        Command::PtxTest(args) => ptx_test::run(&args),
         Command::VmTest(args) => vm_test::run(&args),
         Command::Tidy => tidy::run(),
     };

@@ -11,12 +11,13 @@ use crate::cargo::{build_all_targets, cargo, ensure_test_params, target};
 use crate::cuda_build;
 use crate::cuda_toolkit;
 use crate::out::{say, step};
+use crate::ptx_test;
 use crate::tidy;
 
 /// Options of `test`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also the slow tests: the 512 MiB vector, many proofs, and, where there is nvcc, the
+    /// Also the slow tests: the 512 MiB vector, many proofs, and, where nvcc can be had, the
     /// executors that use a GPU.
     #[arg(long)]
     slow: bool,
@@ -45,28 +46,35 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let tested = cargo(&["test", "--release", "--workspace", "--no-fail-fast"], &environment);
     let mut skipped = std::fs::read_to_string(&skip_log)?;
-    const C2_WITH_CUDA: &str = "c2-exec with the feature cuda";
-    let mut kernels = Ok(());
-    if cuda_toolkit::find_nvcc().is_some() {
-        let bundle = bench_gpu::CheckArgs { without_c2: !args.slow, ..Default::default() };
-        kernels = cuda_toolkit::report(&cuda_toolkit::ReportArgs::default())
-            .and_then(|()| bench_gpu::build_pc2_exec())
-            .and_then(|()| bench_gpu::check_bundle(&bundle));
-        if args.slow {
-            kernels = kernels.and_then(|()| cuda_build::check());
-        } else {
-            skipped.push_str(&format!("{C2_WITH_CUDA}: minutes of nvcc (--slow builds it)\n"));
-        }
-    } else {
-        for what in ["CUDA kernels, pc2-exec and gpu-check with them", C2_WITH_CUDA] {
-            let reason = "no nvcc (`cargo xtask cuda-toolkit` installs it)";
-            skipped.push_str(&format!("{what}: {reason}\n"));
-        }
-    }
+    let kernels = device_code(args, &mut skipped);
     report_skipped(&skipped);
     tested?;
     kernels?;
     say(&format!("all checks passed in {:.0} s", started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// What nvcc makes of the kernels: counted, executed, built into `pc2-exec` and gathered for a
+/// machine with a GPU.
+fn device_code(args: &Args, skipped: &mut String) -> Result<()> {
+    const C2_WITH_CUDA: &str = "c2-exec with the feature cuda";
+    if let Err(error) = cuda_toolkit::get() {
+        for what in ["CUDA kernels as nvcc compiles them, pc2-exec with them", C2_WITH_CUDA] {
+            skipped.push_str(&format!("{what}: no nvcc: {error:#}\n"));
+        }
+        return Ok(());
+    }
+    cuda_toolkit::report(&cuda_toolkit::ReportArgs::default())?;
+    bench_gpu::build_pc2_exec()?;
+    ptx_test::run_built(&ptx_test::Args { slow: args.slow, ..Default::default() })?;
+    bench_gpu::check_bundle(&bench_gpu::CheckArgs {
+        without_c2: !args.slow,
+        ..Default::default()
+    })?;
+    if args.slow {
+        return cuda_build::check();
+    }
+    skipped.push_str(&format!("{C2_WITH_CUDA}: minutes of nvcc (--slow builds it)\n"));
     Ok(())
 }
 

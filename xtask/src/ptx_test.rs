@@ -1,0 +1,121 @@
+//! `cargo xtask ptx-test`: the tests of devices, on what nvcc makes of the kernels, executed.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cargo::{binary, cargo, root, target};
+use crate::cuda_toolkit::find_nvcc;
+use crate::out::{say, step};
+
+/// The oldest and the newest architecture that there are kernels for.
+const ENDS: [u32; 2] = [75, 120];
+
+/// Options of `ptx-test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The architectures whose PTX is executed.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = ENDS)]
+    pub(crate) architectures: Vec<u32>,
+    /// What the orders of threads and blocks are drawn from.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Also a sector of 512 MiB, which takes an hour.
+    #[arg(long)]
+    pub(crate) slow: bool,
+    /// Where to tell what was executed, a file for every process.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) counts: Option<PathBuf>,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self { architectures: ENDS.to_vec(), seed: 1, slow: false, counts: None }
+    }
+}
+
+/// Compiles the kernels to PTX and runs the tests on it.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    cargo(&["build", "--release", "--workspace", "--all-targets"], &[])?;
+    cargo(&["build", "--release", "--package", "pc2-exec", "--features", "cuda"], &[])?;
+    run_built(args)
+}
+
+/// The same, where everything is built: `pc2-exec` with the feature cuda.
+pub(crate) fn run_built(args: &Args) -> Result<()> {
+    for (architecture, ptx) in compile_all(&args.architectures)? {
+        step(&format!("devices whose kernels are the PTX of compute_{architecture}, executed"));
+        let number = |value: u64| OsString::from(value.to_string());
+        let (seed, yes) = (number(args.seed), OsString::from("1"));
+        let executor = binary("pc2-exec");
+        let mut environment: Vec<(&str, &OsStr)> = vec![
+            ("SEAL_TEST_CUDA", OsStr::new("ptx")),
+            ("SEAL_TEST_PTX", ptx.as_os_str()),
+            ("SEAL_TEST_PTX_SEED", &seed),
+            ("SEAL_TEST_PC2_EXEC", executor.as_os_str()),
+        ];
+        let counts = args.counts.as_ref().map(std::path::absolute).transpose()?;
+        environment.extend(counts.iter().map(|dir| ("SEAL_TEST_PTX_COUNTS", dir.as_os_str())));
+        if args.slow {
+            environment.push(("SEAL_TEST_SLOW", &yes));
+        }
+        // The whole workspace, as it was built: fewer packages would be other features.
+        let test = |name: &'static str| ["test", "--release", "--workspace", "--test", name];
+        cargo(&test("device"), &environment)?;
+        cargo(&test("lost_device"), &environment)?;
+        cargo(&[&test("trees")[..], &["gpu::"]].concat(), &environment)?;
+    }
+    Ok(())
+}
+
+/// PTX of the kernels for each architecture, and whether all of it can be executed.
+pub(crate) fn compile_all(architectures: &[u32]) -> Result<Vec<(u32, PathBuf)>> {
+    step(&format!("PTX of the kernels for {architectures:?}"));
+    let compiled: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = architectures
+            .iter()
+            .map(|&architecture| {
+                let kernels = root().join("crates/seal-cuda/kernels/kernels.cu");
+                let ptx = target().join(format!("ptx/compute_{architecture}.ptx"));
+                (architecture, scope.spawn(move || compile(architecture, &kernels, &ptx)))
+            })
+            .collect();
+        threads.into_iter().map(|(number, thread)| (number, thread.join())).collect()
+    });
+    compiled
+        .into_iter()
+        .map(|(architecture, done)| match done {
+            Ok(result) => result.map(|ptx| (architecture, ptx)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+        .collect()
+}
+
+/// Compiles `kernels` to `ptx`.
+fn compile(architecture: u32, kernels: &Path, ptx: &Path) -> Result<PathBuf> {
+    let nvcc = find_nvcc().context(
+        "PTX is made by nvcc, and none was found; `cargo xtask cuda-toolkit` installs it",
+    )?;
+    let dir = ptx.parent().context("a file lies in a directory")?;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let output = Command::new(&nvcc)
+        .args(["-std=c++17", "-O3", "--ptx"])
+        .arg(format!("-arch=compute_{architecture}"))
+        .arg("-o")
+        .args([ptx, kernels])
+        .output()
+        .with_context(|| format!("cannot start {}", nvcc.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "nvcc cannot compile for {architecture}:\n{said}");
+    let checked = Command::new(binary("ptx-run"))
+        .arg("check")
+        .arg(ptx)
+        .output()
+        .context("cannot start ptx-run")?;
+    let said = String::from_utf8_lossy(&checked.stderr);
+    ensure!(checked.status.success(), "what nvcc has made cannot be executed: {said}");
+    say(&format!("{}: all of it can be executed", ptx.display()));
+    Ok(ptx.to_path_buf())
+}
