@@ -62,8 +62,11 @@ pub(crate) fn run_built(args: &Args) -> Result<()> {
             environment.push(("SEAL_TEST_SLOW", &yes));
         }
         // The whole workspace, as it was built: fewer packages would be other features.
+        let nvcc = find_nvcc().context("it was there a moment ago")?;
+        environment.push(("SEAL_TEST_NVCC", nvcc.as_os_str()));
         let test = |name: &'static str| ["test", "--release", "--workspace", "--test", name];
         cargo(&test("device"), &environment)?;
+        cargo(&test("controls"), &environment)?;
         cargo(&test("lost_device"), &environment)?;
         cargo(&[&test("trees")[..], &["gpu::"]].concat(), &environment)?;
     }

@@ -1,7 +1,8 @@
 //! Devices that are not there, have too little memory, or disappear.
 
 use seal_cuda::{BatchError, CudaError, Device, OpenOptions, Shape, Worker};
-use test_support::cuda::{left_behind, set_script};
+use test_support::cuda::{executes_ptx, left_behind, set_script};
+use test_support::skip::skipped;
 
 use crate::batches::{BOTH, Whole};
 use crate::support::{open, scripted};
@@ -133,6 +134,45 @@ fn a_device_that_disappears_fails_the_batch_and_every_later_one() {
         assert_eq!(first_failure, Some((kernel - 1) / 4), "lost at kernel {kernel}");
         let error = Worker::new(&device, shape, BOTH).expect_err("the device is gone");
         assert!(!error.is_out_of_memory(), "{error}");
+    }
+}
+
+#[test]
+fn constants_of_another_width_are_refused() {
+    let test = "constants of another width";
+    if !executes_ptx() {
+        return skipped(test, "the host build has its tables in the same program");
+    }
+    let Some((library, dir)) = scripted(test, "") else { return };
+    // The library's `.ptx` file names program, text and seed, a line each.
+    let named = format!("{}.ptx", library.display());
+    let lines = std::fs::read_to_string(&named).expect("it is there");
+    let text = lines.lines().nth(1).expect("it names the text");
+    let ptx = std::fs::read_to_string(text).expect("it is there");
+    for table in ["seal_constants_3", "seal_constants_9", "seal_constants_12"] {
+        let declared = format!(".b8 {table}[");
+        let at = ptx.find(&declared).expect("it is declared") + declared.len();
+        let digits = ptx[at..].find(']').expect("its bytes");
+        let bytes: usize = ptx[at..at + digits].parse().expect("a number");
+        // An integer of one word where there were two, or the other way round.
+        for other in [bytes - 4, bytes + 4] {
+            let changed = dir.path().join("changed.ptx");
+            let whole = format!("{}{other}{}", &ptx[..at], &ptx[at + digits..]);
+            std::fs::write(&changed, whole).expect("it is written");
+            let changed = changed.to_str().expect("a path that is text");
+            std::fs::write(&named, lines.replace(text, changed)).expect("it is written");
+            // A process loads a library once, and a device's kernels with it.
+            let copy = dir.path().join(format!("libcuda-{table}-{other}.so"));
+            std::fs::copy(&library, &copy).expect("it is copied");
+            for ending in [".script", ".ptx"] {
+                let from = format!("{}{ending}", library.display());
+                let to = format!("{}{ending}", copy.display());
+                std::fs::copy(from, to).expect("it is copied");
+            }
+            let error = open(&copy).expect_err("another table");
+            assert!(matches!(error, CudaError::Constants { .. }), "{table}: {error}");
+            assert!(error.to_string().contains(table), "{error}");
+        }
     }
 }
 
