@@ -13,6 +13,7 @@ mod cargo;
 mod cuda_build;
 mod cuda_toolkit;
 mod out;
+mod ptx_mutants;
 mod ptx_test;
 mod seal;
 mod sector;
@@ -55,6 +56,8 @@ enum Command {
     GpuCheck(bench_gpu::CheckArgs),
     /// Run the tests of devices on what nvcc makes of the kernels, executed on the processor.
     PtxTest(ptx_test::Args),
+    /// Put faults into the device code one by one, and see whether the tests of it find each.
+    PtxMutants(ptx_mutants::Args),
     /// Check placement on an emulated machine with two NUMA nodes; needs QEMU.
     VmTest(vm_test::Args),
     /// Check the structure only: layers, unsafe code, documents.
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::CudaReport(args) => cuda_toolkit::report(&args),
         Command::GpuCheck(args) => bench_gpu::check_bundle(&args),
         Command::PtxTest(args) => ptx_test::run(&args),
+        Command::PtxMutants(args) => ptx_mutants::run(&args),
         Command::VmTest(args) => vm_test::run(&args),
         Command::Tidy => tidy::run(),
     };

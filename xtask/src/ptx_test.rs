@@ -97,7 +97,7 @@ pub(crate) fn compile_all(architectures: &[u32]) -> Result<Vec<(u32, PathBuf)>> 
 }
 
 /// Compiles `kernels` to `ptx`.
-fn compile(architecture: u32, kernels: &Path, ptx: &Path) -> Result<PathBuf> {
+pub(crate) fn compile(architecture: u32, kernels: &Path, ptx: &Path) -> Result<PathBuf> {
     let nvcc = find_nvcc().context(
         "PTX is made by nvcc, and none was found; `cargo xtask cuda-toolkit` installs it",
     )?;
