@@ -56,8 +56,7 @@ template <int WIDTH> struct partial_constants<WIDTH, true> {
 template <int WIDTH> struct constants {
   fr first; // domain tag and first key
   fr first_key[WIDTH - 1];
-  fr head[FULL_ROUNDS / 2][WIDTH];
-  fr tail[FULL_ROUNDS / 2 - 1][WIDTH];
+  fr full[FULL_ROUNDS][WIDTH]; // the last round has zeros
   fr last;
   typename partial_constants<WIDTH, shape<WIDTH>::FILTER>::type partial;
   // An even number of words, so that a 64-bit load can take an integer of two.
@@ -92,7 +91,7 @@ SEAL_FN void small_rows(const constants<WIDTH> &c, const state_memory<STRIDE> &s
   small_dot<words> sums[ROWS];
   SEAL_UNROLL
   for (int row = 0; row < ROWS; row++)
-    sums[row].clear();
+    sums[row].begin();
   SEAL_ROLLED
   for (int element = 0; element < WIDTH; element++) {
     const fr x = state.load(element);
@@ -125,7 +124,7 @@ template <int WIDTH, int STRIDE>
 SEAL_FN void substitute(const state_memory<STRIDE> &state, const fr *keys) {
   SEAL_ROLLED
   for (int element = 0; element < WIDTH; element++)
-    state.store(element, add_lazy(quintic(state.load(element)), keys[element]));
+    state.store(element, quintic(state.load(element), keys[element]));
 }
 
 // The elements from `first` on times a matrix given by its triangles.
@@ -134,7 +133,7 @@ SEAL_FN void triangles(const fr (*matrix)[SIZE], const state_memory<STRIDE> &sta
   SEAL_ROLLED
   for (int row = 0; row + 1 < SIZE; row++) {
     dot sum;
-    sum.clear();
+    sum.begin();
     SEAL_ROLLED
     for (int column = row + 1; column < SIZE; column++)
       sum.add(state.load(first + column), matrix[row][column]);
@@ -143,7 +142,7 @@ SEAL_FN void triangles(const fr (*matrix)[SIZE], const state_memory<STRIDE> &sta
   SEAL_ROLLED
   for (int row = SIZE - 1; row >= 0; row--) {
     dot sum;
-    sum.clear();
+    sum.begin();
     SEAL_ROLLED
     for (int column = 0; column <= row; column++)
       sum.add(state.load(first + column), matrix[row][column]);
@@ -156,8 +155,8 @@ SEAL_FN void partial_rounds(const constants<WIDTH> &c, const dense_constants<WID
                             const state_memory<STRIDE> &state) {
   SEAL_ROLLED
   for (int round = 0; round < shape<WIDTH>::PARTIAL_ROUNDS; round++) {
-    const fr first = multiply(quintic(state.load(0)), partial.rescale[round]);
-    state.store(0, add_lazy(first, partial.keys[round]));
+    const fr power = quintic(state.load(0));
+    state.store(0, multiply_add(power, partial.rescale[round], partial.keys[round]));
     small_matrix<WIDTH, STRIDE>(c, state);
   }
 }
@@ -173,17 +172,18 @@ SEAL_FN void partial_rounds(const constants<WIDTH> &, const filter_constants<WID
   int newest = shape<WIDTH>::PARTIAL_ROUNDS % window;
   SEAL_ROLLED
   for (int round = 0; round < shape<WIDTH>::PARTIAL_ROUNDS; round++) {
-    const fr key = add_lazy(quintic(x), partial.keys[round]);
+    // The last product of the S-box is one of the sum's.
     dot sum;
-    sum.clear();
+    sum.begin(partial.keys[round]);
+    sum.add(square_lazy(square(x)), x);
     int at = newest;
     SEAL_ROLLED
     for (int i = 0; i < window; i++) {
       sum.add(state.load(1 + at), partial.feedback[i]);
       at = at + 1 == window ? 0 : at + 1;
     }
-    const fr added = sum.finish(key);
-    sum.clear();
+    const fr added = sum.finish();
+    sum.begin();
     sum.add(added, partial.output[0]);
     at = newest;
     SEAL_ROLLED
@@ -205,25 +205,23 @@ SEAL_FN void partial_rounds(const constants<WIDTH> &, const filter_constants<WID
 template <int WIDTH, int STRIDE>
 SEAL_FN fr permute(const constants<WIDTH> &c, const state_memory<STRIDE> &state) {
   state.store(0, c.first);
-  const int half_rounds = FULL_ROUNDS / 2;
+  const bool filter = shape<WIDTH>::FILTER;
   SEAL_ROLLED
-  for (int round = 0; round < half_rounds; round++) {
-    substitute<WIDTH, STRIDE>(state, c.head[round]);
-    if (!shape<WIDTH>::FILTER || round + 1 < half_rounds)
+  for (int round = 1;; round++) {
+    substitute<WIDTH, STRIDE>(state, c.full[round - 1]);
+    if (round == FULL_ROUNDS)
+      break;
+    const bool middle = round == FULL_ROUNDS / 2;
+    if (!filter || !middle)
       small_matrix<WIDTH, STRIDE>(c, state);
+    if (middle)
+      partial_rounds<WIDTH, STRIDE>(c, c.partial, state);
   }
-  partial_rounds<WIDTH, STRIDE>(c, c.partial, state);
-  SEAL_ROLLED
-  for (int round = 0; round + 1 < half_rounds; round++) {
-    substitute<WIDTH, STRIDE>(state, c.tail[round]);
-    small_matrix<WIDTH, STRIDE>(c, state);
-  }
-  small_dot<shape<WIDTH>::SMALL_WORDS> sum;
-  sum.clear();
-  SEAL_ROLLED
-  for (int element = 0; element < WIDTH; element++)
-    sum.add(quintic(state.load(element)), c.small + (1 + element) * shape<WIDTH>::SMALL_WORDS);
-  return multiply(sum.finish(), c.last);
+  fr row[1];
+  small_rows<WIDTH, 1, STRIDE>(c, state, 1, row);
+  fr hash = multiply(row[0], c.last);
+  subtract_modulus(hash);
+  return hash;
 }
 
 } // namespace seal

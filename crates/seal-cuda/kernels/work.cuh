@@ -107,9 +107,10 @@ SEAL_FN void generate_node(uint64_t seed, uint32_t index, node *out) {
 }
 
 // Operations of the field by themselves, for tests. With x and y the numbers at `index` and R =
-// 2^256: 0: x y / R, 1: x x / R, 2: x + y, 3: x^5 / R^4, 4: x - p where x is not below it; over
-// the twelve pairs from `index` on, from the first again after the last, 5: x + sum of x y / 2^288,
-// and 6 and 7, with the lowest one and two words of each y: sum of x y / 2^64.
+// 2^256: 0: x y / R, 1: x x / R, 2: x + y, 3: x^5 / R^4 + y / R, 4: x - p where x is not below it;
+// over the twelve pairs from `index` on, from the first again after the last, 5: x + (y + sum of
+// x y) / 2^288, and 6 and 7, with the lowest one and two words of each y: sum of x y / 2^64; 8: x x
+// / R, lazily, 9: (x y + y) / R, and 10: 5 without x.
 SEAL_FN void field_operation(uint32_t operation, const node *a, const node *b, uint32_t count,
                              uint32_t index, node *out) {
   fr x = number(a[index]);
@@ -121,16 +122,20 @@ SEAL_FN void field_operation(uint32_t operation, const node *a, const node *b, u
   if (operation == 2)
     x = add(x, y);
   if (operation == 3)
-    x = quintic(x);
+    x = quintic(x, y);
   if (operation == 4)
     subtract_modulus(x);
-  if (operation >= 5) {
+  if (operation == 8)
+    x = square_lazy(x);
+  if (operation == 9)
+    x = multiply_add(x, y, y);
+  if ((operation >= 5 && operation <= 7) || operation == 10) {
     dot sum;
     small_dot<1> one;
     small_dot<2> two;
-    sum.clear();
-    one.clear();
-    two.clear();
+    sum.begin(y);
+    one.begin();
+    two.begin();
     SEAL_ROLLED
     for (uint32_t i = 0; i < 12; i++) {
       const fr u = number(a[(index + i) % count]), v = number(b[(index + i) % count]);
@@ -138,7 +143,14 @@ SEAL_FN void field_operation(uint32_t operation, const node *a, const node *b, u
       one.add(u, v.w);
       two.add(u, v.w);
     }
-    x = operation == 5 ? sum.finish(x) : operation == 6 ? one.finish() : two.finish();
+    if (operation == 5)
+      x = sum.finish(x);
+    if (operation == 6)
+      x = one.finish();
+    if (operation == 7)
+      x = two.finish();
+    if (operation == 10)
+      x = sum.finish();
   }
   out[index] = to_node(x);
 }

@@ -8,9 +8,12 @@ use seal_poseidon::{Fr, Lean, LeanPartial, Poseidon, Reduction, element_to_bytes
 /// integers.
 const REDUCTION: Reduction = Reduction { bits: 256, shift: 64 };
 
-/// A dot product with constants is reduced by one word more than a product, so that its result is
-/// below the modulus; its constants make up for it.
+/// A dot product is reduced by one word more than a product, so that its result is hardly above the
+/// modulus; its constants make up for it.
 const ONE_MORE_WORD: u64 = 1 << 32;
+
+/// Full rounds of a permutation.
+const FULL_ROUNDS: usize = 8;
 
 /// The constants for one arity.
 pub(crate) fn table(poseidon: &Poseidon) -> Vec<u8> {
@@ -22,29 +25,45 @@ pub(crate) fn table(poseidon: &Poseidon) -> Vec<u8> {
             table.extend(element_to_bytes(element));
         }
     };
+    // A key is added to the sum that is reduced, and is so divided with it.
+    let radix = Fr::from(2).pow_vartime([u64::from(REDUCTION.bits)]);
+    let before_reduction =
+        |keys: Vec<Fr>| -> Vec<Fr> { keys.into_iter().map(|key| key * radix).collect() };
+    let width = first_key.len();
     put(&first_key);
-    head.iter().for_each(|keys| put(keys));
-    tail.iter().for_each(|keys| put(keys));
+    let full: Vec<_> = head.into_iter().chain(tail).collect();
+    assert_eq!(full.len() + 1, FULL_ROUNDS, "full rounds with keys");
+    full.into_iter().for_each(|keys| put(&before_reduction(keys)));
+    put(&vec![Fr::ZERO; width]);
     put(&[last]);
     match partial {
         LeanPartial::Dense { rescale, keys } => {
             put(&rescale);
-            put(&keys);
+            put(&before_reduction(keys));
         }
         LeanPartial::Filter { enter, keys, feedback, output, leave } => {
-            put(&keys);
-            let more = |row: Vec<Fr>| -> Vec<Fr> {
-                row.into_iter().map(|c| c * Fr::from(ONE_MORE_WORD)).collect()
+            // The window is kept divided by 2^32: the product that ends an S-box is a term of the
+            // sum that makes its newest element, and is reduced by that word more.
+            let more = Fr::from(ONE_MORE_WORD);
+            let less = Option::<Fr>::from(more.invert()).expect("a power of two");
+            let rounds = keys.len();
+            let scaled = |row: Vec<Fr>, factor: Fr| -> Vec<Fr> {
+                row.into_iter().map(|c| c * factor).collect()
             };
-            put(&more(feedback));
-            put(&more(output));
+            put(&before_reduction(keys));
+            put(&scaled(feedback, more));
+            put(&scaled(output, more * more));
+            let mut enter = turned(enter, rounds);
+            for row in &mut enter[1..] {
+                row.iter_mut().for_each(|element| *element *= less);
+            }
+            let leave = leave.into_iter().map(|row| scaled(row, more)).collect();
             // The factors of a product share what the reduction of one divides by: it is in the
             // lower triangle, and the upper one needs its own.
-            let radix = Fr::from(2).pow_vartime([u64::from(REDUCTION.bits)]);
-            for matrix in [turned(enter, keys.len()), leave] {
+            for matrix in [enter, leave] {
                 for (diagonal, mut row) in triangles(matrix).into_iter().enumerate() {
                     row[diagonal + 1..].iter_mut().for_each(|element| *element *= radix);
-                    put(&more(row));
+                    put(&scaled(row, more));
                 }
             }
         }
