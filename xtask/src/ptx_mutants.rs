@@ -19,7 +19,7 @@ use crate::cargo::{cargo, root, target};
 use crate::out::{say, step};
 use crate::ptx_test::compile;
 
-#[allow(dead_code, reason = "the build script uses all of it")]
+#[allow(dead_code, unused_imports, reason = "the build script uses all of it")]
 #[path = "../../crates/seal-cuda/build/asm/mod.rs"]
 mod asm;
 
