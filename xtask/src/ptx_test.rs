@@ -67,6 +67,7 @@ pub(crate) fn run_built(args: &Args) -> Result<()> {
         let test = |name: &'static str| ["test", "--release", "--workspace", "--test", name];
         cargo(&test("device"), &environment)?;
         cargo(&test("controls"), &environment)?;
+        cargo(&test("executed"), &environment)?;
         cargo(&test("lost_device"), &environment)?;
         cargo(&[&test("trees")[..], &["gpu::"]].concat(), &environment)?;
     }

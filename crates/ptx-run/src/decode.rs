@@ -100,7 +100,7 @@ pub(crate) fn decode(entry: &Entry, globals: &HashMap<String, u64>) -> Result<De
             Item::Instruction(instruction) => {
                 let op = decoder.op(instruction)?;
                 let step = Step { op, guard: instruction.guard, line: instruction.line };
-                steps.push(Line::Step(step, instruction.name.clone()));
+                steps.push(Line::Step(step, counted_as(instruction)));
             }
         }
     }
@@ -112,6 +112,16 @@ pub(crate) fn decode(entry: &Entry, globals: &HashMap<String, u64>) -> Result<De
         shared_bytes,
         local_bytes: local_end - LOCAL,
     })
+}
+
+/// What an instruction is counted as: its name, and for a wide product whether it is one by a
+/// number, as addresses are made.
+fn counted_as(instruction: &Instruction) -> String {
+    let by_number = instruction.operands.iter().any(|o| matches!(o, Operand::Number(_)));
+    match instruction.name.contains(".wide.") && by_number {
+        true => format!("{} by a number", instruction.name),
+        false => instruction.name.clone(),
+    }
 }
 
 /// One past the last register of words and of doubles.
