@@ -51,8 +51,9 @@ Environment:
   FIL_PROOFS_MAX_GPU_COLUMN_BATCH_SIZE, FIL_PROOFS_MAX_GPU_TREE_BATCH_SIZE
                                      the most columns, and leaves of a tree, at a time on a GPU
   CUDA_VISIBLE_DEVICES               which GPU, by index or UUID; the first of them is used
-  SEAL_GPU                           optional: where a GPU is asked for and none is usable, the
-                                     CPU does the work; otherwise that is an error at start
+  SEAL_GPU                           optional: where a GPU is asked for and none is usable, or it
+                                     computes wrongly, the CPU does the work; otherwise that is an
+                                     error at start, and of tasks
   FIL_PROOFS_ROWS_TO_DISCARD         must be 2, the default
   SEAL_FORCE_ISA                     the Poseidon kernel: portable, or one of this processor's
   VC_CG_CPUSET                       cpus to run on, as venus-worker sets them for its processors
@@ -91,7 +92,7 @@ struct ServeArgs {
           value_parser = clap::value_parser!(u64).range(..=MOST_MEMORY_MIB))]
     memory_mib: u64,
     /// Nodes of the result that are recomputed from the written files before anything gets its
-    /// name; 0 turns the check off.
+    /// name; 0 turns the check off. What a GPU computes is compared with the CPU in any case.
     #[arg(long, value_name = "N", default_value_t = Settings::default().self_check_samples, global = true,
           value_parser = clap::value_parser!(u64).range(..=MOST_CHECK_NODES))]
     check_nodes: u64,

@@ -38,9 +38,22 @@ impl Pc2Error {
                 TreesError::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
                 TreesError::Cancelled => ErrorCode::Cancelled,
                 TreesError::SelfCheck { .. } => ErrorCode::SelfCheck,
-                TreesError::Busy { .. } | TreesError::Device { .. } => ErrorCode::Unavailable,
-                // Everything else is about what was found in the sector's files.
-                _ => ErrorCode::BadInput,
+                TreesError::BadDevice { .. } => ErrorCode::BadDevice,
+                TreesError::Busy { .. } | TreesError::Device { .. } | TreesError::Memory(_) => {
+                    ErrorCode::Unavailable
+                }
+                TreesError::Layers { .. } | TreesError::Shape { .. } => ErrorCode::Unsupported,
+                // What was found in the sector's files, or is not there.
+                TreesError::LayerDigest { .. }
+                | TreesError::LayerMissing { .. }
+                | TreesError::TreeDMissing { .. }
+                | TreesError::SealedNoFile { .. }
+                | TreesError::LayerSize { .. }
+                | TreesError::TreeDSize { .. }
+                | TreesError::TreeDRoot { .. }
+                | TreesError::Data { .. }
+                | TreesError::NotCanonical { .. }
+                | TreesError::PathNotUtf8 { .. } => ErrorCode::BadInput,
             },
             Self::Labels { .. } => ErrorCode::BadInput,
         }
@@ -54,5 +67,26 @@ fn code_of_file(error: &FileError) -> ErrorCode {
 impl From<Pc2Error> for TaskError {
     fn from(error: Pc2Error) -> Self {
         Self::from_error(error.code(), &error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_computes_wrongly_is_another_fault_than_one_that_fails_or_a_bad_sector() {
+        let device = || "gpu A100 (GPU-7)".to_owned();
+        let path = || "layer".into();
+        for (error, code) in [
+            (TreesError::BadDevice { device: device(), what: "row 3".to_owned() }, "bad-device"),
+            (TreesError::Device { device: device(), source: "lost".into() }, "unavailable"),
+            (TreesError::NotCanonical { path: path(), node: 3 }, "bad-input"),
+            (TreesError::SelfCheck { path: path(), node: 3, device: device() }, "self-check"),
+        ] {
+            let error = TaskError::from(Pc2Error::from(error));
+            assert_eq!(error.code.name(), code, "{error}");
+            assert_eq!(error.code.retryable(), code != "bad-input");
+        }
     }
 }

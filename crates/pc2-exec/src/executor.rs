@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use seal_runtime::{Executor, TaskContext, Unit};
-use seal_trees::{Backend, PartUnit, Pc2Job, Pc2Paths, Pc2Report, Settings, Watch, pre_commit2};
+use seal_trees::{
+    Backend, PartUnit, Pc2Job, Pc2Paths, Pc2Report, Settings, Standing, Watch, pre_commit2,
+};
 use seal_types::{Stage, layer_id};
-use seal_wire::{Pc1Output, Pc2Output, Pc2Task, TaskError};
+use seal_wire::{DeviceReport, DeviceStanding, Pc1Output, Pc2Output, Pc2Task, TaskError};
 
 use crate::Pc2Error;
 use crate::recorded::recorded_digests;
@@ -72,6 +74,17 @@ impl Executor for Pc2 {
 
     fn device(&self) -> Option<String> {
         Some(self.backend.describe())
+    }
+
+    fn device_report(&self) -> Option<DeviceReport> {
+        let (device, opinion) = self.backend.opinion()?;
+        let standing = match opinion.standing {
+            Standing::Good => DeviceStanding::Good,
+            Standing::Suspect => DeviceStanding::Suspect,
+            Standing::LeftOut => DeviceStanding::LeftOut,
+        };
+        let (wrong, reason) = (opinion.wrong, opinion.reason);
+        Some(DeviceReport { device, standing, wrong, reason, replaced_by: opinion.replaced_by })
     }
 
     fn is_lost(&self) -> Option<String> {

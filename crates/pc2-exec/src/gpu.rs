@@ -69,6 +69,7 @@ impl Wish {
             most_columns: self.most_columns,
             most_leaves: self.most_leaves,
             visible: self.visible.clone(),
+            replaceable: self.optional,
             ..GpuSettings::new(self.parts, kernel)
         }
     }
@@ -109,6 +110,7 @@ fn backend_by(
     // The processor counts the cpus that this process may use, so after it has been placed.
     let cpu = || Arc::new(Cpu::new(kernel));
     let Some(wish) = wish else { return Ok(cpu()) };
+    // One that computes wrongly is replaced by itself, so that it is named in the status.
     match open(wish.settings(kernel)) {
         Ok(gpu) => Ok(gpu),
         Err(error) if wish.optional => {
@@ -189,6 +191,7 @@ mod tests {
         let settings = wish.settings(Kernel::portable());
         assert_eq!((settings.most_columns, settings.most_leaves), (Some(400_000), Some(700_000)));
         assert_eq!(settings.visible.as_deref(), Some("GPU-1234"));
+        assert!(!settings.replaceable);
     }
 
     #[test]

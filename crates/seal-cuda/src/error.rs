@@ -153,6 +153,26 @@ pub enum CudaError {
         /// What was compared.
         what: String,
     },
+    /// The device failed in its trial.
+    #[error("{device} failed when it was tried; {}", open_remedy(0, source))]
+    Trial {
+        /// The device, by model and UUID.
+        device: String,
+        /// What the driver says.
+        #[source]
+        source: Box<CudaError>,
+    },
+    /// The device did not pass its trial.
+    #[error(
+        "{device} computes wrongly: {what}; have it tested or replaced, and use another one until \
+         then (CUDA_VISIBLE_DEVICES)"
+    )]
+    Distrusted {
+        /// The device, by model and UUID.
+        device: String,
+        /// What it computed wrongly.
+        what: String,
+    },
     /// The feature `groth16` was off when this was built.
     #[error("this build cannot prove on a GPU; build c2-exec with `--features cuda`")]
     NoGroth16,
@@ -286,7 +306,7 @@ impl CudaError {
     /// not to be trusted.
     pub fn is_loss(&self) -> bool {
         match self {
-            Self::Open { source, .. } => source.is_loss(),
+            Self::Open { source, .. } | Self::Trial { source, .. } => source.is_loss(),
             _ => self.code().is_some_and(|code| result::LOST.contains(&code)),
         }
     }

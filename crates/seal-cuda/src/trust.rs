@@ -65,6 +65,13 @@ impl Trust {
         opinion.standing
     }
 
+    /// Notes that it has computed something wrongly, and leaves it out at once: where nothing was
+    /// computed with it yet, it need not be tried again.
+    pub fn leave_out(&self, reason: impl Into<String>) {
+        self.wrong(reason);
+        self.lock().standing = Standing::LeftOut;
+    }
+
     /// Notes what computes in its place once it is left out.
     pub fn replaced_by(&self, what: impl Into<String>) {
         self.lock().replaced_by = Some(what.into());
@@ -101,6 +108,9 @@ mod tests {
             assert!(trust.is_left_out());
             assert_eq!(trust.opinion().wrong, wrong);
         }
+        let at_once = Trust::new("A100 (GPU-8)");
+        at_once.leave_out("row 1");
+        assert!(at_once.is_left_out() && at_once.opinion().wrong == 1);
         trust.replaced_by("cpu");
         let opinion = trust.opinion();
         assert_eq!(opinion.reason.as_deref(), Some("column 5"));

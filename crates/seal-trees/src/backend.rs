@@ -11,6 +11,7 @@
 use std::error::Error;
 use std::fmt;
 
+use seal_cuda::Opinion;
 use seal_host::{MemoryError, MemoryPolicy, PageChoice, Region};
 
 use crate::Node;
@@ -33,7 +34,7 @@ pub trait Backend: Sync + Send + fmt::Debug {
     /// How many threads should read, and check what they read with SHA-256. A device leaves the
     /// cpus to them.
     fn readers(&self) -> usize {
-        std::thread::available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, MOST_READERS))
+        device_readers()
     }
 
     /// Zero bytes for the blocks of one sector, at the start of a page.
@@ -46,8 +47,27 @@ pub trait Backend: Sync + Send + fmt::Debug {
         None
     }
 
+    /// What is thought of the device, by model and UUID, if there is one that may compute wrongly.
+    fn opinion(&self) -> Option<(String, Opinion)> {
+        None
+    }
+
+    /// Whether, after something was computed wrongly, there is a point in computing it again: on
+    /// the device opened anew, or on what has taken its place.
+    fn may_try_again(&self) -> bool {
+        false
+    }
+
+    /// Takes note that a result does not bear checking, for which the device may be to blame.
+    fn doubt(&self, _what: &str) {}
+
     /// A worker for one sector. Called on the thread that will use it.
     fn worker(&self, work: &Work) -> Result<Box<dyn Worker + '_>, DeviceError>;
+}
+
+/// As many readers as there are cpus, which a device leaves idle.
+pub(crate) fn device_readers() -> usize {
+    std::thread::available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, MOST_READERS))
 }
 
 /// Memory that stays where it is until it is dropped.
@@ -123,8 +143,16 @@ pub enum ComputeError {
     Device(DeviceError),
 }
 
-/// What a device says of its failure.
+/// What a device says of its failure: a [`ComputedWrongly`] if it computed, and wrongly.
 pub type DeviceError = Box<dyn Error + Send + Sync>;
+
+/// A device has computed something else than the processor, or says what is not so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct ComputedWrongly {
+    /// What it computed, and where.
+    pub what: String,
+}
 
 impl From<DeviceError> for ComputeError {
     fn from(error: DeviceError) -> Self {

@@ -1,6 +1,6 @@
 //! The processor as the one who computes: a block for each of its threads.
 
-use seal_poseidon::{Hasher, Kernel, Poseidon};
+use seal_poseidon::{Hasher, Kernel, NotCanonical, Poseidon};
 
 use crate::Node;
 use crate::backend::{Backend, BlockView, ComputeError, DeviceError, Work, Worker};
@@ -71,10 +71,11 @@ impl Worker for Thread {
         self.columns
             .hash_columns(&layers, leaves)
             .map_err(|bad| ComputeError::Label { layer: bad.layer, node: bad.node })?;
-        rows_above(self.rows, leaves, above);
+        let elements = "hashes and sums are elements of the field";
+        rows_above(self.rows, leaves, above).expect(elements);
 
         encode_block(data, &layers, replica)?;
-        rows_above(self.rows, replica, tree_r);
+        rows_above(self.rows, replica, tree_r).expect(elements);
         Ok(())
     }
 }
@@ -92,14 +93,20 @@ pub(crate) fn encode_block(
     })
 }
 
-/// The rows above `leaves`, which are hashes or sums.
-pub(crate) fn rows_above(hasher: Hasher, leaves: &[Node], above: &mut [Node]) {
+/// The rows above `leaves`. On an error, which names a leaf that is no element of the field, they
+/// are of no use.
+pub(crate) fn rows_above(
+    hasher: Hasher,
+    leaves: &[Node],
+    above: &mut [Node],
+) -> Result<(), NotCanonical> {
     let (mut children, mut rest) = (leaves, above);
     for length in row_lengths(leaves.len(), hasher.arity()).skip(1) {
         let (parents, others) = rest.split_at_mut(length);
-        hasher.hash_rows(children, parents).expect("hashes and sums are elements of the field");
+        hasher.hash_rows(children, parents)?;
         (children, rest) = (parents, others);
     }
+    Ok(())
 }
 
 #[cfg(test)]

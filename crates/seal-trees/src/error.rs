@@ -10,7 +10,6 @@ use crate::top::TopError;
 
 /// Why trees or replica could not be made. Nothing has been put in place then.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum TreesError {
     /// A file could not be read or written.
     #[error(transparent)]
@@ -29,6 +28,18 @@ pub enum TreesError {
         /// What it says.
         #[source]
         source: DeviceError,
+    },
+    /// The device that computes has computed wrongly.
+    #[error(
+        "{device} computes wrongly: {what}; nothing has been put in place, and nothing is known \
+         against the sector: run PC2 again elsewhere, or here once the device has been tested or \
+         replaced (SEAL_GPU=optional lets the processor take its place)"
+    )]
+    BadDevice {
+        /// What computes.
+        device: String,
+        /// What it computed wrongly.
+        what: String,
     },
     /// A layer that is not the one that PC1 wrote.
     #[error(

@@ -33,7 +33,9 @@ mod verify;
 mod watch;
 
 pub use aux_files::{StoreConfig, TemporaryAux, p_aux_bytes};
-pub use backend::{Backend, BlockView, ComputeError, DeviceError, Memory, Work, Worker};
+pub use backend::{
+    Backend, BlockView, ComputeError, ComputedWrongly, DeviceError, Memory, Work, Worker,
+};
 pub use cpu::Cpu;
 pub use error::TreesError;
 pub use gpu::{Gpu, GpuSettings};
@@ -41,7 +43,7 @@ pub use pc2::{Pc2Job, Pc2Paths, Pc2Report, Pc2Result, Settings, pre_commit2};
 pub use pieces::{Piece, PieceError, comm_d_of_pieces, zero_commitment};
 pub use pipeline::{Busy, Stages};
 pub use replica::SealedState;
-pub use seal_cuda::{CudaError, Parts as GpuParts};
+pub use seal_cuda::{CudaError, Opinion, Parts as GpuParts, Standing};
 pub use tree_d::{ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d};
 pub use watch::{Part, PartUnit, Watch};
 

@@ -106,7 +106,34 @@ pub struct Pc2Report {
 /// Runs PC2. On an error, nothing has been put in place: the sealed file and the results of a
 /// former run are as they were, and PC2 can be run again. (Results of a former run are removed
 /// first where the disk has no room for both, if everything they are made of is there and good.)
+///
+/// Where a device has computed wrongly and there is a point in it, the sector is computed again
+/// from its beginning: of what the device made before, only a part was looked at.
 pub fn pre_commit2(
+    job: &Pc2Job<'_>,
+    backend: &dyn Backend,
+    settings: &Settings,
+    watch: &Watch<'_>,
+) -> Result<(Pc2Result, Pc2Report), TreesError> {
+    for _ in 1..ATTEMPTS {
+        match attempt(job, backend, settings, watch) {
+            Err(error @ TreesError::BadDevice { .. }) if backend.may_try_again() => {
+                tracing::warn!(
+                    device = backend.describe(),
+                    "the sector is computed again from its beginning: {error}"
+                );
+            }
+            ended => return ended,
+        }
+    }
+    attempt(job, backend, settings, watch)
+}
+
+/// On the device, on the device opened anew, and on what takes its place; and once more, where two
+/// sectors are computed at a time and one falls with the other.
+const ATTEMPTS: u32 = 4;
+
+fn attempt(
     job: &Pc2Job<'_>,
     backend: &dyn Backend,
     settings: &Settings,
@@ -173,12 +200,21 @@ pub fn pre_commit2(
     let started = Instant::now();
     let check = SelfCheck::new(porep, &inputs, &outputs, column_hash, &device)?;
     let count = settings.self_check_samples;
+    let doubted = |error: TreesError| {
+        // Tree D is not the device's.
+        if let TreesError::SelfCheck { path, node, .. } = &error
+            && path != inputs.tree_d.path()
+        {
+            backend.doubt(&format!("node {node} of {}, or it was written wrongly", path.display()));
+        }
+        error
+    };
     if count > 0 {
         watch.at(Part::SelfCheck, 0, count)?;
-        check.roots(&comm_c, &comm_r_last)?;
+        check.roots(&comm_c, &comm_r_last).map_err(doubted)?;
     }
     for (done, node) in (1..).zip(samples(comm_r, count, porep.nodes())) {
-        check.node(node)?;
+        check.node(node).map_err(doubted)?;
         watch.at(Part::SelfCheck, done, count)?;
     }
     let self_check = started.elapsed();

@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use seal_types::{NODE_SIZE, Porep};
 
-use crate::backend::{Backend, BlockView, ComputeError};
+use crate::backend::{Backend, BlockView, ComputeError, ComputedWrongly, DeviceError};
 use crate::block::{Block, BlockPlan, row_lengths};
 use crate::digests::LayerDigests;
 use crate::forest::Forest;
 use crate::inputs::Inputs;
 use crate::node_file::{NodeFile, ReadNodes, buffer, write_block, write_nodes};
 use crate::outputs::Outputs;
+use crate::replica::encode_node;
 use crate::row_hash::RowHash;
 use crate::top::TreeTop;
 use crate::tree::Layout;
@@ -292,8 +293,9 @@ impl Pipeline<'_> {
                     not_canonical(&self.inputs.layers[layer], first, node)
                 }
                 ComputeError::Data { node } => not_canonical(&self.inputs.tree_d, first, node),
-                ComputeError::Device(error) => self.device(error),
+                ComputeError::Device(error) => self.device_in(error, first),
             })?;
+            self.check_roots(&filled.block.view(&self.plan), first)?;
             if give.send(filled).is_err() {
                 break;
             }
@@ -301,8 +303,37 @@ impl Pipeline<'_> {
         Ok(())
     }
 
-    fn device(&self, source: crate::DeviceError) -> TreesError {
-        TreesError::Device { device: self.backend.describe(), source }
+    /// What comes of a failure of the device.
+    fn device(&self, source: DeviceError) -> TreesError {
+        let device = self.backend.describe();
+        match source.downcast::<ComputedWrongly>() {
+            Ok(wrong) => TreesError::BadDevice { device, what: wrong.what },
+            Err(source) => TreesError::Device { device, source },
+        }
+    }
+
+    /// What comes of a failure in the block that begins with the sector's node `first`.
+    fn device_in(&self, source: DeviceError, first: u64) -> TreesError {
+        let last = first + self.plan.work.block_nodes as u64 - 1;
+        match self.device(source) {
+            TreesError::BadDevice { device, what } => {
+                let what = format!("{what}, in the block of nodes {first} to {last}");
+                TreesError::BadDevice { device, what }
+            }
+            error => error,
+        }
+    }
+
+    /// The roots of a block go into the rows above it, whoever made them.
+    fn check_roots(&self, block: &BlockView<'_>, first: u64) -> Result<(), TreesError> {
+        let root_r = block.tree_r.last().or(block.replica.last());
+        for (tree, root) in [("tree C", block.tree_c.last()), ("tree R last", root_r)] {
+            if root.is_none_or(|root| encode_node(root, &[0; NODE_SIZE]).is_err()) {
+                let what = format!("the root of a block of {tree} is no element of the field");
+                return Err(self.device_in(Box::new(ComputedWrongly { what }), first));
+            }
+        }
+        Ok(())
     }
 
     fn write_blocks<'m>(

@@ -7,3 +7,4 @@ mod run;
 mod space;
 mod support;
 mod vectors;
+mod wrong_device;
