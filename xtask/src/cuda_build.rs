@@ -5,14 +5,19 @@
 //! crates: they take nvcc from `NVCC` or `PATH` and compile machine code for compute capability
 //! 7.5, 8.0 and 12.0, and PTX. What is missing is added through `NVCC_APPEND_FLAGS`, which nvcc
 //! reads itself, so that no driver spends minutes on compiling PTX at the first start.
+//!
+//! What was built is looked at: device code that is not optimised would work, many times slower and
+//! with gigabytes of the device's memory for its stacks, and nothing else would tell.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::{binary, cargo};
 use crate::cuda_toolkit::find_nvcc;
+use crate::fatbin::{self, Image, Kind};
 use crate::out::say;
 
 /// Options of `cuda-build`.
@@ -56,7 +61,69 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 executor.name()
             );
         }
+        check_device_code(executor)?;
         say(&format!("{} is built", binary(executor.name()).display()));
+    }
+    Ok(())
+}
+
+/// What the device code of `supraseal-c2` must be there for: those that sppark's build script names
+/// for nvcc 13. Every device of compute capability 7.5 or newer takes one of them, as
+/// `seal_cuda::groth16` tells users.
+const PUBLISHED: [(Kind, u32); 5] = [
+    (Kind::Machine, 75),
+    (Kind::Machine, 80),
+    (Kind::Ptx, 80),
+    (Kind::Ptx, 100),
+    (Kind::Machine, 120),
+];
+
+/// The most bytes that an image of the machine code of `supraseal-c2` has when it is optimised: the
+/// largest has 1.13 million, and that of 8.0 4.0 million instead of 0.96 where ptxas was told not
+/// to optimise.
+const MOST_BYTES: u64 = 2_500_000;
+
+/// Fails if the device code in a built executor is not optimised, or not all there.
+fn check_device_code(executor: Executor) -> Result<()> {
+    let path = binary(executor.name());
+    let file = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let found = fatbin::images(&file).with_context(|| path.display().to_string())?;
+    judge(executor, &found).with_context(|| format!("the device code in {}", path.display()))
+}
+
+fn judge(executor: Executor, found: &[Image]) -> Result<()> {
+    ensure!(!found.is_empty(), "there is none");
+    let list = |images: &mut dyn Iterator<Item = &Image>| {
+        images.map(ToString::to_string).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    let debug = list(&mut found.iter().filter(|image| image.debug));
+    ensure!(
+        debug.is_empty(),
+        "is not optimised (nvcc -G) in {}: the profile of the package that compiles it asks for \
+         debug information, which the crate cc hands to nvcc as -G, or NVCC_APPEND_FLAGS or \
+         NVCC_PREPEND_FLAGS does; set debug = false for sppark and supraseal-c2 in Cargo.toml, and \
+         build again",
+        debug.join(", ")
+    );
+    if executor == Executor::C2Exec {
+        let machine = |image: &&Image| image.kind == Kind::Machine;
+        let large =
+            list(&mut found.iter().filter(machine).filter(|image| image.bytes > MOST_BYTES));
+        ensure!(
+            large.is_empty(),
+            "is not optimised, by its length, in {}; look for optimisation options of ptxas or \
+             nvcc in NVCC_APPEND_FLAGS and NVCC_PREPEND_FLAGS",
+            large.join(", ")
+        );
+        let there = |wanted: &(Kind, u32)| {
+            found.iter().any(|image| (image.kind, image.architecture) == *wanted)
+        };
+        if let Some((kind, architecture)) = PUBLISHED.iter().find(|wanted| !there(wanted)) {
+            bail!(
+                "has no {kind:?} of compute capability {architecture} (in tenths); nvcc of CUDA 13 \
+                 makes it, others need not"
+            );
+        }
     }
     Ok(())
 }
@@ -104,4 +171,43 @@ fn needed_libraries(name: &str) -> Result<String> {
     let output = Command::new("ldd").arg(binary(name)).output().context("cannot start ldd")?;
     ensure!(output.status.success(), "ldd {} failed", binary(name).display());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published() -> Vec<Image> {
+        let image =
+            |(kind, architecture)| Image { kind, architecture, debug: false, bytes: 956_544 };
+        PUBLISHED.into_iter().map(image).collect()
+    }
+
+    #[test]
+    fn optimised_device_code_of_all_architectures_passes() {
+        judge(Executor::C2Exec, &published()).expect("all there");
+        judge(Executor::Pc2Exec, &published()[1..2]).expect("its architectures are chosen");
+    }
+
+    #[test]
+    fn device_code_that_is_not_optimised_not_there_or_not_all_there_fails() {
+        let told = |executor, change: fn(&mut Vec<Image>)| {
+            let mut images = published();
+            change(&mut images);
+            judge(executor, &images).expect_err("something is wrong").to_string()
+        };
+        for executor in [Executor::C2Exec, Executor::Pc2Exec] {
+            let text = told(executor, |images| images[1].debug = true);
+            assert!(text.contains("-G") && text.contains("sm_80"), "{text}");
+            assert!(told(executor, Vec::clear).contains("there is none"));
+        }
+        let text = told(Executor::C2Exec, |images| images[4].bytes = 4_004_160);
+        assert!(text.contains("by its length") && text.contains("sm_120"), "{text}");
+        // PTX is text, and longer.
+        let mut images = published();
+        images[2].bytes = 40_000_000;
+        judge(Executor::C2Exec, &images).expect("the driver optimises it");
+        let text = told(Executor::C2Exec, |images| images.truncate(4));
+        assert!(text.contains("Machine") && text.contains("120"), "{text}");
+    }
 }

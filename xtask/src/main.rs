@@ -12,6 +12,7 @@ mod bench_relay;
 mod cargo;
 mod cuda_build;
 mod cuda_toolkit;
+mod fatbin;
 mod out;
 mod ptx_mutants;
 mod ptx_test;
