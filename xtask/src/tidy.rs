@@ -42,6 +42,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("crates/seal-cuda/src/device.rs", 15),
     ("crates/seal-cuda/src/driver.rs", 14),
     ("crates/seal-cuda/src/flight.rs", 3),
+    ("crates/seal-cuda/src/groth16/context.rs", 5),
     ("crates/seal-cuda/src/memory.rs", 7),
     ("crates/seal-cuda/src/stream.rs", 3),
     ("crates/seal-field/src/curve/ifma_g1.rs", 2),

@@ -63,6 +63,7 @@ pub(crate) mod attribute {
     pub(crate) const COMPUTE_MODE: i32 = 20;
     pub(crate) const COMPUTE_CAPABILITY_MAJOR: i32 = 75;
     pub(crate) const COMPUTE_CAPABILITY_MINOR: i32 = 76;
+    pub(crate) const COOPERATIVE_LAUNCH: i32 = 95;
 }
 
 /// `CUcomputemode`, who may open a device.
@@ -142,6 +143,7 @@ mod tests {
                 attribute::COMPUTE_CAPABILITY_MINOR,
                 theirs::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as i32,
             ),
+            (attribute::COOPERATIVE_LAUNCH, theirs::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH as i32),
             (compute_mode::PROHIBITED, sys::CUcomputemode::CU_COMPUTEMODE_PROHIBITED as i32),
             (
                 compute_mode::EXCLUSIVE_PROCESS,

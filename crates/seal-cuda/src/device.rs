@@ -139,7 +139,7 @@ fn retain(driver: &Driver, device: c_int) -> Result<Handle, CudaError> {
 }
 
 /// Who may open the device.
-fn mode(driver: &Driver, device: c_int) -> Result<c_int, CudaError> {
+pub(crate) fn mode(driver: &Driver, device: c_int) -> Result<c_int, CudaError> {
     attribute_of(driver, device, attribute::COMPUTE_MODE)
 }
 
@@ -162,7 +162,7 @@ impl DeviceInfo {
 }
 
 /// The driver and the first device that it shows.
-fn first(options: OpenOptions<'_>) -> Result<(Driver, c_int, DeviceInfo), CudaError> {
+pub(crate) fn first(options: OpenOptions<'_>) -> Result<(Driver, c_int, DeviceInfo), CudaError> {
     let visible = || options.visible.map(str::to_owned);
     let no_device = |error: CudaError| match error {
         CudaError::Call { code: result::NO_DEVICE, .. } => {
@@ -191,7 +191,11 @@ fn count(driver: &Driver) -> Result<c_int, CudaError> {
     Ok(count)
 }
 
-fn describe(driver: &Driver, device: c_int, visible: i32) -> Result<DeviceInfo, CudaError> {
+pub(crate) fn describe(
+    driver: &Driver,
+    device: c_int,
+    visible: i32,
+) -> Result<DeviceInfo, CudaError> {
     let mut name = [0; 256];
     // SAFETY: writes at most as many bytes as it is told, 0 among them, to a place of that size.
     let code = unsafe { (driver.functions.cuDeviceGetName)(name.as_mut_ptr(), 256, device) };
@@ -223,7 +227,11 @@ fn describe(driver: &Driver, device: c_int, visible: i32) -> Result<DeviceInfo, 
     })
 }
 
-fn attribute_of(driver: &Driver, device: c_int, number: i32) -> Result<c_int, CudaError> {
+pub(crate) fn attribute_of(
+    driver: &Driver,
+    device: c_int,
+    number: i32,
+) -> Result<c_int, CudaError> {
     let mut value = 0;
     // SAFETY: writes a number to the place that is given; an unknown attribute is an error.
     let code = unsafe { (driver.functions.cuDeviceGetAttribute)(&mut value, number, device) };

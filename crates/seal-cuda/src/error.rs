@@ -178,15 +178,51 @@ pub enum CudaError {
     NoGroth16,
     /// The driver shows a device, and supraseal-c2 does not take it.
     #[error(
-        "supraseal-c2 cannot use {device}: {said}; it needs compute capability 7.5 or newer, a \
-         driver of at least the CUDA that this was built with, and a device that another process \
-         does not hold for itself"
+        "supraseal-c2 cannot use {}: {said}; it needs a driver of at least the CUDA that this was \
+         built with, 13 as a rule (this one is for CUDA {}), and a device that another process does \
+         not hold for itself",
+        device.model(),
+        version_text(device.driver)
     )]
     Unusable {
         /// The device.
         device: Box<crate::DeviceInfo>,
         /// What supraseal-c2 says.
         said: String,
+    },
+    /// supraseal-c2 has no code for a device, or leaves it out.
+    #[error("supraseal-c2 cannot use {device}: {why}")]
+    NotTaken {
+        /// The device, by model and UUID.
+        device: String,
+        /// What it lacks.
+        why: String,
+    },
+    /// Less memory of the device is free than a proof takes.
+    #[error(
+        "a proof takes {} of the device's memory, and {} are free; another process may hold the \
+         rest (`nvidia-smi` lists them; a lock for each GPU keeps executors of one machine apart)",
+        gib(*needed),
+        gib(*free)
+    )]
+    TooLittle {
+        /// What a proof takes, in bytes.
+        needed: u64,
+        /// What is free, in bytes.
+        free: u64,
+    },
+    /// The device never has as much memory as a proof takes.
+    #[error(
+        "a proof takes {} of the device's memory, and it has {} in all; use a larger GPU, or prove \
+         on the CPU",
+        gib(*needed),
+        gib(*memory)
+    )]
+    TooSmall {
+        /// What a proof takes, in bytes.
+        needed: u64,
+        /// What there is, in bytes.
+        memory: u64,
     },
     /// supraseal-c2 failed.
     #[error("supraseal-c2 could not {what}: {said}")]
@@ -212,6 +248,12 @@ pub enum CudaError {
         /// What was asked for.
         what: String,
     },
+}
+
+/// As people compare them; rounded down, so that what is short reads short.
+fn gib(bytes: u64) -> String {
+    let hundredths = (u128::from(bytes) * 100) >> 30;
+    format!("{}.{:02} GiB", hundredths / 100, hundredths % 100)
 }
 
 fn hint(visible: Option<&str>) -> String {
@@ -313,7 +355,13 @@ impl CudaError {
 
     /// Whether memory of the device was exhausted.
     pub fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::Call { code: result::OUT_OF_MEMORY, .. } | Self::Memory { .. })
+        matches!(
+            self,
+            Self::Call { code: result::OUT_OF_MEMORY, .. }
+                | Self::Memory { .. }
+                | Self::TooLittle { .. }
+                | Self::TooSmall { .. }
+        )
     }
 }
 

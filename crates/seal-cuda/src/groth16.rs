@@ -14,6 +14,8 @@
 //!
 //! Without the feature `groth16` the same is offered, and opening a device is an error.
 
+mod context;
+mod memory;
 #[cfg(feature = "groth16")]
 mod supraseal;
 #[cfg(not(feature = "groth16"))]
@@ -21,6 +23,11 @@ mod supraseal;
 mod supraseal;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use context::Context;
+pub use memory::{Card, Demand};
 
 use crate::{CudaError, DeviceInfo, OpenOptions};
 
@@ -134,10 +141,21 @@ pub struct RawProof {
     pub c: [Coordinate; 2],
 }
 
+/// The most points that H may have, and one: 2^28. The prover's tables end there, and it ends the
+/// process behind them.
+const MOST_DOMAIN: usize = 1 << 28;
+
+/// What the allocator of the device may hold beside what was asked for: it grows in steps of
+/// 32 MiB, and a proof's allocations lie in two of its pieces.
+const HELD_BACK: u64 = 64 << 20;
+
 /// A device that supraseal-c2 has taken.
 #[derive(Debug)]
 pub struct Gpu {
     info: DeviceInfo,
+    context: Context,
+    /// Whether a proof was made, and with it the prover's tables on the device.
+    proved: Arc<AtomicBool>,
 }
 
 impl Gpu {
@@ -147,10 +165,27 @@ impl Gpu {
         if !BUILT {
             return Err(CudaError::NoGroth16);
         }
-        let info = DeviceInfo::of_first(options)?;
+        let (context, info) = Context::open(options)?;
         match supraseal::open() {
-            Ok(()) => Ok(Self { info }),
+            Ok(()) => Ok(Self { info, context, proved: Arc::default() }),
             Err(said) => Err(CudaError::Unusable { device: Box::new(info), said }),
+        }
+    }
+
+    /// Whether a proof with these lists fits into the device's memory as it is now: what is not
+    /// there for a sum of points shows as a proof that does not verify, since supraseal-c2 drops
+    /// that error.
+    pub fn check_memory(&self, lists: Lists) -> Result<(), CudaError> {
+        let card = self.card();
+        lists.fits(card)?;
+        let tables = self.proved.load(Ordering::Relaxed);
+        lists.fits_into(self.context.free_bytes()?, card, tables)
+    }
+
+    fn card(&self) -> Card {
+        Card {
+            multiprocessors: u64::try_from(self.info.multiprocessors).unwrap_or_default(),
+            memory_bytes: self.info.memory_bytes as u64,
         }
     }
 
@@ -164,13 +199,15 @@ impl Gpu {
     /// verify. The points take as much of the machine's memory as the file is long, locked.
     pub fn load(&self, path: &Path, lists: Lists) -> Result<Key, CudaError> {
         lists.check()?;
+        lists.fits(self.card())?;
         let fault = |said| CudaError::Groth16 { what: "read the parameters", said };
         // Its answer to a path of other bytes is a panic.
         let text = path.to_str().filter(|text| !text.contains('\0'));
         let text = text.ok_or_else(|| {
             fault(format!("the path {} is not one that it can be given", path.display()))
         })?;
-        Ok(Key { lists, parameters: supraseal::load(text).map_err(fault)? })
+        let parameters = supraseal::load(text).map_err(fault)?;
+        Ok(Key { lists, parameters, proved: self.proved.clone() })
     }
 }
 
@@ -179,14 +216,16 @@ impl Gpu {
 pub struct Key {
     lists: Lists,
     parameters: supraseal::Parameters,
+    proved: Arc<AtomicBool>,
 }
 
 impl Key {
     /// Proves with the randomness `r` and `s`. Proofs are made one at a time; another call waits.
     /// It can not be interrupted.
     ///
-    /// An error of the device that it gets over, such as too little memory, is returned; one that
-    /// it does not, such as a fault of the memory, ends the process.
+    /// Errors of the transforms are returned, too little memory for them among others. Errors
+    /// within a sum of points are dropped by supraseal-c2: the proof does not verify then. A fault
+    /// after which the device's context is lost ends the process.
     pub fn prove(
         &self,
         circuit: &Circuit,
@@ -195,8 +234,10 @@ impl Key {
     ) -> Result<RawProof, CudaError> {
         self.lists.check_circuit(circuit)?;
         assignment.check(circuit)?;
-        supraseal::prove(&self.parameters, circuit, assignment, random)
-            .map_err(|said| CudaError::Groth16 { what: "prove", said })
+        let proof = supraseal::prove(&self.parameters, circuit, assignment, random)
+            .map_err(|said| CudaError::Groth16 { what: "prove", said })?;
+        self.proved.store(true, Ordering::Relaxed);
+        Ok(proof)
     }
 }
 
@@ -219,7 +260,25 @@ impl Lists {
                 return Err(CudaError::Lengths { what, found: 0, wanted: 1 });
             }
         }
+        if h >= MOST_DOMAIN {
+            let (found, wanted) = (h, MOST_DOMAIN - 1);
+            return Err(CudaError::Lengths { what: "points of H", found, wanted });
+        }
         equal("points of H", h, (h + 1).next_power_of_two() - 1)
+    }
+
+    /// Whether a proof can ever fit on `card`.
+    fn fits(self, card: Card) -> Result<(), CudaError> {
+        let (needed, memory) = (self.demand(card).most() + HELD_BACK, card.memory_bytes);
+        if needed <= memory { Ok(()) } else { Err(CudaError::TooSmall { needed, memory }) }
+    }
+
+    /// Whether a proof fits into what is free of a card; whether its `tables` are there already.
+    fn fits_into(self, free: u64, card: Card, tables: bool) -> Result<(), CudaError> {
+        let demand = self.demand(card);
+        let there = if tables { demand.tables } else { 0 };
+        let needed = demand.most() - there + HELD_BACK;
+        if needed <= free { Ok(()) } else { Err(CudaError::TooLittle { needed, free }) }
     }
 
     /// The lengths that its assertions compare.
@@ -228,6 +287,14 @@ impl Lists {
         equal("inputs of B", b_inputs.len(), self.inputs)?;
         equal("points of L", self.l, a_aux.len())?;
         equal("variables of B", b_aux.len(), a_aux.len())?;
+        // Without any its sum on the processor runs off the list. The constant one is in every B.
+        if b_inputs.ones() == 0 {
+            return Err(CudaError::Lengths {
+                what: "inputs with a point in B",
+                found: 0,
+                wanted: 1,
+            });
+        }
         equal("points of A", self.a, self.inputs + a_aux.ones())?;
         equal("points of B", self.b, b_inputs.ones() + b_aux.ones())?;
         equal("points of H", self.h, rows.next_power_of_two() - 1)
@@ -298,6 +365,14 @@ mod tests {
         let mut uneven = circuit();
         uneven.b_aux = Density::of(69, 0..35);
         assert!(told(LISTS.check_circuit(&uneven)).contains("69 variables of B where 70"));
+        let mut without = circuit();
+        without.b_inputs = Density::of(3, []);
+        let lists = Lists { b: 35, ..LISTS };
+        assert!(told(lists.check_circuit(&without)).contains("0 inputs with a point in B"));
+        let long = Lists { h: (1 << 28) - 1, ..LISTS };
+        long.check().expect("its tables end there");
+        let long = Lists { h: (1 << 29) - 1, ..LISTS };
+        assert!(told(long.check()).contains("536870911 points of H where 268435455"));
         assert!(told(Lists { h: 126, ..LISTS }.check()).contains("126 points of H where 127"));
         assert!(told(Lists { l: 0, ..LISTS }.check()).contains("0 points of L"));
     }
@@ -314,6 +389,24 @@ mod tests {
         assert!(text.contains("2 values of inputs where 3"), "{text}");
         let text = told(Assignment { aux: &values, ..good }.check(&circuit()));
         assert!(text.contains("100 values of variables where 70"), "{text}");
+    }
+
+    #[test]
+    fn memory_that_is_short_is_told_with_what_there_is() {
+        let card = Card { multiprocessors: 68, memory_bytes: 1 << 30 };
+        let needed = LISTS.demand(card).most() + HELD_BACK;
+        LISTS.fits_into(needed, card, false).expect("just so");
+        let error = LISTS.fits_into(needed - 1, card, false).expect_err("a byte less");
+        let free = needed - 1;
+        assert!(
+            matches!(error, CudaError::TooLittle { needed: n, free: f } if (n, f) == (needed, free)),
+            "{error}"
+        );
+        assert!(error.is_out_of_memory() && error.to_string().contains("another process"));
+        LISTS.fits_into(needed - 1, card, true).expect("the tables are there");
+        LISTS.fits(card).expect("a small circuit");
+        let error = LISTS.fits(Card { memory_bytes: needed - 1, ..card }).expect_err("too small");
+        assert!(error.to_string().contains("larger GPU"), "{error}");
     }
 
     #[test]

@@ -67,9 +67,16 @@ impl Trust {
 
     /// Notes that it has computed something wrongly, and leaves it out at once: where nothing was
     /// computed with it yet, it need not be tried again.
-    pub fn leave_out(&self, reason: impl Into<String>) {
+    pub fn fails_its_trial(&self, reason: impl Into<String>) {
         self.wrong(reason);
         self.lock().standing = Standing::LeftOut;
+    }
+
+    /// Notes that it cannot be used, though it has computed nothing wrongly, and why.
+    pub fn leave_out(&self, reason: impl Into<String>) {
+        let mut opinion = self.lock();
+        opinion.standing = Standing::LeftOut;
+        opinion.reason = Some(reason.into());
     }
 
     /// Notes what computes in its place once it is left out.
@@ -109,8 +116,11 @@ mod tests {
             assert_eq!(trust.opinion().wrong, wrong);
         }
         let at_once = Trust::new("A100 (GPU-8)");
-        at_once.leave_out("row 1");
+        at_once.fails_its_trial("row 1");
         assert!(at_once.is_left_out() && at_once.opinion().wrong == 1);
+        let unusable = Trust::new("A100 (GPU-8)");
+        unusable.leave_out("too small");
+        assert!(unusable.is_left_out() && unusable.opinion().wrong == 0);
         trust.replaced_by("cpu");
         let opinion = trust.opinion();
         assert_eq!(opinion.reason.as_deref(), Some("column 5"));

@@ -13,6 +13,7 @@ mod count;
 mod direct;
 mod direct_at;
 mod fault;
+mod file_in_memory;
 mod files;
 mod huge_pages;
 mod labels;
@@ -47,6 +48,7 @@ pub use child::{Ending, SpawnError, signal_group, spawn, spawn_in, wait_ended};
 pub use claims::{CpuClaim, CpuClaims};
 pub use direct::{DirectFile, read_through};
 pub use direct_at::{DirectPart, DirectReader};
+pub use file_in_memory::FileInMemory;
 pub use files::{
     FileError, PartFile, copy_exact, open_read, read_dir_names, remove_if_there, sync_dir,
 };

@@ -173,7 +173,7 @@ impl Gpu {
             Ok(()) => {}
             Err(TrialError::Wrong(what)) if gpu.replacement.is_some() => {
                 let mut state = gpu.state();
-                gpu.trust.leave_out(what);
+                gpu.trust.fails_its_trial(what);
                 gpu.left_out(&mut state);
             }
             Err(TrialError::Wrong(what)) => {

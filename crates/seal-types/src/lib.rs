@@ -9,6 +9,7 @@ mod bytes32;
 mod cache_files;
 mod cpus;
 mod digests;
+mod parameters;
 mod porep;
 mod proof;
 mod settings;
@@ -26,6 +27,7 @@ pub use digests::{
     GrothFile, ParentsDigest, groth_file_digest, parents_cache_digest, published_groth_files,
     published_parents_caches,
 };
+pub use parameters::ParameterLengths;
 pub use porep::{ApiVersion, Feature, NODE_SIZE, Porep, TreeShape};
 pub use proof::{RegisteredProof, UnknownProof};
 pub use settings::{FIL_PROOFS_SETTINGS, SEAL_SETTINGS, is_unknown_seal_setting};

@@ -12,6 +12,39 @@ use super::{Assignment, Circuit, Density, RawProof, Scalar};
 // Words of densities are read as `usize`.
 const _: () = assert!(size_of::<usize>() == size_of::<u64>());
 
+/// What its library is given, laid out as `struct Assignment` in its `groth16_cuda.cu`: pointers
+/// and `size_t`, in this order.
+type Given = supraseal_c2::Assignment<Scalar>;
+const _: () = {
+    const fn word(offset: usize, place: usize) -> bool {
+        offset == place * size_of::<u64>()
+    }
+    use std::mem::offset_of;
+    assert!(size_of::<Given>() == 17 * size_of::<u64>());
+    assert!(word(offset_of!(Given, a_aux_density), 0));
+    assert!(word(offset_of!(Given, a_aux_bit_len), 1));
+    assert!(word(offset_of!(Given, a_aux_popcount), 2));
+    assert!(word(offset_of!(Given, b_inp_density), 3));
+    assert!(word(offset_of!(Given, b_inp_bit_len), 4));
+    assert!(word(offset_of!(Given, b_inp_popcount), 5));
+    assert!(word(offset_of!(Given, b_aux_density), 6));
+    assert!(word(offset_of!(Given, b_aux_bit_len), 7));
+    assert!(word(offset_of!(Given, b_aux_popcount), 8));
+    assert!(word(offset_of!(Given, a), 9));
+    assert!(word(offset_of!(Given, b), 10));
+    assert!(word(offset_of!(Given, c), 11));
+    assert!(word(offset_of!(Given, abc_size), 12));
+    assert!(word(offset_of!(Given, inp_assignment_data), 13));
+    assert!(word(offset_of!(Given, inp_assignment_size), 14));
+    assert!(word(offset_of!(Given, aux_assignment_data), 15));
+    assert!(word(offset_of!(Given, aux_assignment_size), 16));
+};
+
+// `fr_t` of sppark on the host: four words, with no alignment of its own. `groth16_proof`: affine
+// points of G1, G2 and G1, without a mark for infinity.
+const _: () = assert!(size_of::<Scalar>() == 32 && align_of::<Scalar>() == 8);
+const _: () = assert!(size_of::<RawProof>() == 96 + 192 + 96 && align_of::<RawProof>() == 8);
+
 /// Parameters that it reads or has read.
 pub(super) struct Parameters(supraseal_c2::SRS);
 
@@ -57,7 +90,7 @@ pub(super) fn prove(
     let Circuit { rows, a_aux, b_inputs, b_aux } = circuit;
     let [a, b, c] = assignment.products.map(<[Scalar]>::as_ptr);
     // All of it is borrowed until the call has returned, and it keeps no pointer beyond.
-    let given = supraseal_c2::Assignment::<Scalar> {
+    let given = Given {
         a_aux_density: words(a_aux),
         a_aux_bit_len: a_aux.len(),
         a_aux_popcount: a_aux.ones(),

@@ -328,11 +328,12 @@ int cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
   CALL();
   const cards::Card &card = state.cards.seen(device);
+  // One multiprocessor, with cooperative launches.
   *value = attribute == 75   ? card.major
            : attribute == 76 ? card.minor
            : attribute == 20 ? card.mode
-           : attribute == 16 ? 1
-                             : 0;
+           : attribute == 16 || attribute == 95 ? 1
+                                                : 0;
   return SUCCESS;
 }
 
