@@ -3,7 +3,8 @@
 //! The figures are those of this project's executors; where another executor's are known to be
 //! larger, `docs/planning.md` says so.
 
-use seal_types::{SectorSize, Stage};
+use seal_cuda::groth16::{Card, Lists};
+use seal_types::{ParameterLengths, SectorSize, Stage};
 
 use crate::Bytes;
 
@@ -60,6 +61,28 @@ pub fn partition(size: SectorSize) -> Bytes {
     if size >= SectorSize::GIB_32 { Bytes::gib(21) } else { Bytes::gib(2) }
 }
 
+/// Memory of a GPU that a process takes before it computes anything: its context, the code of its
+/// kernels and what the allocator holds back. Assumed; nobody has measured it here.
+const GPU_CONTEXT: Bytes = Bytes(512 << 20);
+
+/// Multiprocessors of a large GPU. How many there are makes a difference of a kilobyte each.
+const MULTIPROCESSORS: u64 = 200;
+
+/// Memory of a GPU that C2 takes there at most, of a GPU with so much: worked out from the sources
+/// of the published prover (`docs/gpu.md`). `None` for sizes without a circuit.
+pub fn gpu_memory_of_c2(size: SectorSize, gpu: Bytes) -> Option<Bytes> {
+    let ParameterLengths { inputs, h, l, a, b } = ParameterLengths::of(size)?;
+    let card = Card { multiprocessors: MULTIPROCESSORS, memory_bytes: gpu.0 };
+    let proof = Lists { inputs, h, l, a, b }.demand(card).most();
+    Some(Bytes(proof) + GPU_CONTEXT)
+}
+
+/// Whether C2 fits a GPU with so much memory, as far as that is known.
+pub fn fits_c2(size: SectorSize, gpu: Option<Bytes>) -> bool {
+    let needed = gpu.and_then(|memory| Some((gpu_memory_of_c2(size, memory)?, memory)));
+    needed.is_none_or(|(needed, memory)| needed <= memory)
+}
+
 /// The parents cache of a registered proof: 14 parents of 4 bytes for each node. It is mapped, so
 /// it lies in memory that the kernel can take back: what does not fit is read from disk again.
 pub fn parents_cache(size: SectorSize) -> Bytes {
@@ -83,6 +106,20 @@ pub fn sealed(size: SectorSize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn c2_of_32_gib_fits_cards_with_10_gib_and_not_with_8() {
+        for size in [SectorSize::GIB_32, SectorSize::GIB_64] {
+            for (gib, fits) in [(8, false), (10, true), (12, true), (16, true), (24, true)] {
+                assert_eq!(fits_c2(size, Some(Bytes::gib(gib))), fits, "{size} on {gib} GiB");
+            }
+        }
+        let taken = |gib| gpu_memory_of_c2(SectorSize::GIB_32, Bytes::gib(gib)).expect("a circuit");
+        assert_eq!(taken(10).0 >> 20, 9048 + 512);
+        assert_eq!(taken(24).0 >> 20, 12_288 + 40 + 512, "where three products fit");
+        assert!(fits_c2(SectorSize::KIB_2, Some(Bytes::gib(2))));
+        assert!(fits_c2(SectorSize::GIB_32, None), "nobody knows");
+    }
 
     #[test]
     fn a_32_gib_sector_takes_what_is_documented() {

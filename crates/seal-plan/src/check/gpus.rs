@@ -4,11 +4,13 @@ use seal_config::StageName;
 
 use super::{Checking, Severity};
 use crate::Executor;
+use crate::figures::{fits_c2, gpu_memory_of_c2};
 
 impl Checking<'_> {
     pub(super) fn gpus(&mut self) {
         for executor in self.scheme.executors.clone() {
             self.gpu_there(&executor);
+            self.gpu_large_enough(&executor);
             self.gpu_asked_for(&executor);
         }
         self.gpus_shared();
@@ -69,6 +71,38 @@ impl Checking<'_> {
                 },
             );
         }
+    }
+
+    /// A proof takes a fixed part of the GPU's memory, and where it is not there no proof verifies.
+    fn gpu_large_enough(&mut self, executor: &Executor) {
+        let uses = executor.stage == StageName::C2 && executor.ours && executor.asks_for_gpu;
+        let size = self.against.sector_size;
+        // The first that it sees.
+        let gpu = executor
+            .gpus
+            .first()
+            .and_then(|index| self.against.hardware.gpus.iter().find(|gpu| gpu.index == *index));
+        let Some(memory) = gpu.filter(|_| uses).and_then(|gpu| gpu.memory) else { return };
+        if fits_c2(size, Some(memory)) {
+            return;
+        }
+        let needed = gpu_memory_of_c2(size, memory).unwrap_or_default();
+        let envs = self.envs(executor);
+        let optional = envs.get("SEAL_GPU").is_some_and(|value| value == "optional");
+        let (severity, then) = if optional {
+            (Severity::Warning, "it would work on the CPU")
+        } else {
+            (Severity::Error, "its tasks would fail")
+        };
+        self.find(
+            ("gpu-too-small", severity),
+            &format!("{}.envs", executor.key),
+            format!(
+                "a proof for sectors of {size} takes {needed} of the memory of a GPU, and this one \
+                 has {memory}: {then}"
+            ),
+            "name a GPU with more memory, or leave out SEAL_C2_DEVICE and --device",
+        );
     }
 
     /// A GPU that is given and not asked for: the work is done on the CPU, and nobody is told.

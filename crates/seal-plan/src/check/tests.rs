@@ -144,6 +144,37 @@ fn sectors_of_one_executor_are_counted_where_they_go() {
 }
 
 #[test]
+fn a_gpu_that_is_too_small_for_proofs_is_named() {
+    let with_memory = |gib: u64| {
+        let mut hardware = machine();
+        hardware.gpus[0].memory = Some(Bytes::gib(gib));
+        hardware
+    };
+    assert!(findings_on(&with_memory(10), GOOD, None).is_empty());
+    for (text, severity, says) in [
+        (GOOD.to_owned(), Error, "its tasks would fail"),
+        (
+            changed(&[(
+                "SEAL_C2_DEVICE = 'cuda'",
+                "SEAL_C2_DEVICE = 'cuda', SEAL_GPU = 'optional'",
+            )]),
+            Warning,
+            "it would work on the CPU",
+        ),
+    ] {
+        let findings = findings_on(&with_memory(8), &text, None);
+        let [finding] = &findings[..] else { panic!("{}", shown(&findings)) };
+        assert_eq!((finding.kind, finding.severity), ("gpu-too-small", severity));
+        let said = finding.to_string();
+        assert!(said.contains(says) && said.contains("has 8 GiB"), "{said}");
+        is_as_documented(finding);
+    }
+    // What works on the CPU, or with other software, is not spoken of.
+    let cpu = changed(&[("SEAL_C2_DEVICE = 'cuda'", "SEAL_C2_DEVICE = 'cpu'")]);
+    assert!(findings_on(&with_memory(8), &cpu, None).iter().all(|f| f.kind != "gpu-too-small"));
+}
+
+#[test]
 fn a_machine_without_what_stages_need_is_named() {
     let mut hardware = machine();
     hardware.gpus.clear();

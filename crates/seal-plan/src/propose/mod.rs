@@ -23,9 +23,9 @@ use seal_types::{SectorSize, Stage};
 
 use crate::check::Against;
 use crate::disk::{self, OnDisk};
-use crate::figures::{disk_of_sector, parents_cache, stage_memory};
+use crate::figures::{disk_of_sector, fits_c2, parents_cache, stage_memory};
 use crate::given::Given;
-use crate::hardware::Node;
+use crate::hardware::{Gpu, Node};
 use crate::throughput::{Limit, Throughput, throughput};
 use crate::times::SEED_WAIT;
 use crate::{Bytes, Hardware, Scheme};
@@ -330,11 +330,21 @@ fn sharings(hardware: &Hardware, wish: &Wish) -> Result<Vec<Sharing>, Impossible
         exclusive.extend(with(Stage::Pc2).then_some(Sharing::Exclusive { pc2: 1, c2: 0 }));
         shared.push(Sharing::Shared { gpus: 1 });
     }
-    Ok(match wish.sharing {
+    let mut sharings: Vec<_> = match wish.sharing {
         Some(GpuSharing::Exclusive) => exclusive,
         Some(GpuSharing::Shared) => shared,
         None => exclusive.into_iter().chain(shared).collect(),
-    })
+    };
+    // Any of the GPUs could become one of C2.
+    let fit = |gpu: &Gpu| fits_c2(wish.sector_size, gpu.memory);
+    if with(Stage::C2) && !hardware.gpus.iter().all(fit) {
+        sharings.retain(|sharing| matches!(sharing, Sharing::Exclusive { c2: 0, .. }));
+        if sharings.is_empty() {
+            let on_cpu = Sharing::Exclusive { pc2: gpus, c2: 0 };
+            sharings.push(if with(Stage::Pc2) { on_cpu } else { Sharing::Turns });
+        }
+    }
+    Ok(sharings)
 }
 
 /// Executors of PC2 and C2.
