@@ -278,6 +278,9 @@ fn check(resident: &mut Resident, shape: Shape) -> Result<(), BatchError> {
         return Err(wrong("a column"));
     }
     let (data, label) = (resident.data(node)?, column[shape.layers - 1]);
+    if !resident.made_up(node).eq(column.iter().copied().chain([data])) {
+        return Err(wrong("made-up data"));
+    }
     let sum = element_from_bytes(&data).zip(element_from_bytes(&label)).map(|(d, l)| d + l);
     if sum.map(|sum| element_to_bytes(&sum)) != Some(resident.replica(node)?) {
         return Err(wrong("the replica"));

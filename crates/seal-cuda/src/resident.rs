@@ -11,6 +11,23 @@ pub(crate) struct Resident {
     kernels: Kernels,
     places: Places,
     shape: Shape,
+    seed: u64,
+}
+
+/// A node of made-up data, as `seal_generate` makes it: Murmur's finaliser over words that are all
+/// different, with four bits left out so that it is an element.
+fn made_up(seed: u64, node: usize) -> Node {
+    let mut bytes = [0; 32];
+    for (word, number) in bytes.chunks_exact_mut(4).zip(0..) {
+        let at = 8 * node as u64 + number;
+        let mixed = seed.wrapping_add(at.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        let highest = number == 7;
+        let value = (mixed >> 32) as u32 >> if highest { 4 } else { 0 };
+        word.copy_from_slice(&value.to_le_bytes());
+    }
+    bytes
 }
 
 /// The report that all kernels share here: made-up data is made of elements.
@@ -24,12 +41,12 @@ impl Resident {
         let mut stream = Stream::new(device, places.end)?;
         let generate = device.0.kernel("seal_generate")?;
         let inputs = places.layers.iter().take(shape.layers).chain([&places.data]);
-        for (input, span) in (1..).zip(inputs) {
+        for (input, span) in (0..).zip(inputs) {
             stream.launch(
                 generate,
                 shape.nodes,
                 &[
-                    Argument::Number(seed << 32 | input),
+                    Argument::Number(Self::seed_of(seed, input)),
                     Argument::Count(shape.nodes),
                     Argument::Nodes(*span),
                 ],
@@ -37,7 +54,18 @@ impl Resident {
         }
         stream.clear_reports()?;
         stream.wait()?;
-        Ok(Self { stream, kernels, places, shape })
+        Ok(Self { stream, kernels, places, shape, seed })
+    }
+
+    /// What the layers, from 0 on, and the data behind them are made from.
+    fn seed_of(seed: u64, input: usize) -> u64 {
+        seed << 32 | (input as u64 + 1)
+    }
+
+    /// What the labels and the data of `node` must be.
+    pub(crate) fn made_up(&self, node: usize) -> impl Iterator<Item = Node> {
+        let seed = self.seed;
+        (0..=self.shape.layers).map(move |input| made_up(Self::seed_of(seed, input), node))
     }
 
     pub(crate) fn enter(&self) -> Result<(), CudaError> {
