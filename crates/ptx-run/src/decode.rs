@@ -3,14 +3,12 @@
 //! A name that is not known is an error, so that nothing is executed by guess.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::fault::TextFault;
 use crate::names::{Chained, carry_of, double_work, special_of, word_work};
-use crate::op::{
-    Base, Class, Comparison, DoubleWork, Op, Place, PredicateWork, Reading, Shift, Space, Values,
-    WordWork,
-};
-use crate::parse::{Entry, Guard, Instruction, Item, Operand, Register, Variable};
+use crate::op::{Comparison, Halves, Op, Place, PredicateWork, Reading, Shift, WordWork};
+use crate::parse::{Class, Entry, Guard, Instruction, Item, Operand, Register, Variable};
 
 /// Where the parameters of a kernel lie, in a range of addresses that no other memory has.
 pub(crate) const PARAMETERS: u64 = 0x1000;
@@ -21,7 +19,6 @@ pub(crate) const LOCAL: u64 = 0x10_0000;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Numbers {
     pub(crate) words: Vec<(Place, u32)>,
-    pub(crate) doubles: Vec<(Place, u64)>,
 }
 
 /// An operation with its condition and where it stands in the text.
@@ -37,6 +34,8 @@ pub(crate) struct Step {
 pub(crate) struct Decoded {
     pub(crate) steps: Vec<Line>,
     pub(crate) numbers: Numbers,
+    /// The places of registers of 64 bits.
+    pub(crate) doubles: Range<Place>,
     /// Bytes of parameters, of shared and of local memory.
     pub(crate) parameters: Vec<Variable>,
     pub(crate) parameter_places: Vec<u64>,
@@ -84,14 +83,15 @@ pub(crate) fn decode(entry: &Entry, globals: &HashMap<String, u64>) -> Result<De
         Item::Instruction(_) => None,
     });
     let labels: HashMap<String, u32> = labels.zip(0..).collect();
-    // Numbers get registers behind those of the text.
+    // Registers of 64 bits get places behind those of words, numbers behind both.
+    let [words, doubles] = highest(entry);
+    let doubles = words..words + 2 * doubles;
     let mut decoder = Decoder {
         names,
         labels,
         numbers: Numbers::default(),
         words: HashMap::new(),
-        doubles: HashMap::new(),
-        next: highest(entry),
+        doubles: doubles.clone(),
     };
     let mut steps = Vec::new();
     for item in &entry.items {
@@ -107,6 +107,7 @@ pub(crate) fn decode(entry: &Entry, globals: &HashMap<String, u64>) -> Result<De
     Ok(Decoded {
         steps,
         numbers: decoder.numbers,
+        doubles,
         parameters: entry.parameters.clone(),
         parameter_places,
         shared_bytes,
@@ -147,41 +148,40 @@ fn highest(entry: &Entry) -> [Place; 2] {
     most
 }
 
-struct Decoder {
+pub(crate) struct Decoder {
     names: HashMap<String, u64>,
     labels: HashMap<String, u32>,
     numbers: Numbers,
     words: HashMap<u32, Place>,
-    doubles: HashMap<u64, Place>,
-    next: [Place; 2],
+    doubles: Range<Place>,
 }
 
 /// An instruction and the way through its operands.
-struct Given<'i> {
+pub(crate) struct Given<'i> {
     instruction: &'i Instruction,
     count: usize,
 }
 
 impl<'i> Given<'i> {
-    fn fault(&self, what: impl AsRef<str>) -> TextFault {
+    pub(crate) fn fault(&self, what: impl AsRef<str>) -> TextFault {
         let Instruction { line, name, .. } = self.instruction;
         TextFault::new(*line, format!("{name}: {}", what.as_ref()))
     }
 
     /// So many operands must be there.
-    fn operands(&self, wanted: usize) -> Result<(), TextFault> {
+    pub(crate) fn operands(&self, wanted: usize) -> Result<(), TextFault> {
         if self.count == wanted {
             return Ok(());
         }
         Err(self.fault(format!("{} operands where {wanted} belong", self.count)))
     }
 
-    fn at(&self, i: usize) -> Result<&'i Operand, TextFault> {
+    pub(crate) fn at(&self, i: usize) -> Result<&'i Operand, TextFault> {
         self.instruction.operands.get(i).ok_or_else(|| self.fault(format!("no operand {i}")))
     }
 
     /// The register that a result goes to.
-    fn to(&self, i: usize, class: Class) -> Result<Place, TextFault> {
+    pub(crate) fn to(&self, i: usize, class: Class) -> Result<Place, TextFault> {
         match self.at(i)? {
             Operand::Register(register) if register.class == class => Ok(register.number),
             other => Err(self.fault(format!("{other:?} is no register of {class:?}"))),
@@ -190,27 +190,30 @@ impl<'i> Given<'i> {
 }
 
 impl Decoder {
-    fn word_number(&mut self, value: u32) -> Place {
-        let next = &mut self.next[0];
+    pub(crate) fn word_number(&mut self, value: u32) -> Place {
         *self.words.entry(value).or_insert_with(|| {
-            let place = *next;
-            *next += 1;
+            let place = self.doubles.end + self.numbers.words.len() as Place;
             self.numbers.words.push((place, value));
             place
         })
     }
 
-    fn double_number(&mut self, value: u64) -> Place {
-        let next = &mut self.next[1];
-        *self.doubles.entry(value).or_insert_with(|| {
-            let place = *next;
-            *next += 1;
-            self.numbers.doubles.push((place, value));
-            place
-        })
+    pub(crate) fn double_number(&mut self, value: u64) -> Halves {
+        [self.word_number(value as u32), self.word_number((value >> 32) as u32)]
     }
 
-    fn address_of(&self, given: &Given<'_>, name: &str) -> Result<u64, TextFault> {
+    /// The places of a register of 64 bits.
+    pub(crate) fn halves(&self, number: Place) -> Halves {
+        let low = self.doubles.start + 2 * number;
+        [low, low + 1]
+    }
+
+    /// The register of 64 bits that a result goes to.
+    pub(crate) fn to_double(&self, given: &Given<'_>, i: usize) -> Result<Halves, TextFault> {
+        Ok(self.halves(given.to(i, Class::Double)?))
+    }
+
+    pub(crate) fn address_of(&self, given: &Given<'_>, name: &str) -> Result<u64, TextFault> {
         let known = self.names.get(name).copied();
         known.ok_or_else(|| given.fault(format!("{name} is not declared")))
     }
@@ -236,9 +239,11 @@ impl Decoder {
         }
     }
 
-    fn double(&mut self, given: &Given<'_>, i: usize) -> Result<Place, TextFault> {
+    pub(crate) fn double(&mut self, given: &Given<'_>, i: usize) -> Result<Halves, TextFault> {
         match given.at(i)? {
-            Operand::Register(Register { class: Class::Double, number }) => Ok(*number),
+            Operand::Register(Register { class: Class::Double, number }) => {
+                Ok(self.halves(*number))
+            }
             Operand::Number(value) => Ok(self.double_number(*value)),
             Operand::Name(name) => {
                 let address = self.address_of(given, name)?;
@@ -250,58 +255,6 @@ impl Decoder {
 
     fn predicate(&self, given: &Given<'_>, i: usize) -> Result<Place, TextFault> {
         given.to(i, Class::Predicate)
-    }
-
-    /// `[base+offset]`.
-    fn address(&self, given: &Given<'_>, i: usize) -> Result<(Base, i64), TextFault> {
-        let Operand::Address(base, offset) = given.at(i)? else {
-            return Err(given.fault("an address belongs here"));
-        };
-        let base = match &**base {
-            Operand::Register(Register { class: Class::Double, number }) => Base::Double(*number),
-            Operand::Register(Register { class: Class::Word, number }) => Base::Word(*number),
-            Operand::Name(name) => Base::Fixed(self.address_of(given, name)?),
-            Operand::Number(number) => Base::Fixed(*number),
-            other => return Err(given.fault(format!("{other:?} is no address"))),
-        };
-        Ok((base, *offset))
-    }
-
-    /// What is loaded or stored: one register or a list, words or doubles.
-    fn values(
-        &mut self,
-        given: &Given<'_>,
-        i: usize,
-        class: Class,
-        stored: bool,
-    ) -> Result<Values, TextFault> {
-        let operands = match given.at(i)? {
-            Operand::List(list) => list.clone(),
-            other => vec![other.clone()],
-        };
-        // Words may come from registers of 64 bits, and go there.
-        let wide = class == Class::Word
-            && operands.iter().all(
-                |o| matches!(o, Operand::Register(register) if register.class == Class::Double),
-            );
-        let registers = if wide { Class::Double } else { class };
-        let mut places = Vec::new();
-        for operand in &operands {
-            places.push(match (operand, class) {
-                (Operand::Register(register), _) if register.class == registers => register.number,
-                (Operand::Number(value), Class::Word) if stored => self.word_number(*value as u32),
-                (Operand::Number(value), Class::Double) if stored => self.double_number(*value),
-                (other, _) => {
-                    return Err(given.fault(format!("{other:?} cannot be loaded or stored here")));
-                }
-            });
-        }
-        let places = places.into_boxed_slice();
-        Ok(match (class, wide) {
-            (Class::Word, false) => Values::Words(places),
-            (Class::Word, true) => Values::Halves(places),
-            _ => Values::Doubles(places),
-        })
     }
 
     fn op(&mut self, instruction: &Instruction) -> Result<Op, TextFault> {
@@ -328,9 +281,15 @@ impl Decoder {
             let c = if operands > 2 { self.word(given, 3)? } else { a };
             return Ok(Op::Words { work, d, a, b, c });
         }
+        if let ("and.b64", Some(Operand::Number(0xffff_ffff))) = (name, instruction.operands.get(2))
+        {
+            given.operands(3)?;
+            let (d, [low, _]) = (self.to_double(given, 0)?, self.double(given, 1)?);
+            return Ok(Op::MoveDouble { d, a: [low, self.word_number(0)] });
+        }
         if let Some((work, operands)) = double_work(name) {
             given.operands(operands + 1)?;
-            let d = given.to(0, Class::Double)?;
+            let d = self.to_double(given, 0)?;
             let a = self.double(given, 1)?;
             let b = if operands > 1 { self.double(given, 2)? } else { a };
             let c = if operands > 2 { self.double(given, 3)? } else { a };
@@ -347,13 +306,15 @@ impl Decoder {
             _ => None,
         } {
             given.operands(3)?;
-            let d = given.to(0, Class::Double)?;
-            return Ok(Op::ShiftDouble {
-                shift,
-                d,
-                a: self.double(given, 1)?,
-                b: self.word(given, 2)?,
-            });
+            let d = self.to_double(given, 0)?;
+            let a = self.double(given, 1)?;
+            // By as much as a word: words move.
+            if let (Operand::Number(32), Shift::Left | Shift::Right) = (given.at(2)?, shift) {
+                let zero = self.word_number(0);
+                let a = if shift == Shift::Left { [zero, a[0]] } else { [a[1], zero] };
+                return Ok(Op::MoveDouble { d, a });
+            }
+            return Ok(Op::ShiftDouble { shift, d, a, b: self.word(given, 2)? });
         }
         match name {
             "mul.wide.u32" | "mul.wide.s32" | "mad.wide.u32" | "mad.wide.s32" => {
@@ -361,7 +322,7 @@ impl Decoder {
                 given.operands(3 + usize::from(adds))?;
                 let (a, b) = (self.word(given, 1)?, self.word(given, 2)?);
                 let c = if adds { Some(self.double(given, 3)?) } else { None };
-                let d = given.to(0, Class::Double)?;
+                let d = self.to_double(given, 0)?;
                 Ok(Op::Wide { signed: name.ends_with("s32"), d, a, b, c })
             }
             "lop3.b32" => {
@@ -389,7 +350,7 @@ impl Decoder {
                 given.operands(4)?;
                 let (a, b) = (self.double(given, 1)?, self.double(given, 2)?);
                 let p = self.predicate(given, 3)?;
-                Ok(Op::SelectDouble { d: given.to(0, Class::Double)?, a, b, p })
+                Ok(Op::SelectDouble { d: self.to_double(given, 0)?, a, b, p })
             }
             "bra" | "bra.uni" => {
                 given.operands(1)?;
@@ -414,74 +375,6 @@ impl Decoder {
         }
     }
 
-    /// Loads, stores and what else touches memory.
-    fn memory(&mut self, given: &Given<'_>, name: &str) -> Result<Option<Op>, TextFault> {
-        let parts: Vec<_> = name.split('.').collect();
-        let (stored, rest) = match parts[..] {
-            ["ld", ref rest @ ..] => (false, rest),
-            ["st", ref rest @ ..] => (true, rest),
-            ["atom" | "red", "global", "min", "u64"] => {
-                let red = name.starts_with("red");
-                given.operands(3 - usize::from(red))?;
-                let at = usize::from(!red);
-                let d = match given.at(0)? {
-                    _ if red => None,
-                    Operand::Sink => None,
-                    _ => Some(given.to(0, Class::Double)?),
-                };
-                let (base, offset) = self.address(given, at)?;
-                let a = self.double(given, at + 1)?;
-                return Ok(Some(Op::AtomicMinimum { d, a, base, offset }));
-            }
-            _ => return Ok(None),
-        };
-        let space = match rest.first() {
-            Some(&"global") => Space::Global,
-            Some(&"const") => Space::Constant,
-            Some(&"shared") => Space::Shared,
-            Some(&"local") => Space::Local,
-            Some(&"param") => Space::Parameter,
-            _ => return Ok(None),
-        };
-        // `nc`: through the cache for what nobody writes.
-        let rest: Vec<_> = rest[1..].iter().copied().filter(|part| *part != "nc").collect();
-        let (count, kind) = match rest[..] {
-            [kind] => (1, kind),
-            ["v2", kind] => (2, kind),
-            ["v4", kind] => (4, kind),
-            ["v8", kind] => (8, kind),
-            _ => return Ok(None),
-        };
-        let class = match kind {
-            "b32" | "u32" | "s32" => Class::Word,
-            "b64" | "u64" | "s64" | "f64" => Class::Double,
-            _ => return Ok(None),
-        };
-        given.operands(2)?;
-        let (values, address) = if stored { (1, 0) } else { (0, 1) };
-        let (base, offset) = self.address(given, address)?;
-        let values = self.values(given, values, class, stored)?;
-        let found = match &values {
-            Values::Words(places) | Values::Doubles(places) | Values::Halves(places) => {
-                places.len()
-            }
-        };
-        if kind == "s32" && !stored && matches!(values, Values::Halves(_)) {
-            return Err(given.fault("a sign would be filled up"));
-        }
-        if found != count {
-            return Err(given.fault(format!("{found} registers where {count} belong")));
-        }
-        Ok(Some(if stored {
-            if matches!(space, Space::Constant | Space::Parameter) {
-                return Err(given.fault("nothing can be stored there"));
-            }
-            Op::Store { space, from: values, base, offset }
-        } else {
-            Op::Load { space, to: values, base, offset }
-        }))
-    }
-
     /// Instructions with the carry flag.
     fn carries(&mut self, given: &Given<'_>, name: &str) -> Result<Option<Op>, TextFault> {
         let Some((kind, carry)) = carry_of(name) else { return Ok(None) };
@@ -498,7 +391,7 @@ impl Decoder {
             Chained::AddDouble | Chained::SubtractDouble => {
                 given.operands(3)?;
                 let (d, a, b) =
-                    (given.to(0, Class::Double)?, self.double(given, 1)?, self.double(given, 2)?);
+                    (self.to_double(given, 0)?, self.double(given, 1)?, self.double(given, 2)?);
                 Ok(Some(match kind {
                     Chained::AddDouble => Op::AddCarryDouble { carry, d, a, b },
                     _ => Op::SubtractBorrowDouble { carry, d, a, b },
@@ -527,13 +420,13 @@ impl Decoder {
                     return Ok(Some(Op::ReadSpecial { d, which }));
                 }
                 let a = self.word(given, 1)?;
-                Op::Words { work: WordWork::Move, d, a, b: a, c: a }
+                Op::Move { d, a }
             }
             "mov.u64" | "mov.b64" | "mov.s64" | "mov.f64" => {
                 given.operands(2)?;
                 match (given.at(0)?, given.at(1)?) {
                     (_, Operand::Special(special)) if special == "%clock64" => {
-                        Op::Clock { d: given.to(0, Class::Double)? }
+                        Op::Clock { d: self.to_double(given, 0)? }
                     }
                     (Operand::List(to), _) => {
                         let [low, high] = &to[..] else {
@@ -546,8 +439,13 @@ impl Decoder {
                             Operand::Sink => Ok(None),
                             other => Err(given.fault(format!("{other:?} is no half"))),
                         };
-                        let (low, high) = (half(low)?, half(high)?);
-                        Op::Split { low, high, a: self.double(given, 1)? }
+                        let a = self.double(given, 1)?;
+                        match (half(low)?, half(high)?) {
+                            (Some(low), Some(high)) => Op::MoveDouble { d: [low, high], a },
+                            (Some(low), None) => Op::Move { d: low, a: a[0] },
+                            (None, Some(high)) => Op::Move { d: high, a: a[1] },
+                            (None, None) => return Err(given.fault("nothing is taken")),
+                        }
                     }
                     (_, Operand::List(from)) => {
                         let Ok([low, high]) = <[_; 2]>::try_from(from.clone()) else {
@@ -556,13 +454,13 @@ impl Decoder {
                         let inner =
                             Instruction { operands: vec![low, high], ..given.instruction.clone() };
                         let halves = Given { instruction: &inner, count: 2 };
-                        let (low, high) = (self.word(&halves, 0)?, self.word(&halves, 1)?);
-                        Op::Join { d: given.to(0, Class::Double)?, low, high }
+                        let a = [self.word(&halves, 0)?, self.word(&halves, 1)?];
+                        Op::MoveDouble { d: self.to_double(given, 0)?, a }
                     }
                     _ => {
                         let a = self.double(given, 1)?;
-                        let d = given.to(0, Class::Double)?;
-                        Op::Doubles { work: DoubleWork::Move, d, a, b: a, c: a }
+                        let d = self.to_double(given, 0)?;
+                        Op::MoveDouble { d, a }
                     }
                 }
             }
@@ -571,25 +469,30 @@ impl Decoder {
             | "cvta.const.u64" | "cvta.to.const.u64" | "cvta.param.u64" | "cvta.to.param.u64" => {
                 given.operands(2)?;
                 let a = self.double(given, 1)?;
-                let d = given.to(0, Class::Double)?;
-                Op::Doubles { work: DoubleWork::Move, d, a, b: a, c: a }
+                let d = self.to_double(given, 0)?;
+                Op::MoveDouble { d, a }
             }
             "cvt.u64.u32" | "cvt.s64.u32" | "cvt.s64.s32" | "cvt.u64.s32" => {
                 given.operands(2)?;
-                let d = given.to(0, Class::Double)?;
-                Op::Extend { signed: name.ends_with("s32"), d, a: self.word(given, 1)? }
+                let d = self.to_double(given, 0)?;
+                let a = self.word(given, 1)?;
+                if name.ends_with("s32") {
+                    Op::Extend { d, a }
+                } else {
+                    Op::MoveDouble { d, a: [a, self.word_number(0)] }
+                }
             }
             "cvt.u32.u64" | "cvt.s32.s64" | "cvt.u32.s64" | "cvt.s32.u64" => {
                 given.operands(2)?;
-                Op::Cut { d: given.to(0, Class::Word)?, a: self.double(given, 1)? }
+                Op::Move { d: given.to(0, Class::Word)?, a: self.double(given, 1)?[0] }
             }
             "cvt.rn.f64.u64" => {
                 given.operands(2)?;
-                Op::FloatFromDouble { d: given.to(0, Class::Double)?, a: self.double(given, 1)? }
+                Op::FloatFromDouble { d: self.to_double(given, 0)?, a: self.double(given, 1)? }
             }
             "cvt.rn.f64.u32" => {
                 given.operands(2)?;
-                Op::FloatFromWord { d: given.to(0, Class::Double)?, a: self.word(given, 1)? }
+                Op::FloatFromWord { d: self.to_double(given, 0)?, a: self.word(given, 1)? }
             }
             "mov.pred" | "not.pred" | "and.pred" | "or.pred" | "xor.pred" => {
                 let work = match name {

@@ -38,16 +38,10 @@ pub(crate) fn blend_words(old: &mut Words, new: Words, mask: &Mask) {
     }
 }
 
+/// 64 bits of their halves.
 #[inline(always)]
-pub(crate) fn blend_doubles(old: &mut Doubles, new: Doubles, mask: &Mask) {
-    if mask.lanes == u32::MAX {
-        *old = new;
-    } else {
-        *old = each(|i| {
-            let mask = i64::from(mask.words[i].cast_signed()).cast_unsigned();
-            new[i] & mask | old[i] & !mask
-        });
-    }
+pub(crate) fn joined(low: &Words, high: &Words) -> Doubles {
+    map2(low, high, |low, high| u64::from(high) << 32 | u64::from(low))
 }
 
 /// As `array::from_fn`, which is not always inlined and then knows nothing of the vectors that
@@ -118,7 +112,6 @@ pub(crate) fn word_work(
     let wide = |a: u32, b: u32| u64::from(a) * u64::from(b);
     let signed = |a: u32, b: u32| i64::from(a.cast_signed()) * i64::from(b.cast_signed());
     Ok(match work {
-        WordWork::Move => *a,
         WordWork::Add => map2(a, b, u32::wrapping_add),
         WordWork::Subtract => map2(a, b, u32::wrapping_sub),
         WordWork::MultiplyLow => map2(a, b, u32::wrapping_mul),
@@ -186,7 +179,6 @@ pub(crate) fn word_work(
 pub(crate) fn double_work(work: DoubleWork, a: &Doubles, b: &Doubles, c: &Doubles) -> Doubles {
     let float = f64::from_bits;
     match work {
-        DoubleWork::Move => *a,
         DoubleWork::Add => map2(a, b, u64::wrapping_add),
         DoubleWork::Subtract => map2(a, b, u64::wrapping_sub),
         DoubleWork::MultiplyLow => map2(a, b, u64::wrapping_mul),

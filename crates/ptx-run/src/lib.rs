@@ -10,6 +10,8 @@
 //! What it cannot show: what ptxas makes of the text, time, and failures of a real driver.
 #![forbid(unsafe_code)]
 
+mod accesses;
+mod alive;
 mod decode;
 mod fault;
 mod flow;
@@ -17,9 +19,11 @@ mod grid;
 mod lanes;
 mod memory;
 mod module;
+mod moves;
 mod names;
 mod op;
 mod parse;
+mod places;
 pub mod serve;
 mod shared;
 mod text;

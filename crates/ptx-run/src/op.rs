@@ -1,16 +1,26 @@
 //! Instructions in the form in which they are executed.
 //!
 //! An operand is always a register: numbers stand in registers that are filled once
-//! ([`Numbers`](crate::decode::Numbers)). A register is its place in the file of its class, so
-//! that what is executed has no names to look up.
+//! ([`Numbers`](crate::decode::Numbers)). A register is its place in a file, so that what is
+//! executed has no names to look up. A register of 64 bits is two places of words, so that whoever
+//! takes it apart or puts it together only moves words.
 
 /// A place in a file of registers.
 pub(crate) type Place = u32;
 
+/// The places of the lower and the upper half of 64 bits.
+pub(crate) type Halves = [Place; 2];
+
+/// Which file a register is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum File {
+    Words,
+    Predicates,
+}
+
 /// On words; three operands at most, of which those that an operation lacks are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WordWork {
-    Move,
     Add,
     Subtract,
     MultiplyLow,
@@ -46,7 +56,6 @@ pub(crate) enum WordWork {
 /// On doubles (64 bits).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DoubleWork {
-    Move,
     Add,
     Subtract,
     MultiplyLow,
@@ -130,30 +139,12 @@ pub(crate) enum Space {
     Parameter,
 }
 
-/// Where an access begins: a register of 64 or 32 bits, and a distance; or a place that is known.
+/// Where an access begins, but for a distance: a register of 64 or 32 bits, or the address 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Base {
-    Double(Place),
+    Double(Halves),
     Word(Place),
-    Fixed(u64),
-}
-
-/// Registers that are loaded or stored side by side.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Values {
-    Words(Box<[Place]>),
-    Doubles(Box<[Place]>),
-    /// The lower halves of doubles; what is loaded is filled up with zeros.
-    Halves(Box<[Place]>),
-}
-
-impl Values {
-    pub(crate) fn bytes(&self) -> u32 {
-        match self {
-            Self::Words(places) | Self::Halves(places) => 4 * places.len() as u32,
-            Self::Doubles(places) => 8 * places.len() as u32,
-        }
-    }
+    Zero,
 }
 
 /// What is to be done. `d` is where the result goes.
@@ -162,6 +153,15 @@ pub(crate) enum Op {
     /// The begin of a basic block.
     Begin {
         block: u32,
+    },
+    Move {
+        d: Place,
+        a: Place,
+    },
+    /// Both words are read before one is written.
+    MoveDouble {
+        d: Halves,
+        a: Halves,
     },
     Words {
         work: WordWork,
@@ -172,24 +172,24 @@ pub(crate) enum Op {
     },
     Doubles {
         work: DoubleWork,
-        d: Place,
-        a: Place,
-        b: Place,
-        c: Place,
+        d: Halves,
+        a: Halves,
+        b: Halves,
+        c: Halves,
     },
     ShiftDouble {
         shift: Shift,
-        d: Place,
-        a: Place,
+        d: Halves,
+        a: Halves,
         b: Place,
     },
     /// 32 by 32 bits with a result of 64, and an addend of 64.
     Wide {
         signed: bool,
-        d: Place,
+        d: Halves,
         a: Place,
         b: Place,
-        c: Option<Place>,
+        c: Option<Halves>,
     },
     SelectWord {
         d: Place,
@@ -198,9 +198,9 @@ pub(crate) enum Op {
         p: Place,
     },
     SelectDouble {
-        d: Place,
-        a: Place,
-        b: Place,
+        d: Halves,
+        a: Halves,
+        b: Halves,
         p: Place,
     },
     CompareWords {
@@ -214,8 +214,8 @@ pub(crate) enum Op {
         how: Comparison,
         reading: Reading,
         d: Place,
-        a: Place,
-        b: Place,
+        a: Halves,
+        b: Halves,
     },
     Predicates {
         work: PredicateWork,
@@ -237,15 +237,15 @@ pub(crate) enum Op {
     },
     AddCarryDouble {
         carry: Carry,
-        d: Place,
-        a: Place,
-        b: Place,
+        d: Halves,
+        a: Halves,
+        b: Halves,
     },
     SubtractBorrowDouble {
         carry: Carry,
-        d: Place,
-        a: Place,
-        b: Place,
+        d: Halves,
+        a: Halves,
+        b: Halves,
     },
     MultiplyAddCarry {
         high: bool,
@@ -264,31 +264,17 @@ pub(crate) enum Op {
         b: Place,
         c: [Place; 2],
     },
-    Join {
-        d: Place,
-        low: Place,
-        high: Place,
-    },
-    Split {
-        low: Option<Place>,
-        high: Option<Place>,
-        a: Place,
-    },
+    /// Fills up with the sign.
     Extend {
-        signed: bool,
-        d: Place,
-        a: Place,
-    },
-    Cut {
-        d: Place,
+        d: Halves,
         a: Place,
     },
     FloatFromDouble {
-        d: Place,
-        a: Place,
+        d: Halves,
+        a: Halves,
     },
     FloatFromWord {
-        d: Place,
+        d: Halves,
         a: Place,
     },
     ReadSpecial {
@@ -296,27 +282,30 @@ pub(crate) enum Op {
         which: Special,
     },
     Clock {
-        d: Place,
+        d: Halves,
     },
     ClockWord {
         d: Place,
     },
+    /// Of words side by side.
     Load {
         space: Space,
-        to: Values,
+        to: Box<[Place]>,
+        /// Every other place is an upper half, which nothing is loaded for but zeros.
+        halves: bool,
         base: Base,
         offset: i64,
     },
     Store {
         space: Space,
-        from: Values,
+        from: Box<[Place]>,
         base: Base,
         offset: i64,
     },
     /// The smaller of what is there and `a`; what was there goes to `d`.
     AtomicMinimum {
-        d: Option<Place>,
-        a: Place,
+        d: Option<Halves>,
+        a: Halves,
         base: Base,
         offset: i64,
     },
@@ -334,122 +323,106 @@ pub(crate) enum Use {
     Writes,
 }
 
-/// Which file a register is in.
-pub(crate) use crate::parse::Class;
+/// What is shown each register of an operation.
+type Visit<'v> = &'v mut dyn FnMut(Use, File, &mut Place);
+
+fn words<'p>(how: Use, places: impl IntoIterator<Item = &'p mut Place>, visit: Visit<'_>) {
+    places.into_iter().for_each(|place| visit(how, File::Words, place));
+}
+
+impl Base {
+    fn registers(&mut self, visit: Visit<'_>) {
+        match self {
+            Self::Double(halves) => words(Use::Reads, halves, visit),
+            Self::Word(place) => visit(Use::Reads, File::Words, place),
+            Self::Zero => {}
+        }
+    }
+}
 
 impl Op {
     /// Shows every register of the operation, reads first. `visit` may put another place there.
-    pub(crate) fn registers(&mut self, visit: &mut dyn FnMut(Use, Class, &mut Place)) {
-        use Class::{Double, Predicate, Word};
+    pub(crate) fn registers(&mut self, visit: Visit<'_>) {
+        use File::{Predicates, Words};
         use Use::{Reads, Writes};
-        let base = |base: &mut Base, visit: &mut dyn FnMut(Use, Class, &mut Place)| match base {
-            Base::Double(place) => visit(Reads, Double, place),
-            Base::Word(place) => visit(Reads, Word, place),
-            Base::Fixed(_) => {}
-        };
-        let values = |values: &mut Values, how, visit: &mut dyn FnMut(Use, Class, &mut Place)| {
-            let (class, places) = match values {
-                Values::Words(places) => (Word, places),
-                Values::Doubles(places) | Values::Halves(places) => (Double, places),
-            };
-            places.iter_mut().for_each(|place| visit(how, class, place));
-        };
         match self {
             Self::Begin { .. } | Self::Barrier | Self::Jump { .. } | Self::End => {}
-            Self::Words { d, a, b, c, .. } => {
-                [a, b, c].into_iter().for_each(|place| visit(Reads, Word, place));
-                visit(Writes, Word, d);
+            Self::Move { d, a } => {
+                visit(Reads, Words, a);
+                visit(Writes, Words, d);
+            }
+            Self::MoveDouble { d, a } | Self::FloatFromDouble { d, a } => {
+                words(Reads, a, visit);
+                words(Writes, d, visit);
+            }
+            Self::Words { d, a, b, c, .. } | Self::MultiplyAddCarry { d, a, b, c, .. } => {
+                words(Reads, [a, b, c], visit);
+                visit(Writes, Words, d);
             }
             Self::Doubles { d, a, b, c, .. } => {
-                [a, b, c].into_iter().for_each(|place| visit(Reads, Double, place));
-                visit(Writes, Double, d);
+                words(Reads, a.iter_mut().chain(b).chain(c), visit);
+                words(Writes, d, visit);
             }
             Self::ShiftDouble { d, a, b, .. } => {
-                visit(Reads, Double, a);
-                visit(Reads, Word, b);
-                visit(Writes, Double, d);
+                words(Reads, a.iter_mut().chain([b]), visit);
+                words(Writes, d, visit);
             }
             Self::Wide { d, a, b, c, .. } => {
-                [a, b].into_iter().for_each(|place| visit(Reads, Word, place));
-                c.iter_mut().for_each(|place| visit(Reads, Double, place));
-                visit(Writes, Double, d);
+                words(Reads, [a, b].into_iter().chain(c.iter_mut().flatten()), visit);
+                words(Writes, d, visit);
             }
             Self::SelectWord { d, a, b, p } => {
-                [a, b].into_iter().for_each(|place| visit(Reads, Word, place));
-                visit(Reads, Predicate, p);
-                visit(Writes, Word, d);
+                words(Reads, [a, b], visit);
+                visit(Reads, Predicates, p);
+                visit(Writes, Words, d);
             }
             Self::SelectDouble { d, a, b, p } => {
-                [a, b].into_iter().for_each(|place| visit(Reads, Double, place));
-                visit(Reads, Predicate, p);
-                visit(Writes, Double, d);
+                words(Reads, a.iter_mut().chain(b), visit);
+                visit(Reads, Predicates, p);
+                words(Writes, d, visit);
             }
             Self::CompareWords { d, a, b, .. } => {
-                [a, b].into_iter().for_each(|place| visit(Reads, Word, place));
-                visit(Writes, Predicate, d);
+                words(Reads, [a, b], visit);
+                visit(Writes, Predicates, d);
             }
             Self::CompareDoubles { d, a, b, .. } => {
-                [a, b].into_iter().for_each(|place| visit(Reads, Double, place));
-                visit(Writes, Predicate, d);
+                words(Reads, a.iter_mut().chain(b), visit);
+                visit(Writes, Predicates, d);
             }
             Self::Predicates { d, a, b, .. } => {
-                [a, b].into_iter().for_each(|place| visit(Reads, Predicate, place));
-                visit(Writes, Predicate, d);
+                [a, b].into_iter().for_each(|place| visit(Reads, Predicates, place));
+                visit(Writes, Predicates, d);
             }
             Self::AddCarry { d, a, b, .. } | Self::SubtractBorrow { d, a, b, .. } => {
-                [a, b].into_iter().for_each(|place| visit(Reads, Word, place));
-                visit(Writes, Word, d);
+                words(Reads, [a, b], visit);
+                visit(Writes, Words, d);
             }
             Self::AddCarryDouble { d, a, b, .. } | Self::SubtractBorrowDouble { d, a, b, .. } => {
-                [a, b].into_iter().for_each(|place| visit(Reads, Double, place));
-                visit(Writes, Double, d);
-            }
-            Self::MultiplyAddCarry { d, a, b, c, .. } => {
-                [a, b, c].into_iter().for_each(|place| visit(Reads, Word, place));
-                visit(Writes, Word, d);
+                words(Reads, a.iter_mut().chain(b), visit);
+                words(Writes, d, visit);
             }
             Self::Pair { d, a, b, c: [c0, c1], .. } => {
-                [a, b, c0, c1].into_iter().for_each(|place| visit(Reads, Word, place));
-                d.iter_mut().for_each(|place| visit(Writes, Word, place));
+                words(Reads, [a, b, c0, c1], visit);
+                words(Writes, d, visit);
             }
-            Self::Join { d, low, high } => {
-                [low, high].into_iter().for_each(|place| visit(Reads, Word, place));
-                visit(Writes, Double, d);
+            Self::Extend { d, a } | Self::FloatFromWord { d, a } => {
+                visit(Reads, Words, a);
+                words(Writes, d, visit);
             }
-            Self::Split { low, high, a } => {
-                visit(Reads, Double, a);
-                low.iter_mut().chain(high).for_each(|place| visit(Writes, Word, place));
+            Self::ReadSpecial { d, .. } | Self::ClockWord { d } => visit(Writes, Words, d),
+            Self::Clock { d } => words(Writes, d, visit),
+            Self::Load { to, base, .. } => {
+                base.registers(visit);
+                words(Writes, to, visit);
             }
-            Self::Extend { d, a, .. } => {
-                visit(Reads, Word, a);
-                visit(Writes, Double, d);
+            Self::Store { from, base, .. } => {
+                base.registers(visit);
+                words(Reads, from, visit);
             }
-            Self::Cut { d, a } => {
-                visit(Reads, Double, a);
-                visit(Writes, Word, d);
-            }
-            Self::FloatFromDouble { d, a } => {
-                visit(Reads, Double, a);
-                visit(Writes, Double, d);
-            }
-            Self::FloatFromWord { d, a } => {
-                visit(Reads, Word, a);
-                visit(Writes, Double, d);
-            }
-            Self::ReadSpecial { d, .. } | Self::ClockWord { d } => visit(Writes, Word, d),
-            Self::Clock { d } => visit(Writes, Double, d),
-            Self::Load { to, base: from, .. } => {
-                base(from, visit);
-                values(to, Writes, visit);
-            }
-            Self::Store { from, base: to, .. } => {
-                base(to, visit);
-                values(from, Reads, visit);
-            }
-            Self::AtomicMinimum { d, a, base: at, .. } => {
-                base(at, visit);
-                visit(Reads, Double, a);
-                d.iter_mut().for_each(|place| visit(Writes, Double, place));
+            Self::AtomicMinimum { d, a, base, .. } => {
+                base.registers(visit);
+                words(Reads, a, visit);
+                words(Writes, d.iter_mut().flatten(), visit);
             }
         }
     }

@@ -8,11 +8,11 @@ use crate::decode::{LOCAL, PARAMETERS};
 use crate::fault::Deed;
 use crate::flow::Program;
 use crate::lanes::{
-    Doubles, LANES, Mask, Words, bit, blend_doubles, blend_words, compare, double_work, each, map,
-    map2, map3, word_work,
+    Doubles, LANES, Mask, Words, bit, blend_words, compare, double_work, each, joined, map, map2,
+    map3, word_work,
 };
 use crate::memory::{Memory, View};
-use crate::op::{Base, Op, PredicateWork, Reading, Shift, Space, Special, Values};
+use crate::op::{Base, Halves, Op, Place, PredicateWork, Reading, Shift, Space, Special};
 use crate::shared::Shared;
 
 /// Threads at the same place.
@@ -62,7 +62,6 @@ pub(crate) struct Caught {
 #[derive(Debug)]
 pub(crate) struct Warp {
     words: Vec<Words>,
-    doubles: Vec<Doubles>,
     predicates: Vec<u32>,
     carry: Words,
     threads: Words,
@@ -75,10 +74,9 @@ pub(crate) struct Warp {
 impl Warp {
     /// Registers for a program.
     pub(crate) fn new(program: &Program, local_bytes: u64) -> Self {
-        let [words, doubles, predicates] = program.registers;
+        let [words, predicates] = program.registers;
         Self {
             words: vec![[0; LANES]; words],
-            doubles: vec![[0; LANES]; doubles],
             predicates: vec![0; predicates],
             carry: [0; LANES],
             threads: [0; LANES],
@@ -92,9 +90,6 @@ impl Warp {
     pub(crate) fn start(&mut self, program: &Program, threads: &[u32]) {
         for (place, value) in &program.numbers.words {
             self.words[*place as usize] = [*value; LANES];
-        }
-        for (place, value) in &program.numbers.doubles {
-            self.doubles[*place as usize] = [*value; LANES];
         }
         self.local.iter_mut().for_each(|(_, written)| *written = 0);
         self.threads = each(|lane| threads.get(lane).copied().unwrap_or(0));
@@ -211,8 +206,9 @@ impl Warp {
     }
 
     #[inline(always)]
-    fn put_double(&mut self, d: u32, value: Doubles, mask: &Mask) {
-        blend_doubles(&mut self.doubles[d as usize], value, mask);
+    fn put_double(&mut self, [low, high]: Halves, value: Doubles, mask: &Mask) {
+        self.put_word(low, map(&value, |value| value as u32), mask);
+        self.put_word(high, map(&value, |value| (value >> 32) as u32), mask);
     }
 
     #[inline(always)]
@@ -230,7 +226,7 @@ impl Warp {
     ) -> Result<(), (Deed, usize)> {
         let lanes = mask.lanes;
         let w = |place: u32| self.words[place as usize];
-        let q = |place: u32| self.doubles[place as usize];
+        let q = |[low, high]: Halves| joined(&w(low), &w(high));
         match *op {
             Op::Pair { carry, d, a, b, c } => {
                 let (a, b, low, high) = (w(a), w(b), w(c[0]), w(c[1]));
@@ -247,18 +243,11 @@ impl Warp {
                     blend_words(&mut self.carry, map(&upper, |upper| (upper >> 32) as u32), mask);
                 }
             }
-            Op::Split { low, high, a } => {
-                let a = q(a);
-                if let Some(low) = low {
-                    self.put_word(low, map(&a, |a| a as u32), mask);
-                }
-                if let Some(high) = high {
-                    self.put_word(high, map(&a, |a| (a >> 32) as u32), mask);
-                }
-            }
-            Op::Join { d, low, high } => {
-                let joined = map2(&w(low), &w(high), |l, h| u64::from(h) << 32 | u64::from(l));
-                self.put_double(d, joined, mask);
+            Op::Move { d, a } => self.put_word(d, w(a), mask),
+            Op::MoveDouble { d, a } => {
+                let (low, high) = (w(a[0]), w(a[1]));
+                self.put_word(d[0], low, mask);
+                self.put_word(d[1], high, mask);
             }
             Op::AddCarry { carry, d, a, b } => {
                 let taken = if carry.taken { self.carry } else { [0; LANES] };
@@ -386,13 +375,10 @@ impl Warp {
                 };
                 self.put_predicate(d, value, lanes);
             }
-            Op::Extend { signed, d, a } => {
-                let value = map(&w(a), |a| {
-                    if signed { i64::from(a.cast_signed()).cast_unsigned() } else { u64::from(a) }
-                });
+            Op::Extend { d, a } => {
+                let value = map(&w(a), |a| i64::from(a.cast_signed()).cast_unsigned());
                 self.put_double(d, value, mask);
             }
-            Op::Cut { d, a } => self.put_word(d, map(&q(a), |a| a as u32), mask),
             Op::FloatFromDouble { d, a } => {
                 self.put_double(d, map(&q(a), |a| (a as f64).to_bits()), mask);
             }
@@ -413,8 +399,8 @@ impl Warp {
             }
             Op::Clock { d } => self.put_double(d, [block.clock; LANES], mask),
             Op::ClockWord { d } => self.put_word(d, [block.clock as u32; LANES], mask),
-            Op::Load { space, ref to, base, offset } => {
-                self.load(block, space, to, (base, offset), lanes)?;
+            Op::Load { space, ref to, halves, base, offset } => {
+                self.load(block, space, (to, halves), (base, offset), lanes)?;
             }
             Op::Store { space, ref from, base, offset } => {
                 self.store(block, space, from, (base, offset), lanes)?;
@@ -427,13 +413,17 @@ impl Warp {
         Ok(())
     }
 
+    fn double(&self, [low, high]: Halves, lane: usize) -> u64 {
+        u64::from(self.words[high as usize][lane]) << 32 | u64::from(self.words[low as usize][lane])
+    }
+
     fn address(&self, base: Base, offset: i64, lane: usize) -> u64 {
         match base {
-            Base::Double(place) => self.doubles[place as usize][lane].wrapping_add_signed(offset),
+            Base::Double(halves) => self.double(halves, lane).wrapping_add_signed(offset),
             Base::Word(place) => {
                 u64::from(self.words[place as usize][lane].wrapping_add_signed(offset as i32))
             }
-            Base::Fixed(address) => address.wrapping_add_signed(offset),
+            Base::Zero => offset.cast_unsigned(),
         }
     }
 
@@ -441,12 +431,12 @@ impl Warp {
         &mut self,
         block: &mut Block<'_>,
         space: Space,
-        to: &Values,
+        (to, halves): (&[Place], bool),
         (base, offset): (Base, i64),
         lanes: u32,
     ) -> Result<(), (Deed, usize)> {
-        let bytes = to.bytes();
-        let count = bytes as usize / 4;
+        let count = if halves { to.len() / 2 } else { to.len() };
+        let bytes = 4 * count as u32;
         for lane in (0..LANES).filter(|&lane| bit(lanes, lane)) {
             let address = self.address(base, offset, lane);
             let mut words = [0; 8];
@@ -484,22 +474,15 @@ impl Warp {
                     }
                 }
             }
-            match to {
-                Values::Words(places) => {
-                    for (place, word) in places.iter().zip(words) {
-                        self.words[*place as usize][lane] = word;
-                    }
+            if halves {
+                for (place, word) in to.as_chunks().0.iter().zip(words) {
+                    let [low, high] = *place;
+                    self.words[low as usize][lane] = word;
+                    self.words[high as usize][lane] = 0;
                 }
-                Values::Halves(places) => {
-                    for (place, word) in places.iter().zip(words) {
-                        self.doubles[*place as usize][lane] = u64::from(word);
-                    }
-                }
-                Values::Doubles(places) => {
-                    for (i, place) in places.iter().enumerate() {
-                        self.doubles[*place as usize][lane] =
-                            u64::from(words[2 * i + 1]) << 32 | u64::from(words[2 * i]);
-                    }
+            } else {
+                for (place, word) in to.iter().zip(words) {
+                    self.words[*place as usize][lane] = word;
                 }
             }
         }
@@ -510,33 +493,18 @@ impl Warp {
         &mut self,
         block: &mut Block<'_>,
         space: Space,
-        from: &Values,
+        from: &[Place],
         (base, offset): (Base, i64),
         lanes: u32,
     ) -> Result<(), (Deed, usize)> {
-        let bytes = from.bytes();
-        let count = bytes as usize / 4;
+        let count = from.len();
+        let bytes = 4 * count as u32;
         for lane in (0..LANES).filter(|&lane| bit(lanes, lane)) {
             let address = self.address(base, offset, lane);
             let caught = |deed| (deed, lane);
             let mut words = [0; 8];
-            match from {
-                Values::Words(places) => {
-                    for (place, word) in places.iter().zip(&mut words) {
-                        *word = self.words[*place as usize][lane];
-                    }
-                }
-                Values::Halves(places) => {
-                    for (place, word) in places.iter().zip(&mut words) {
-                        *word = self.doubles[*place as usize][lane] as u32;
-                    }
-                }
-                Values::Doubles(places) => {
-                    for (i, place) in places.iter().enumerate() {
-                        let value = self.doubles[*place as usize][lane];
-                        (words[2 * i], words[2 * i + 1]) = (value as u32, (value >> 32) as u32);
-                    }
-                }
+            for (place, word) in from.iter().zip(&mut words) {
+                *word = self.words[*place as usize][lane];
             }
             match space {
                 Space::Global => {
@@ -570,7 +538,7 @@ impl Warp {
     fn atomic_minimum(
         &mut self,
         block: &mut Block<'_>,
-        (d, a): (Option<u32>, u32),
+        (d, a): (Option<Halves>, Halves),
         (base, offset): (Base, i64),
         lanes: u32,
     ) -> Result<(), (Deed, usize)> {
@@ -583,11 +551,12 @@ impl Warp {
             let low = piece.load(address).map_err(caught)?;
             let high = piece.load(address + 4).map_err(caught)?;
             let old = u64::from(high) << 32 | u64::from(low);
-            let new = old.min(self.doubles[a as usize][lane]);
+            let new = old.min(self.double(a, lane));
             piece.store(address, new as u32);
             piece.store(address + 4, (new >> 32) as u32);
-            if let Some(d) = d {
-                self.doubles[d as usize][lane] = old;
+            if let Some([low, high]) = d {
+                self.words[low as usize][lane] = old as u32;
+                self.words[high as usize][lane] = (old >> 32) as u32;
             }
         }
         Ok(())
