@@ -8,8 +8,8 @@ use crate::decode::{LOCAL, PARAMETERS};
 use crate::fault::Deed;
 use crate::flow::Program;
 use crate::lanes::{
-    Doubles, LANES, Mask, Words, bit, blend_words, compare, double_work, each, joined, map, map2,
-    map3, word_work,
+    Doubles, DoublesAt, LANES, Mask, Row, Words, WordsAt, bit, blend_words, compare, double_work,
+    each, joined, map, map2, map3, word_work,
 };
 use crate::memory::{Memory, View};
 use crate::op::{Base, Halves, Op, Place, PredicateWork, Reading, Shift, Space, Special};
@@ -61,9 +61,9 @@ pub(crate) struct Caught {
 /// Registers of 32 threads, and where these are.
 #[derive(Debug)]
 pub(crate) struct Warp {
-    words: Vec<Words>,
+    words: Vec<Row>,
     predicates: Vec<u32>,
-    carry: Words,
+    carry: Row,
     threads: Words,
     /// Local memory, word by word of all lanes, and which lanes have written it.
     local: Vec<(Words, u32)>,
@@ -76,9 +76,9 @@ impl Warp {
     pub(crate) fn new(program: &Program, local_bytes: u64) -> Self {
         let [words, predicates] = program.registers;
         Self {
-            words: vec![[0; LANES]; words],
+            words: vec![Row::ZERO; words],
             predicates: vec![0; predicates],
-            carry: [0; LANES],
+            carry: Row::ZERO,
             threads: [0; LANES],
             local: vec![([0; LANES], 0); local_bytes.div_ceil(4) as usize],
             fragments: Vec::new(),
@@ -89,7 +89,7 @@ impl Warp {
     /// Puts these threads, 32 at most, at the begin of the program.
     pub(crate) fn start(&mut self, program: &Program, threads: &[u32]) {
         for (place, value) in &program.numbers.words {
-            self.words[*place as usize] = [*value; LANES];
+            *self.words[*place as usize] = [*value; LANES];
         }
         self.local.iter_mut().for_each(|(_, written)| *written = 0);
         self.threads = each(|lane| threads.get(lane).copied().unwrap_or(0));
@@ -225,12 +225,12 @@ impl Warp {
         block: &mut Block<'_>,
     ) -> Result<(), (Deed, usize)> {
         let lanes = mask.lanes;
-        let w = |place: u32| self.words[place as usize];
+        let w = |place: Place| *self.words[place as usize];
         let q = |[low, high]: Halves| joined(&w(low), &w(high));
         match *op {
             Op::Pair { carry, d, a, b, c } => {
                 let (a, b, low, high) = (w(a), w(b), w(c[0]), w(c[1]));
-                let taken = if carry.taken { self.carry } else { [0; LANES] };
+                let taken = if carry.taken { *self.carry } else { [0; LANES] };
                 let product = map2(&a, &b, |a, b| u64::from(a) * u64::from(b));
                 // Room for two words more: (2^32 - 1)^2 + 2 (2^32 - 1) = 2^64 - 1.
                 let sum = map2(&low, &taken, |l, t| u64::from(l) + u64::from(t));
@@ -250,7 +250,7 @@ impl Warp {
                 self.put_word(d[1], high, mask);
             }
             Op::AddCarry { carry, d, a, b } => {
-                let taken = if carry.taken { self.carry } else { [0; LANES] };
+                let taken = if carry.taken { *self.carry } else { [0; LANES] };
                 let sum = map3(&w(a), &w(b), &taken, |a, b, c| {
                     u64::from(a) + u64::from(b) + u64::from(c)
                 });
@@ -260,7 +260,7 @@ impl Warp {
                 }
             }
             Op::SubtractBorrow { carry, d, a, b } => {
-                let taken = if carry.taken { self.carry } else { [0; LANES] };
+                let taken = if carry.taken { *self.carry } else { [0; LANES] };
                 let difference = map3(&w(a), &w(b), &taken, |a, b, c| {
                     u64::from(a).wrapping_sub(u64::from(b)).wrapping_sub(u64::from(c))
                 });
@@ -270,7 +270,7 @@ impl Warp {
                 }
             }
             Op::AddCarryDouble { carry, d, a, b } => {
-                let taken = if carry.taken { self.carry } else { [0; LANES] };
+                let taken = if carry.taken { *self.carry } else { [0; LANES] };
                 let (a, b) = (q(a), q(b));
                 let sum: [u128; LANES] =
                     each(|i| u128::from(a[i]) + u128::from(b[i]) + u128::from(taken[i]));
@@ -280,7 +280,7 @@ impl Warp {
                 }
             }
             Op::SubtractBorrowDouble { carry, d, a, b } => {
-                let taken = if carry.taken { self.carry } else { [0; LANES] };
+                let taken = if carry.taken { *self.carry } else { [0; LANES] };
                 let (a, b) = (q(a), q(b));
                 let difference: [u128; LANES] = each(|i| {
                     u128::from(a[i]).wrapping_sub(u128::from(b[i])).wrapping_sub(taken[i].into())
@@ -291,7 +291,7 @@ impl Warp {
                 }
             }
             Op::MultiplyAddCarry { high, carry, d, a, b, c } => {
-                let taken = if carry.taken { self.carry } else { [0; LANES] };
+                let taken = if carry.taken { *self.carry } else { [0; LANES] };
                 let half = map2(&w(a), &w(b), |a, b| {
                     let product = u64::from(a) * u64::from(b);
                     if high { (product >> 32) as u32 } else { product as u32 }
@@ -319,12 +319,10 @@ impl Warp {
                 self.put_double(d, sum, mask);
             }
             Op::Words { work, d, a, b, c } => {
-                let value = word_work(work, &w(a), &w(b), &w(c), lanes)?;
-                self.put_word(d, value, mask);
+                word_work(work, WordsAt { words: &mut self.words, mask, d, a, b, c })?;
             }
             Op::Doubles { work, d, a, b, c } => {
-                let value = double_work(work, &q(a), &q(b), &q(c));
-                self.put_double(d, value, mask);
+                double_work(work, DoublesAt { words: &mut self.words, mask, d, a, b, c });
             }
             Op::ShiftDouble { shift, d, a, b } => {
                 let value = map2(&q(a), &w(b), |a, b| match shift {
