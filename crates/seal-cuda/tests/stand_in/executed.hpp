@@ -13,6 +13,9 @@
 
 #include "machine.hpp"
 
+// Nameless, so that several copies of the library in one process share nothing: what is static in
+// an inline function would be one for all of them.
+namespace {
 namespace executed {
 
 struct Process : Machine {
@@ -182,3 +185,4 @@ struct Process : Machine {
 };
 
 } // namespace executed
+} // namespace

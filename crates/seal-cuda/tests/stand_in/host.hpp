@@ -14,6 +14,9 @@
 
 #include "machine.hpp"
 
+// Nameless, so that several copies of the library in one process share nothing: what is static in
+// an inline function would be one for all of them.
+namespace {
 namespace host {
 
 struct Kernel {
@@ -103,3 +106,4 @@ struct Processor : Machine {
 };
 
 } // namespace host
+} // namespace
