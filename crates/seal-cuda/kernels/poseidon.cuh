@@ -40,8 +40,8 @@ template <int WIDTH> struct dense_constants {
 // the diagonal on the lower one. `enter` puts the window where `partial_rounds` begins with it.
 template <int WIDTH> struct filter_constants {
   fr keys[shape<WIDTH>::PARTIAL_ROUNDS];
-  fr feedback[WIDTH - 1];
-  fr output[WIDTH];
+  fr output; // of the newest element, the others with those of the feedback
+  fr window[WIDTH - 1][2];
   fr enter[WIDTH][WIDTH];
   fr leave[WIDTH - 1][WIDTH - 1];
 };
@@ -83,22 +83,31 @@ template <int STRIDE> struct state_memory {
   }
 };
 
-// ROWS rows of the small matrix, from row `first` on.
+// Adds the products of an element with its integers of ROWS rows.
+template <int WIDTH, int ROWS, int STRIDE>
+SEAL_FN void small_column(const constants<WIDTH> &c, const state_memory<STRIDE> &state, int first,
+                          int element, small_dot<shape<WIDTH>::SMALL_WORDS> *sums) {
+  const fr x = state.load(element);
+  SEAL_UNROLL
+  for (int row = 0; row < ROWS; row++)
+    sums[row].add(x, c.small + (first + row + element) * shape<WIDTH>::SMALL_WORDS);
+}
+
+// ROWS rows of the small matrix, from row `first` on. The first element is taken apart, since what
+// sums begin with then needs no moves, and the last one, since sums then leave the loop in pairs of
+// registers.
 template <int WIDTH, int ROWS, int STRIDE>
 SEAL_FN void small_rows(const constants<WIDTH> &c, const state_memory<STRIDE> &state, int first,
                         fr *out) {
-  const int words = shape<WIDTH>::SMALL_WORDS;
-  small_dot<words> sums[ROWS];
+  small_dot<shape<WIDTH>::SMALL_WORDS> sums[ROWS];
   SEAL_UNROLL
   for (int row = 0; row < ROWS; row++)
     sums[row].begin();
+  small_column<WIDTH, ROWS, STRIDE>(c, state, first, 0, sums);
   SEAL_ROLLED
-  for (int element = 0; element < WIDTH; element++) {
-    const fr x = state.load(element);
-    SEAL_UNROLL
-    for (int row = 0; row < ROWS; row++)
-      sums[row].add(x, c.small + (first + row + element) * words);
-  }
+  for (int element = 1; element < WIDTH - 1; element++)
+    small_column<WIDTH, ROWS, STRIDE>(c, state, first, element, sums);
+  small_column<WIDTH, ROWS, STRIDE>(c, state, first, WIDTH - 1, sums);
   SEAL_UNROLL
   for (int row = 0; row < ROWS; row++)
     out[row] = sums[row].finish();
@@ -172,26 +181,22 @@ SEAL_FN void partial_rounds(const constants<WIDTH> &, const filter_constants<WID
   int newest = shape<WIDTH>::PARTIAL_ROUNDS % window;
   SEAL_ROLLED
   for (int round = 0; round < shape<WIDTH>::PARTIAL_ROUNDS; round++) {
-    // The last product of the S-box is one of the sum's.
-    dot sum;
-    sum.begin(partial.keys[round]);
-    sum.add(square_lazy(square(x)), x);
+    // The last product of the S-box is one of the feedback's terms.
+    dot feedback, output;
+    feedback.begin(partial.keys[round]);
+    feedback.add(square_lazy(square(x)), x);
+    output.begin();
     int at = newest;
     SEAL_ROLLED
     for (int i = 0; i < window; i++) {
-      sum.add(state.load(1 + at), partial.feedback[i]);
+      const fr element = state.load(1 + at);
+      feedback.add(element, partial.window[i][0]);
+      output.add(element, partial.window[i][1]);
       at = at + 1 == window ? 0 : at + 1;
     }
-    const fr added = sum.finish();
-    sum.begin();
-    sum.add(added, partial.output[0]);
-    at = newest;
-    SEAL_ROLLED
-    for (int i = 0; i < window; i++) {
-      sum.add(state.load(1 + at), partial.output[i + 1]);
-      at = at + 1 == window ? 0 : at + 1;
-    }
-    x = sum.finish();
+    const fr added = feedback.finish();
+    output.add(added, partial.output);
+    x = output.finish();
     // The oldest makes room.
     newest = newest == 0 ? window - 1 : newest - 1;
     state.store(1 + newest, added);

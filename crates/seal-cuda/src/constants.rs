@@ -51,8 +51,12 @@ pub(crate) fn table(poseidon: &Poseidon) -> Vec<u8> {
                 row.into_iter().map(|c| c * factor).collect()
             };
             put(&before_reduction(keys));
-            put(&scaled(feedback, more));
-            put(&scaled(output, more * more));
+            let feedback = scaled(feedback, more);
+            let output = scaled(output, more * more);
+            put(&output[..1]);
+            for (to_newest, to_output) in feedback.into_iter().zip(&output[1..]) {
+                put(&[to_newest, *to_output]);
+            }
             let mut enter = turned(enter, rounds);
             for row in &mut enter[1..] {
                 row.iter_mut().for_each(|element| *element *= less);
