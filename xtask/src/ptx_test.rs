@@ -68,7 +68,6 @@ pub(crate) fn run_built(args: &Args) -> Result<()> {
         cargo(&test("device"), &environment)?;
         cargo(&test("controls"), &environment)?;
         cargo(&test("executed"), &environment)?;
-        cargo(&test("lost_device"), &environment)?;
         cargo(&[&test("trees")[..], &["gpu::"]].concat(), &environment)?;
     }
     Ok(())
