@@ -11,12 +11,13 @@ use seal_groth16::{
     DEFAULT_PARAM_DIR, DigestCheck, Overwrite, ParamDir, ProveStep, Prover, Resources, TestParams,
     Trust,
 };
+use seal_host::allowed_cpus;
 use seal_runtime::{
     Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
     run_one, serve, serves_stage, spread_memory,
 };
 use seal_types::{SectorSize, Stage};
-use seal_wire::ExitCode;
+use seal_wire::{ErrorCode, ExitCode};
 
 use crate::gpu::{self, DeviceKind, Wish};
 use crate::params::Look;
@@ -58,14 +59,16 @@ Environment:
   FIL_PROOFS_VERIFY_PRODUCTION_PARAMS  1: compare parameter files with their published digests
                                        whenever they are loaded; default: the first time, and
                                        again when a file has changed
-  SEAL_READY_WITHIN                    how long --preload may look for parameters before the ready
-                                       line goes out all the same; default 4s
+  SEAL_READY_WITHIN                    how long a GPU may be tried, and --preload look for
+                                       parameters, before the ready line goes out all the same;
+                                       default 4s
   SEAL_CIRCUIT_CACHE                   where compiled circuits are kept, as --circuit-cache
   SEAL_FORCE_ISA                       arithmetic: portable, or ifma (AVX-512); default: the best
                                        that this processor has
   SEAL_C2_DEVICE                       who proves: cpu (default), or cuda for an NVIDIA GPU; as
                                        --device. A GPU that is not usable is an error at start
-  SEAL_GPU                             optional: then the CPU proves instead
+  SEAL_GPU                             optional: then the CPU proves instead, also in place of a
+                                       GPU that computes wrongly
   CUDA_VISIBLE_DEVICES                 which GPU, by index or UUID; the first of them is used
   BELLMAN_NO_GPU                       1: no GPU; an error where one is asked for
   SEAL_ALLOW_TEST_PARAMS               1: prove with test parameters, as --allow-test-params
@@ -191,6 +194,8 @@ pub fn main() -> ExitCode {
     if let Some(finding) = gpu::idle(cli.serve.device, &environment) {
         tracing::warn!("{finding}");
     }
+    // Those for which the device's prover has started threads, before all of this.
+    let at_start = allowed_cpus();
     let _place = match place(&environment) {
         Ok(placed) => placed,
         Err(code) => return code,
@@ -209,7 +214,10 @@ pub fn main() -> ExitCode {
             }
         };
         let wish = wish.map_err(told(ExitCode::Config))?;
-        let device = gpu::device(wish.as_ref()).map_err(told(ExitCode::Start))?;
+        let at_start =
+            at_start.map_err(|error| format!("cannot tell which cpus there are: {error}"));
+        let at_start = at_start.map_err(told(ExitCode::Start))?;
+        let device = gpu::device(wish.as_ref(), &at_start).map_err(told(ExitCode::Start))?;
         let proves = device.name().unwrap_or_else(|| "cpu".to_owned());
         tracing::info!(parameters = dir, ?trust, device = proves, curve = kernel.name(), "c2-exec");
         let resources = Resources {
@@ -309,13 +317,26 @@ fn trust(args: &ServeArgs, environment: &Environment) -> Trust {
     }
 }
 
-/// Serves once the parameters to be loaded ahead have been looked for, or [`READY_WITHIN`] is over.
+/// Serves once the device has been tried and the parameters to be loaded ahead have been looked
+/// for, or [`READY_WITHIN`] is over. A device that computes wrongly is not an error here: the
+/// process stays, so that it is seen, and refuses its tasks.
 fn start_serving(executor: C2, args: &ServeArgs, ready_within: Duration) -> ExitCode {
     let executor = Arc::new(executor);
     let (looked, look) = mpsc::channel();
     let (loader, sizes) = (Arc::clone(&executor), args.preload.clone());
     // Behind the ready line: venus-worker waits a few seconds only, and loading takes longer.
     std::thread::spawn(move || {
+        match loader.prover.try_device(&mut |_| ControlFlow::Continue(())) {
+            Ok(()) => {}
+            Err(error) if error.code() == ErrorCode::BadDevice => {
+                tracing::error!("{}", params::causes(&error));
+            }
+            Err(error) => {
+                tracing::error!("{}", params::causes(&error));
+                let _ = looked.send(Err(()));
+                return;
+            }
+        }
         for size in &sizes {
             if let Err(error) = loader.prover.find(*size) {
                 tracing::error!("--preload {size}: {}", params::causes(&error));
@@ -331,8 +352,8 @@ fn start_serving(executor: C2, args: &ServeArgs, ready_within: Duration) -> Exit
         Ok(Err(())) => return ExitCode::Start,
         Ok(Ok(())) => {}
         Err(_) => tracing::warn!(
-            "looking for the parameters takes longer than {READY_WITHIN} ({ready_within:?}); \
-             ready all the same, the checks go on"
+            "trying the device and looking for the parameters takes longer than {READY_WITHIN} \
+             ({ready_within:?}); ready all the same, the checks go on"
         ),
     }
     serve(executor, ServeOptions::concurrent(args.concurrent))

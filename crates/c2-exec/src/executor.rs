@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use seal_groth16::{Groth16Error, ProveStep, Prover};
 use seal_runtime::{Executor, TaskContext, Unit};
 use seal_types::Stage;
-use seal_wire::{C2Output, C2Task, TaskError};
+use seal_wire::{C2Output, C2Task, DeviceReport, TaskError};
 
 /// The executor of C2.
 pub struct C2 {
@@ -41,11 +41,20 @@ impl Executor for C2 {
             .map_err(|error: Groth16Error| TaskError::from_error(error.code(), &error))?;
         Ok(C2Output { proof })
     }
+
+    fn device(&self) -> Option<String> {
+        Some(self.prover.device())
+    }
+
+    fn device_report(&self) -> Option<DeviceReport> {
+        self.prover.device_report()
+    }
 }
 
 fn report(context: &TaskContext, step: ProveStep) -> ControlFlow<()> {
     match step {
         ProveStep::Checking => tracing::info!("checking the C1 output"),
+        ProveStep::Trying => context.progress("try the GPU", 0, 1, Unit::Steps),
         ProveStep::Waiting { .. } => context.progress("wait for parameters", 0, 1, Unit::Steps),
         ProveStep::Loading { done, total } => {
             context.progress("load parameters", done, total, Unit::Bytes);

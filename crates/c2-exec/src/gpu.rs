@@ -4,7 +4,8 @@
 //! when it is asked for, as for PC2, and then it is used or the start fails.
 
 use clap::ValueEnum;
-use seal_groth16::{Device, Groth16Error};
+use seal_groth16::{Device, Groth16Error, Without};
+use seal_host::CpuSet;
 use seal_runtime::Environment;
 
 use crate::params::causes;
@@ -92,19 +93,20 @@ pub(crate) fn idle(argument: Option<DeviceKind>, environment: &Environment) -> O
     })
 }
 
-/// Opens who is to compute proofs. A GPU that was asked for and is not usable is an error, not a
-/// silent run on the processor.
-pub(crate) fn device(wish: Option<&Wish>) -> Result<Device, String> {
-    device_by(wish, Device::cuda)
+/// Opens who is to compute proofs, in a process that could use the cpus `at_start` when it began. A
+/// GPU that was asked for and is not usable is an error, not a silent run on the processor.
+pub(crate) fn device(wish: Option<&Wish>, at_start: &CpuSet) -> Result<Device, String> {
+    device_by(wish, |visible, without| Device::cuda(visible, at_start, without))
 }
 
 fn device_by(
     wish: Option<&Wish>,
-    open: impl FnOnce(Option<&str>) -> Result<Device, Groth16Error>,
+    open: impl FnOnce(Option<&str>, Without) -> Result<Device, Groth16Error>,
 ) -> Result<Device, String> {
     let Some(wish) = wish else { return Ok(Device::cpu()) };
     let Wish { by, visible, optional } = wish;
-    match open(visible.as_deref()) {
+    let without = if *optional { Without::Processor } else { Without::Refuse };
+    match open(visible.as_deref(), without) {
         Ok(device) => Ok(device),
         Err(error) if *optional => {
             tracing::warn!(
@@ -189,18 +191,21 @@ mod tests {
 
     #[test]
     fn a_gpu_that_was_asked_for_is_not_silently_done_without() {
-        let fails = |_: Option<&str>| Err(Groth16Error::TooFewCpus { cpus: 1, least: 2 });
+        let fails = |_: Option<&str>, without| {
+            let cpus = usize::from(without == Without::Refuse);
+            Err(Groth16Error::TooFewCpus { cpus, least: 2 })
+        };
         let asked = |environment: &[(&str, &str)]| {
             wish(None, environment).expect("understood").expect("a GPU")
         };
         let error = device_by(Some(&asked(&[(DEVICE, "cuda")])), fails).expect_err("not usable");
-        for part in ["SEAL_C2_DEVICE=cuda", "may use 1 cpu", "SEAL_GPU=optional"] {
+        for part in ["SEAL_C2_DEVICE=cuda", "started 1 thread", "SEAL_GPU=optional"] {
             assert!(error.contains(part), "{error}");
         }
         let optional = asked(&[(DEVICE, "cuda"), (GPU, "optional")]);
         let device = device_by(Some(&optional), fails).expect("the processor does it");
         assert_eq!(device.name(), None);
-        let untouched = |_: Option<&str>| panic!("nobody asked for a GPU");
+        let untouched = |_: Option<&str>, _| panic!("nobody asked for a GPU");
         assert_eq!(device_by(None, untouched).expect("the processor").name(), None);
     }
 
@@ -208,7 +213,8 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     fn a_build_without_the_feature_says_so() {
         let asked = wish(Some(DeviceKind::Cuda), &[]).expect("understood");
-        let error = device(asked.as_ref()).expect_err("not built in");
+        let cpus = "0-7".parse().expect("a list");
+        let error = device(asked.as_ref(), &cpus).expect_err("not built in");
         assert!(error.contains("--features cuda") && error.contains("--device cuda"), "{error}");
     }
 }

@@ -5,27 +5,40 @@
 //! itself, so that there is no second copy of them.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bellperson::groth16::Proof;
 use blstrs::{Bls12, Fp, Fp2, G1Affine, G2Affine, Scalar};
 use seal_cuda::groth16::{self, Circuit, Density, Lists, RawProof};
 use seal_cuda::{CudaError, OpenOptions};
 use seal_field::ntt::words_of_scalar;
-use seal_host::{allowed_cpus, confine_like_this_thread};
+use seal_host::{CpuSet, confine_like_this_thread, online_cpus};
 
-use crate::Groth16Error;
 use crate::groth::Queries;
 use crate::layout::Lengths;
+use crate::standing::{Standing, Without};
 use crate::step::LOOK_EVERY;
 use crate::witness::Assignment;
+use crate::{Groth16Error, trial};
 
 /// Who computes proofs. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Device(Option<Arc<dyn Accelerator>>);
+pub struct Device(Option<Arc<Held>>);
+
+/// A device, and what is thought of it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) accelerator: Arc<dyn Accelerator>,
+    pub(crate) standing: Standing,
+    /// Held while it is tried, so that nobody uses it meanwhile.
+    pub(crate) trying: Mutex<()>,
+    /// How long its trials are.
+    pub(crate) trial_bits: u32,
+}
 
 impl Device {
     /// The processor.
@@ -34,43 +47,74 @@ impl Device {
     }
 
     /// The first NVIDIA device that the driver shows, of those in `visible`, the value of
-    /// `CUDA_VISIBLE_DEVICES`. It is opened here and now, and stays open.
-    pub fn cuda(visible: Option<&str>) -> Result<Self, Groth16Error> {
-        let options = OpenOptions { visible, ..OpenOptions::default() };
-        let gpu =
-            groth16::Gpu::open(options).map_err(|error| Groth16Error::NoDevice(Box::new(error)))?;
-        let cpus = allowed_cpus().map_or(0, |cpus| cpus.iter().count());
+    /// `CUDA_VISIBLE_DEVICES`. It is opened here and now, and stays open; it is tried before the
+    /// first proof. `at_start` are the cpus that the process could use when it began, and
+    /// `without` says what is done when it computes wrongly.
+    pub fn cuda(
+        visible: Option<&str>,
+        at_start: &CpuSet,
+        without: Without,
+    ) -> Result<Self, Groth16Error> {
+        let online =
+            online_cpus(Path::new("/sys")).map_or_else(|_| at_start.len(), |cpus| cpus.len());
+        let cpus = pool_threads(at_start, online);
         if cpus < LEAST_CPUS {
             return Err(Groth16Error::TooFewCpus { cpus, least: LEAST_CPUS });
         }
+        let options = OpenOptions { visible, ..OpenOptions::default() };
+        let gpu =
+            groth16::Gpu::open(options).map_err(|error| Groth16Error::NoDevice(Box::new(error)))?;
         // Its threads were there before this process was told its place.
         confine_like_this_thread().map_err(Groth16Error::Threads)?;
-        Ok(Self(Some(Arc::new(Cuda(Arc::new(gpu))))))
+        Ok(Self::with(Arc::new(Cuda(Arc::new(gpu))), without, trial::BITS))
     }
 
-    /// A device made for tests.
+    fn with(accelerator: Arc<dyn Accelerator>, without: Without, trial_bits: u32) -> Self {
+        let standing = Standing::new(accelerator.label(), without);
+        Self(Some(Arc::new(Held { accelerator, standing, trying: Mutex::new(()), trial_bits })))
+    }
+
+    /// A device made for tests, whose trials are short.
     #[cfg(test)]
-    pub(crate) fn of(accelerator: impl Accelerator + 'static) -> Self {
-        Self(Some(Arc::new(accelerator)))
+    pub(crate) fn of(accelerator: impl Accelerator + 'static, without: Without) -> Self {
+        Self::with(Arc::new(accelerator), without, 6)
     }
 
-    pub(crate) fn accelerator(&self) -> Option<&dyn Accelerator> {
+    pub(crate) fn held(&self) -> Option<&Held> {
         self.0.as_deref()
     }
 
     /// Its name, for messages, unless it is the processor.
     pub fn name(&self) -> Option<String> {
-        self.accelerator().map(Accelerator::name)
+        self.held().map(|held| held.accelerator.name())
     }
 }
 
-/// supraseal-c2 divides by half the number of cpus.
+/// supraseal-c2 divides by half the number of its threads.
 const LEAST_CPUS: usize = 2;
+
+/// How many threads supraseal-c2 starts before `main`, by the cpus that the process may use then
+/// and the number of those that are online. Of so many cpus, from number 0 on, it counts those that
+/// the process may use; if there is none, it starts a thread for each that is online.
+fn pool_threads(allowed: &CpuSet, online: usize) -> usize {
+    match allowed.iter().filter(|cpu| (*cpu as usize) < online).count() {
+        0 => online,
+        counted => counted,
+    }
+}
 
 /// A device that proves.
 pub(crate) trait Accelerator: fmt::Debug + Send + Sync {
+    /// Its model and UUID.
+    fn label(&self) -> String;
+
     /// For messages.
-    fn name(&self) -> String;
+    fn name(&self) -> String {
+        format!("cuda device {}", self.label())
+    }
+
+    /// Whether its memory suffices for a proof with these lists, as it is now.
+    fn check_memory(&self, lists: Lists) -> Result<(), CudaError>;
 
     /// Begins to read parameters. Dropping them waits until they are read.
     fn load(&self, path: &Path, lists: Lists) -> Result<Box<dyn AcceleratorKey>, CudaError>;
@@ -91,9 +135,12 @@ pub(crate) trait AcceleratorKey: Send + Sync {
 struct Cuda(Arc<groth16::Gpu>);
 
 impl Accelerator for Cuda {
-    fn name(&self) -> String {
-        let info = self.0.info();
-        format!("cuda device {} ({})", info.name, info.uuid)
+    fn label(&self) -> String {
+        self.0.info().model()
+    }
+
+    fn check_memory(&self, lists: Lists) -> Result<(), CudaError> {
+        self.0.check_memory(lists)
     }
 
     fn load(&self, path: &Path, lists: Lists) -> Result<Box<dyn AcceleratorKey>, CudaError> {
@@ -114,14 +161,67 @@ impl AcceleratorKey for groth16::Key {
 
 /// The parameters of a circuit on a device.
 pub(crate) struct DeviceKey {
-    key: Box<dyn AcceleratorKey>,
+    accelerator: Arc<dyn Accelerator>,
+    path: PathBuf,
+    lists: Lists,
+    /// None while they are read anew.
+    key: RwLock<Option<Box<dyn AcceleratorKey>>>,
     /// Made for the first proof.
     circuit: OnceLock<Circuit>,
 }
 
+/// How long memory of the device that somebody else holds is waited for. A process that has ended,
+/// or has just given the device's lock back, gives it back within seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 impl DeviceKey {
-    pub(crate) fn new(key: Box<dyn AcceleratorKey>) -> Self {
-        Self { key, circuit: OnceLock::new() }
+    /// Lets the device begin to read the parameters at `path`.
+    pub(crate) fn load(
+        accelerator: Arc<dyn Accelerator>,
+        path: &Path,
+        lists: Lists,
+    ) -> Result<Self, CudaError> {
+        let key = RwLock::new(Some(accelerator.load(path, lists)?));
+        Ok(Self { accelerator, path: path.to_owned(), lists, key, circuit: OnceLock::new() })
+    }
+
+    /// Lets the device read its parameters anew: what it has of them may have been spoiled. The
+    /// memory for the old ones is given back first.
+    pub(crate) fn read_anew(&self) -> Result<(), CudaError> {
+        let mut key = self.key.write().unwrap_or_else(PoisonError::into_inner);
+        *key = None;
+        *key = Some(self.accelerator.load(&self.path, self.lists)?);
+        Ok(())
+    }
+
+    fn key(&self) -> RwLockReadGuard<'_, Option<Box<dyn AcceleratorKey>>> {
+        self.key.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the device's memory suffices for a proof, as it is now.
+    pub(crate) fn check_memory(&self) -> Result<(), CudaError> {
+        self.accelerator.check_memory(self.lists)
+    }
+
+    /// Waits, for a time, until the device's memory suffices for a proof.
+    pub(crate) fn wait_for_memory<E>(
+        &self,
+        patience: Duration,
+        go_on: &mut dyn FnMut() -> Result<(), E>,
+    ) -> Result<Result<(), CudaError>, E> {
+        let start = Instant::now();
+        let mut told = false;
+        loop {
+            let error = match self.check_memory() {
+                Err(error @ CudaError::TooLittle { .. }) if start.elapsed() < patience => error,
+                checked => return Ok(checked),
+            };
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!("waiting for memory of {}: {error}", self.accelerator.name());
+            }
+            go_on()?;
+            thread::sleep(LOOK_EVERY);
+        }
     }
 
     /// Proves with the randomness `r` and `s`, of variables in Montgomery form, in a circuit of so
@@ -135,13 +235,55 @@ impl DeviceKey {
         [r, s]: [Scalar; 2],
         go_on: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<Result<Option<Proof<Bls12>>, CudaError>, E> {
+        if let Err(error) = self.wait_for_memory(PATIENCE, go_on)? {
+            return Ok(Err(error));
+        }
         let circuit = self.circuit.get_or_init(|| circuit(queries, rows));
         let (inputs, aux) = assignment.values.split_at(queries.inputs());
         let products = assignment.products.each_ref().map(|product| &product[..rows]);
         let given = groth16::Assignment { products, inputs, aux };
         let random = [words_of_scalar(r), words_of_scalar(s)];
-        let proved = asking(|| self.key.prove(circuit, &given, random), go_on)?;
+        let work = || {
+            // Reading them anew has failed.
+            if self.key().is_none() {
+                self.read_anew()?;
+            }
+            let key = self.key();
+            let key = key.as_ref().ok_or_else(|| CudaError::Groth16 {
+                what: "prove",
+                said: "its parameters are being read anew".to_owned(),
+            })?;
+            key.prove(circuit, &given, random)
+        };
+        let proved = asking(work, go_on)?;
         Ok(proved.map(|raw| points(&raw)))
+    }
+}
+
+#[cfg(test)]
+impl DeviceKey {
+    /// Parameters that are there, of a device that has nothing else.
+    pub(crate) fn of(key: Box<dyn AcceleratorKey>) -> Self {
+        #[derive(Debug)]
+        struct Nothing;
+        impl Accelerator for Nothing {
+            fn label(&self) -> String {
+                "nothing".to_owned()
+            }
+            fn check_memory(&self, _: Lists) -> Result<(), CudaError> {
+                Ok(())
+            }
+            fn load(&self, _: &Path, _: Lists) -> Result<Box<dyn AcceleratorKey>, CudaError> {
+                Err(CudaError::NoGroth16)
+            }
+        }
+        Self {
+            accelerator: Arc::new(Nothing),
+            path: PathBuf::new(),
+            lists: Lists { inputs: 0, h: 0, l: 0, a: 0, b: 0 },
+            key: RwLock::new(Some(key)),
+            circuit: OnceLock::new(),
+        }
     }
 }
 
@@ -220,3 +362,7 @@ pub(crate) fn asking<T: Send, E>(
 #[cfg(test)]
 #[path = "device/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "device/wrong.rs"]
+mod wrong;

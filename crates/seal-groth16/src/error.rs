@@ -152,10 +152,11 @@ pub enum Groth16Error {
     NoDevice(#[source] Box<CudaError>),
     /// There are too few cpus for the device's prover.
     #[error(
-        "this process may use {cpus} cpu, and proving on a GPU takes at least {least}; give it more"
+        "supraseal-c2 has started {cpus} thread for the cpus that this process could use at its \
+         start, and proving on a GPU takes at least {least}; let it start with more cpus"
     )]
     TooFewCpus {
-        /// How many the process may use.
+        /// How many threads it has.
         cpus: usize,
         /// How many it takes.
         least: usize,
@@ -174,6 +175,22 @@ pub enum Groth16Error {
         #[source]
         source: Box<CudaError>,
     },
+    /// A device computes wrongly, and nothing may take its place.
+    #[error(
+        "the {device} has computed wrongly more than once and is left out until this process ends \
+         ({reason}): the GPU, its memory, or the memory of this machine that it reads parameters \
+         from is faulty; nothing is known against the sector. Prove on another GPU, on the CPU \
+         (SEAL_C2_DEVICE=cpu), or let the CPU take over (SEAL_GPU=optional)"
+    )]
+    BadDevice {
+        /// Which.
+        device: String,
+        /// What it computed wrongly the last time.
+        reason: String,
+    },
+    /// The file that a device is tried with could not be made.
+    #[error("a file in memory, to try the GPU with, could not be made")]
+    TrialFile(#[source] std::io::Error),
     /// Less memory is allowed than parameters take.
     #[error(
         "the parameters for {sector_size} take {} MiB of memory, but --params-memory allows {} \
@@ -246,10 +263,17 @@ impl Groth16Error {
             | Self::NoDevice(_)
             | Self::TooFewCpus { .. }
             | Self::Threads(_)
+            | Self::TrialFile(_)
             | Self::Device { .. } => ErrorCode::Unavailable,
+            Self::BadDevice { .. } => ErrorCode::BadDevice,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Upstream { .. } => ErrorCode::Internal,
         }
+    }
+
+    /// An adapter for `map_err` on what the file of a trial says.
+    pub(crate) fn trial_file(error: std::io::Error) -> Self {
+        Self::TrialFile(error)
     }
 
     /// An adapter for `map_err` on what the published crates answer.

@@ -70,7 +70,6 @@ impl Queries {
     }
 
     /// Of lists that come from elsewhere.
-    #[cfg(test)]
     pub(crate) fn with(
         a: Vec<u32>,
         b: Vec<u32>,

@@ -17,6 +17,7 @@ use storage_proofs_core::compound_proof::CompoundProof;
 use storage_proofs_core::merkle::MerkleTreeTrait;
 use storage_proofs_porep::stacked::{self, StackedCompound};
 
+use crate::device::{DeviceKey, asking};
 use crate::groth::{self, ProofTimes, Stopped};
 use crate::load::{Loaded, LoadedPoints};
 use crate::pipeline::{GoOn, one_by_one};
@@ -26,6 +27,9 @@ use crate::task::{Challenge, PublicInputs, VanillaProofs};
 use crate::turns::Share;
 use crate::witness::{Assignment, Form, assign};
 use crate::{Groth16Error, Prover};
+
+/// How often a partition's proof may fail, and how often the processor may make a wrong one.
+const MOST_ATTEMPTS: u32 = 2;
 
 /// A task on its way through the prover.
 pub(crate) struct Job<'a, Tree: 'static + MerkleTreeTrait> {
@@ -44,6 +48,22 @@ struct Filled<'a, Tree: MerkleTreeTrait> {
     challenges: Vec<Vec<Challenge<Tree>>>,
     took: Duration,
     _memory: Share<'a>,
+}
+
+/// Logs what the parts of a partition's proof took.
+fn tell(partition: u32, times: &ProofTimes) {
+    let ms = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(
+        partition,
+        witness_ms = ms(times.witness),
+        transforms_ms = ms(times.transforms),
+        h_ms = ms(times.h),
+        l_ms = ms(times.l),
+        a_ms = ms(times.a),
+        b_ms = ms(times.b),
+        device_ms = ms(times.device),
+        "partition proved"
+    );
 }
 
 impl<Tree> Job<'_, Tree>
@@ -119,7 +139,8 @@ where
             .map_err(Groth16Error::upstream("fill the circuit"))
     }
 
-    /// A proof that verifies: what a passing fault spoiled is computed once more.
+    /// A proof that verifies: what a passing fault spoiled is computed once more. A device that has
+    /// computed wrongly is tried before that, with its parameters read anew.
     fn prove_partition(
         &self,
         partition: u32,
@@ -135,8 +156,8 @@ where
         )
         .map_err(Groth16Error::upstream("derive the public inputs"))?;
         let mut next = Some(assignment);
-        let mut failed = None;
-        for attempt in 1..=2 {
+        let (mut wrong, mut failed) = (0, 0);
+        loop {
             let assignment = match next.take() {
                 Some(assignment) => assignment,
                 None => self.assign(partition, &challenges, stop)?,
@@ -146,52 +167,80 @@ where
                 let _turn = self.prover.proving.take(1, go_on)?;
                 self.prove_once(assignment, &mut times, go_on)?
             };
-            let ms = |took: Duration| u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            tracing::info!(
-                partition,
-                witness_ms = ms(times.witness),
-                transforms_ms = ms(times.transforms),
-                h_ms = ms(times.h),
-                l_ms = ms(times.l),
-                a_ms = ms(times.a),
-                b_ms = ms(times.b),
-                device_ms = ms(times.device),
-                "partition proved"
-            );
+            tell(partition, &times);
             let device = self.prover.device();
-            match proved {
+            let fault = match proved {
                 Ok(Some(proof)) => {
                     let valid = verify_proof(&self.loaded.verifying_key, &proof, &inputs)
                         .map_err(Groth16Error::upstream("verify a partition's proof"))?;
                     if valid {
                         return Ok(proof);
                     }
-                    tracing::error!(partition, attempt, device, "a proof does not verify");
-                    failed = None;
+                    "does not verify"
                 }
-                Ok(None) => {
-                    tracing::error!(partition, attempt, device, "a proof is not one of points");
-                    failed = None;
+                Ok(None) => "is not one of points",
+                Err(source) => {
+                    failed += 1;
+                    let causes = TaskError::from_error(ErrorCode::Unavailable, &source).message;
+                    tracing::error!(partition, failed, device, error = causes, "no proof");
+                    // Memory has been waited for.
+                    if failed == MOST_ATTEMPTS || source.is_out_of_memory() {
+                        let what = match failed {
+                            1 => format!("prove partition {partition}"),
+                            _ => format!("prove partition {partition}, twice"),
+                        };
+                        return Err(Groth16Error::Device {
+                            what,
+                            device,
+                            source: Box::new(source),
+                        });
+                    }
+                    continue;
                 }
-                Err(error) => {
-                    let causes = TaskError::from_error(ErrorCode::Unavailable, &error).message;
-                    tracing::error!(partition, attempt, device, error = causes, "no proof");
-                    failed = Some(error);
+            };
+            wrong += 1;
+            tracing::error!(partition, wrong, device, "a proof {fault}");
+            match &self.loaded.points {
+                LoadedPoints::Device(key) => self.device_was_wrong(partition, key, go_on)?,
+                LoadedPoints::Cpu(_) if wrong == MOST_ATTEMPTS => {
+                    let what = format!("the proof of partition {partition}, made twice,");
+                    return Err(Groth16Error::SelfCheck { what, device });
                 }
+                LoadedPoints::Cpu(_) => {}
             }
         }
+    }
+
+    /// What follows a wrong proof: the device is marked, and tried with parameters read anew; or it
+    /// is left out.
+    fn device_was_wrong(
+        &self,
+        partition: u32,
+        key: &DeviceKey,
+        go_on: &mut GoOn<'_>,
+    ) -> Result<(), Groth16Error> {
+        // The device's prover drops it when a sum of points finds no memory.
         let device = self.prover.device();
-        Err(match failed {
-            None => Groth16Error::SelfCheck {
-                what: format!("the proof of partition {partition}, made twice,"),
-                device,
-            },
-            Some(source) => Groth16Error::Device {
-                what: format!("prove partition {partition}, twice"),
-                device,
-                source: Box::new(source),
-            },
-        })
+        let failed = |what: String, source| Groth16Error::Device {
+            what,
+            device: device.clone(),
+            source: Box::new(source),
+        };
+        if let Err(source @ CudaError::TooLittle { .. }) = key.check_memory() {
+            let what = format!("prove partition {partition}, for want of memory as it seems");
+            return Err(failed(what, source));
+        }
+        self.prover.device_was_wrong(&format!("the proof of partition {partition}"));
+        if self.prover.device_is_left_out() {
+            return Err(self.prover.bad_device());
+        }
+        {
+            let _turn = self.prover.proving.take(1, go_on)?;
+            asking(|| key.read_anew(), go_on)?
+                .map_err(|source| failed("read the parameters anew".to_owned(), source))?;
+        }
+        self.prover.try_device_anew(go_on)?;
+        if self.prover.device_is_left_out() { Err(self.prover.bad_device()) } else { Ok(()) }
     }
 
     /// A proof that nobody has looked at; none where a device returns something else, or its
@@ -210,6 +259,9 @@ where
                 groth::prove(key, queries, ntt, assignment, random, times, &mut go_on)
                     .map(|proof| Ok(Some(proof)))
                     .map_err(|Stopped| Groth16Error::Cancelled)
+            }
+            LoadedPoints::Device(_) if self.prover.device_is_left_out() => {
+                Err(self.prover.bad_device())
             }
             LoadedPoints::Device(key) => {
                 let start = Instant::now();

@@ -21,22 +21,31 @@ pub(crate) fn kept<T>(
 ) -> Result<Arc<T>, Groth16Error> {
     let slot = lock(slots).entry(sector_size).or_default().clone();
     // Held while it is made: a second task of the same size waits instead of making it again.
-    let mut slot = loop {
-        match slot.try_lock() {
-            Ok(slot) => break slot,
-            Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                step(at, ProveStep::Waiting { sector_size })?;
-                thread::sleep(LOOK_EVERY);
-            }
-        }
-    };
+    let mut slot = wait_for(&slot, &mut || step(at, ProveStep::Waiting { sector_size }))?;
     if let Some(there) = &*slot {
         return Ok(there.clone());
     }
     let made = Arc::new(make(at)?);
     *slot = Some(made.clone());
     Ok(made)
+}
+
+/// Waits for what a mutex guards, and asks now and then whether to. As for [`lock`], a panic of
+/// another leaves it whole.
+pub(crate) fn wait_for<'m, T>(
+    mutex: &'m Mutex<T>,
+    go_on: &mut dyn FnMut() -> Result<(), Groth16Error>,
+) -> Result<MutexGuard<'m, T>, Groth16Error> {
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => {
+                go_on()?;
+                thread::sleep(LOOK_EVERY);
+            }
+        }
+    }
 }
 
 /// What a panicking task leaves behind is whole: slots are only ever filled.

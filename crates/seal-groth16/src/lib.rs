@@ -35,11 +35,13 @@ mod small;
 mod stamps;
 #[cfg(test)]
 mod stand_in;
+mod standing;
 mod step;
 mod synthetic;
 mod task;
 #[cfg(test)]
 mod tiny;
+mod trial;
 mod turns;
 mod vanilla;
 mod verify;
@@ -56,6 +58,7 @@ pub use groth::ProofTimes;
 pub use marker::{MARKER, MarkedFile, Marker};
 pub use params::{DigestCheck, FoundParams, ParamDir, TestParams, Trust};
 pub use prover::{Prover, Resources};
+pub use standing::Without;
 pub use step::{At, ProveStep};
 pub use synthetic::{Synthetic, prove_synthetic};
 pub use verify::PROOF_BYTES;

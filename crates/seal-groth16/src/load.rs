@@ -5,6 +5,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use bellperson::groth16::{PreparedVerifyingKey, VerifyingKey, prepare_verifying_key};
 use blstrs::Bls12;
@@ -35,7 +36,7 @@ pub(crate) enum LoadedPoints {
     /// In memory of ours, checked one by one.
     Cpu(Box<Key>),
     /// In memory of a device's prover.
-    Device(DeviceKey),
+    Device(Box<DeviceKey>),
 }
 
 /// Reads and decodes all points, checks each of them, and judges the file's digest. Tells after
@@ -68,7 +69,7 @@ pub(crate) fn load(
 /// known. The points are not looked at one by one: with the digest there is nothing to find, and
 /// in test parameters without one a bad point shows as a proof that does not verify.
 pub(crate) fn load_on(
-    accelerator: &dyn Accelerator,
+    accelerator: &Arc<dyn Accelerator>,
     found: &FoundParams,
     kernel: CurveKernel,
     at: &mut dyn FnMut(ProveStep) -> ControlFlow<()>,
@@ -76,12 +77,12 @@ pub(crate) fn load_on(
     let mut reader = Reader::open(found, kernel, at)?;
     let vk = reader.verifying_key(found)?;
     let lengths = found.layout.lengths();
-    let key = asking(|| accelerator.load(&found.path, lists(lengths)), &mut || reader.tell())?
-        .map_err(|source| Groth16Error::Device {
-            what: format!("read the parameters {}", found.path.display()),
-            device: accelerator.name(),
-            source: Box::new(source),
-        })?;
+    let load = || DeviceKey::load(accelerator.clone(), &found.path, lists(lengths));
+    let key = asking(load, &mut || reader.tell())?.map_err(|source| Groth16Error::Device {
+        what: format!("read the parameters {}", found.path.display()),
+        device: accelerator.name(),
+        source: Box::new(source),
+    })?;
     if let Some(expected) = &found.expected {
         reader.rest()?;
         if let Some(digest) = &reader.digest {
@@ -93,7 +94,7 @@ pub(crate) fn load_on(
         return Err(reader.damaged("it was replaced or changed while it was read".to_owned()));
     }
     let verifying_key = prepare_verifying_key(&vk);
-    let points = LoadedPoints::Device(DeviceKey::new(key));
+    let points = LoadedPoints::Device(Box::new(key));
     Ok(Loaded { bytes: found.bytes, lengths, points, verifying_key })
 }
 

@@ -1,10 +1,13 @@
 //! The prover: what it holds from task to task, and a task's way through it.
 
+mod on_device;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use filecoin_proofs::{DefaultPieceHasher, DefaultTreeHasher, with_shape};
+use seal_cuda::CudaError;
 use seal_field::curve::CurveKernel;
 use seal_types::{Feature, RegisteredProof, SectorSize};
 use seal_wire::C2Task;
@@ -100,6 +103,7 @@ impl Prover {
     /// Loads the parameters for sectors of `sector_size`, and compiles their circuit, ahead of the
     /// first task. That there is too little memory for a partition is told now and not only then.
     pub fn preload(&self, sector_size: SectorSize, at: &mut At<'_>) -> Result<(), Groth16Error> {
+        self.try_device(at)?;
         self.load(sector_size, at)?;
         let proof = representative(sector_size)?;
         let shape = with_shape!(sector_size.bytes(), shape_of, self, proof, at)?;
@@ -115,7 +119,8 @@ impl Prover {
         Err(Groth16Error::TooLittleMemory { proof, wanted, allowed })
     }
 
-    /// Proves a task: 192 bytes per partition, verified.
+    /// Proves a task: 192 bytes per partition, verified. A device that computes wrongly more than
+    /// once is left out, and the task begun anew on the processor where that may take its place.
     pub fn prove(&self, task: &C2Task, at: &mut At<'_>) -> Result<Vec<u8>, Groth16Error> {
         let proof = task.c1out.registered_proof;
         if proof.feature() == Feature::NonInteractive {
@@ -127,8 +132,16 @@ impl Prover {
         }
         step(at, ProveStep::Checking)?;
         check_task(task)?;
-        let size = proof.sector_size().bytes();
-        with_shape!(size, prove_shape, self, task, at)
+        loop {
+            self.try_device(at)?;
+            let size = proof.sector_size().bytes();
+            match with_shape!(size, prove_shape, self, task, at) {
+                Err(error @ Groth16Error::BadDevice { .. }) if self.device_is_replaced() => {
+                    tracing::warn!("the processor takes over: {error}");
+                }
+                proved => return proved,
+            }
+        }
     }
 
     pub(crate) fn load(
@@ -139,9 +152,20 @@ impl Prover {
         kept(&self.loaded, sector_size, at, |at| {
             let found = self.find(sector_size)?;
             self.make_room(sector_size, found.bytes)?;
-            match self.device.accelerator() {
-                None => load(&found, self.kernel, at),
-                Some(accelerator) => load_on(accelerator, &found, self.kernel, at),
+            let Some(held) = self.device.held().filter(|held| !held.standing.is_left_out()) else {
+                return load(&found, self.kernel, at);
+            };
+            match load_on(&held.accelerator, &found, self.kernel, at) {
+                // Its memory will not grow.
+                Err(Groth16Error::Device { source, device, .. })
+                    if matches!(*source, CudaError::TooSmall { .. })
+                        && held.standing.may_be_replaced() =>
+                {
+                    tracing::warn!(device, "the processor takes over: {source}");
+                    held.standing.leave_out(source.to_string());
+                    load(&found, self.kernel, at)
+                }
+                loaded => loaded,
             }
         })
     }
@@ -175,8 +199,15 @@ impl Prover {
     }
 
     /// How proofs are computed, for messages.
-    pub(crate) fn device(&self) -> String {
-        self.device.name().unwrap_or_else(|| format!("processor ({})", self.kernel.name()))
+    pub fn device(&self) -> String {
+        match self.device.name() {
+            Some(name) if !self.device_is_replaced() => name,
+            _ => self.processor(),
+        }
+    }
+
+    fn processor(&self) -> String {
+        format!("processor ({})", self.kernel.name())
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -128,15 +128,28 @@ pub(crate) fn raw(proof: &Proof<Bls12>) -> RawProof {
     }
 }
 
+/// Points of the groups that are no proof of anything asked for.
+fn of_something_else() -> RawProof {
+    raw(&Proof {
+        a: G1Projective::generator().to_affine(),
+        b: G2Projective::generator().to_affine(),
+        c: G1Projective::generator().to_affine(),
+    })
+}
+
 /// What a scripted device does when it is to prove.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
-    /// Its memory does not suffice.
+    /// Proves.
+    Right,
+    /// Says that it has failed.
     Fail,
     /// Leaves its memory as it was.
     Nothing,
-    /// Leaves a proof of something else.
+    /// Leaves a proof of something else, as where a sum of points finds no memory.
     Other,
+    /// The same, and afterwards its memory is short so often.
+    Dropped(Arc<AtomicUsize>),
     /// Says that it works, and does so until it is let go.
     Hold(Arc<Held>),
 }
@@ -148,29 +161,106 @@ pub(crate) struct Held {
     pub(crate) let_go: AtomicBool,
 }
 
-/// A device that does what a script says, then proves.
-#[derive(Clone, Debug)]
-pub(crate) struct Scripted {
-    pub(crate) script: Arc<Mutex<VecDeque<Act>>>,
+impl Act {
+    /// What comes back where `really` would prove.
+    fn of(act: Option<Self>, really: impl FnOnce() -> RawProof) -> Result<RawProof, CudaError> {
+        match act {
+            Some(Self::Fail) => {
+                Err(CudaError::Groth16 { what: "prove", said: "a launch failed".to_owned() })
+            }
+            Some(Self::Nothing) => Ok(RawProof { a: [[7; 6]; 2], ..RawProof::default() }),
+            Some(Self::Other) => Ok(of_something_else()),
+            Some(Self::Dropped(short)) => {
+                short.store(1, Ordering::SeqCst);
+                Ok(of_something_else())
+            }
+            Some(Self::Hold(held)) => {
+                held.works.store(true, Ordering::SeqCst);
+                while !held.let_go.load(Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Ok(RawProof::default())
+            }
+            Some(Self::Right) | None => Ok(really()),
+        }
+    }
 }
 
-pub(crate) const NAME: &str = "cuda device Scripted (GPU-0)";
+/// A list of acts, taken one by one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Script(Arc<Mutex<VecDeque<Act>>>);
+
+impl Script {
+    fn of(acts: impl IntoIterator<Item = Act>) -> Self {
+        Self(Arc::new(Mutex::new(acts.into_iter().collect())))
+    }
+
+    fn next(&self) -> Option<Act> {
+        self.0.lock().expect("no test panics with it").pop_front()
+    }
+}
+
+/// A device that does what scripts say, for proofs and for its trials, and then proves.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scripted {
+    pub(crate) proofs: Script,
+    pub(crate) trials: Script,
+    /// How often it has read parameters.
+    pub(crate) reads: Arc<AtomicUsize>,
+    /// How often it was tried.
+    pub(crate) tried: Arc<AtomicUsize>,
+    /// How often it is to say that its memory does not suffice.
+    pub(crate) short: Arc<AtomicUsize>,
+    /// Whether its memory never suffices for parameters.
+    pub(crate) small: bool,
+}
+
+pub(crate) const LABEL: &str = "Scripted (GPU-0)";
 
 impl Scripted {
     pub(crate) fn new(script: impl IntoIterator<Item = Act>) -> Self {
-        Self { script: Arc::new(Mutex::new(script.into_iter().collect())) }
+        Self { proofs: Script::of(script), ..Self::default() }
+    }
+
+    /// The same with other acts.
+    pub(crate) fn then(self, script: impl IntoIterator<Item = Act>) -> Self {
+        Self { proofs: Script::of(script), ..self }
+    }
+
+    pub(crate) fn with_trials(self, script: impl IntoIterator<Item = Act>) -> Self {
+        Self { trials: Script::of(script), ..self }
     }
 }
 
 impl Accelerator for Scripted {
-    fn name(&self) -> String {
-        NAME.to_owned()
+    fn label(&self) -> String {
+        LABEL.to_owned()
+    }
+
+    fn check_memory(&self, _: Lists) -> Result<(), CudaError> {
+        let short = |left: usize| left.checked_sub(1);
+        match self.short.fetch_update(Ordering::SeqCst, Ordering::SeqCst, short) {
+            Ok(_) => Err(CudaError::TooLittle { needed: 9 << 30, free: 3 << 30 }),
+            Err(_) => Ok(()),
+        }
     }
 
     fn load(&self, path: &Path, lists: Lists) -> Result<Box<dyn AcceleratorKey>, CudaError> {
+        // A trial's parameters lie in memory.
+        if path.starts_with("/proc") {
+            let file = std::fs::File::open(path).expect("there");
+            let parameters = Parameters::read(std::io::BufReader::new(file), true);
+            self.tried.fetch_add(1, Ordering::SeqCst);
+            let contract = Contract(parameters.expect("points of the curve"));
+            return Ok(Box::new(TrialKey(contract, self.trials.clone())));
+        }
+        if self.small {
+            return Err(CudaError::TooSmall { needed: 9 << 30, memory: 8 << 30 });
+        }
+        self.reads.fetch_add(1, Ordering::SeqCst);
         let dir = path.parent().expect("a file").to_path_buf();
         Ok(Box::new(ScriptedKey {
-            script: self.script.clone(),
+            script: self.proofs.clone(),
             dir,
             lists,
             points: OnceLock::new(),
@@ -178,8 +268,22 @@ impl Accelerator for Scripted {
     }
 }
 
+/// What a scripted device is tried with.
+struct TrialKey(Contract, Script);
+
+impl AcceleratorKey for TrialKey {
+    fn prove(
+        &self,
+        circuit: &Circuit,
+        given: &Assignment<'_>,
+        random: [[u64; 4]; 2],
+    ) -> Result<RawProof, CudaError> {
+        Act::of(self.1.next(), || self.0.prove(circuit, given, random).expect("it proves"))
+    }
+}
+
 struct ScriptedKey {
-    script: Arc<Mutex<VecDeque<Act>>>,
+    script: Script,
     dir: PathBuf,
     lists: Lists,
     points: OnceLock<LoadedPoints>,
@@ -190,29 +294,9 @@ impl AcceleratorKey for ScriptedKey {
         &self,
         circuit: &Circuit,
         given: &Assignment<'_>,
-        [r, s]: [[u64; 4]; 2],
+        random: [[u64; 4]; 2],
     ) -> Result<RawProof, CudaError> {
-        let act = self.script.lock().expect("no test panics with it").pop_front();
-        match act {
-            Some(Act::Fail) => Err(CudaError::Groth16 {
-                what: "prove",
-                said: "cudaMallocAsync failed: \"out of memory\"".to_owned(),
-            }),
-            Some(Act::Nothing) => Ok(RawProof { a: [[7; 6]; 2], ..RawProof::default() }),
-            Some(Act::Other) => Ok(raw(&Proof {
-                a: G1Projective::generator().to_affine(),
-                b: G2Projective::generator().to_affine(),
-                c: G1Projective::generator().to_affine(),
-            })),
-            Some(Act::Hold(held)) => {
-                held.works.store(true, Ordering::SeqCst);
-                while !held.let_go.load(Ordering::SeqCst) {
-                    thread::sleep(Duration::from_millis(5));
-                }
-                Ok(RawProof::default())
-            }
-            None => Ok(self.really(circuit, given, [r, s])),
-        }
+        Act::of(self.script.next(), || self.really(circuit, given, random))
     }
 }
 

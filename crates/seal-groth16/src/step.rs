@@ -12,6 +12,8 @@ use crate::Groth16Error;
 pub enum ProveStep {
     /// The C1 output is checked.
     Checking,
+    /// The device proves something whose proof is known; told again and again.
+    Trying,
     /// The parameters, or the circuit, are being loaded for another task or ahead of all; told
     /// again and again.
     Waiting {

@@ -16,7 +16,7 @@ use seal_cuda::CudaError;
 use seal_cuda::groth16::{self, Density, RawProof};
 use seal_field::curve::CurveKernel;
 use seal_field::ntt::{FrWords, words_of_scalar};
-use seal_types::SectorSize;
+use seal_types::{ParameterLengths, SectorSize};
 use seal_wire::C2Task;
 use storage_proofs_core::compound_proof::CompoundProof;
 use storage_proofs_core::merkle::MerkleTreeTrait;
@@ -28,6 +28,7 @@ use crate::circuit::{public_params, representative};
 use crate::circuit_cache::{CircuitCache, Origin};
 use crate::device::{AcceleratorKey, DeviceKey};
 use crate::groth::{self, ProofTimes, Queries};
+use crate::layout::Lengths;
 use crate::load::LoadedPoints;
 use crate::r1cs::Compiled;
 use crate::shape::{record, shape};
@@ -214,6 +215,28 @@ fn variables_and_products_of_a_sector_are_those_of_a_full_synthesis() {
     with_shape!(SectorSize::KIB_2.bytes(), check_vectors);
 }
 
+fn check_lengths<Tree: 'static + MerkleTreeTrait>(size: SectorSize) {
+    let proof = representative(size).expect("registered");
+    let compiled = record::<Tree>(proof).expect("the published circuit");
+    let lengths = ParameterLengths::of(size).expect("registered");
+    let ParameterLengths { inputs, h, l, a, b } = lengths;
+    let found = Lengths { inputs, h, l, a, b_g1: b, b_g2: b };
+    assert_eq!(Queries::of(&compiled).check(found), Ok(()), "{size}");
+}
+
+#[test]
+fn the_lengths_that_planners_reckon_with_are_those_of_the_circuits() {
+    for size in SectorSize::REGISTERED {
+        if size >= SectorSize::GIB_32 && !slow_tests() {
+            let name = "the_lengths_that_planners_reckon_with_are_those_of_the_circuits";
+            let what = format!("seal-groth16 {name}, of {size}");
+            skipped(&what, "recording it takes 15 seconds; --slow runs it");
+            continue;
+        }
+        with_shape!(size.bytes(), check_lengths, size);
+    }
+}
+
 fn check_production<Tree: 'static + MerkleTreeTrait>() {
     let proof = representative(SectorSize::GIB_32).expect("registered");
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -337,7 +360,7 @@ where
     let compiled = record::<Tree>(proof).expect("the published circuit");
     let captured = Captured::<Tree>::new();
     let assignment = filled(&captured, &compiled, Form::Montgomery);
-    let key = DeviceKey::new(Box::new(Compare(Whole::of(captured.circuit(&captured.challenges)))));
+    let key = DeviceKey::of(Box::new(Compare(Whole::of(captured.circuit(&captured.challenges)))));
     let (queries, rows) = (Queries::of(&compiled), compiled.constraints());
     let random = [Scalar::from(3), Scalar::from(5)];
     key.prove(&queries, rows, &assignment, random, &mut || Ok::<(), ()>(()))

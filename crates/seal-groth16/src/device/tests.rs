@@ -18,7 +18,7 @@ use super::*;
 use crate::captured::captured;
 use crate::load::{LoadedPoints, load_on};
 use crate::small::{Small, randomness};
-use crate::stand_in::{Act, Contract, Held, NAME, Scripted, raw};
+use crate::stand_in::{Act, Contract, Held as Hold, LABEL, Scripted, raw};
 use crate::tiny;
 use crate::witness::{Form, assign};
 use crate::{CircuitFiles, PROOF_BYTES, ParamDir, ProveStep, Prover, Resources, TestParams, Trust};
@@ -30,7 +30,7 @@ fn proofs_from_what_a_device_is_given_are_those_of_bellperson() {
         let parameters = Small::parameters(challenges, &mut rng);
         let compiled = Small::compiled(challenges);
         let queries = Queries::of(&compiled);
-        let key = DeviceKey::new(Box::new(Contract(parameters.clone())));
+        let key = DeviceKey::of(Box::new(Contract(parameters.clone())));
         for seed in 0..3 {
             let circuit = Small::filled(seed, challenges);
             let [r, s] = randomness(seed, &mut rng);
@@ -115,7 +115,7 @@ fn work_is_waited_for_even_if_nobody_wants_it_any_more() {
 }
 
 /// A prover on a scripted device, and a task for it; nothing where there are no parameters.
-fn scripted(test: &str, script: impl IntoIterator<Item = Act>) -> Option<(Prover, C2Task)> {
+pub(super) fn scripted(test: &str, device: Scripted, without: Without) -> Option<(Prover, C2Task)> {
     let dir = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-params"));
     let files = CircuitFiles::of(seal_types::SectorSize::KIB_2).expect("registered");
     if !dir.join(files.params()).exists() {
@@ -124,7 +124,7 @@ fn scripted(test: &str, script: impl IntoIterator<Item = Act>) -> Option<(Prover
         return None;
     }
     let trust = Trust { test_params: TestParams::Allow, ..Trust::default() };
-    let resources = Resources { device: Device::of(Scripted::new(script)), ..Resources::default() };
+    let resources = Resources { device: Device::of(device, without), ..Resources::default() };
     let task = serde_json::from_value(captured()).expect("captured");
     Some((Prover::new(ParamDir::new(dir), trust, resources), task))
 }
@@ -132,7 +132,8 @@ fn scripted(test: &str, script: impl IntoIterator<Item = Act>) -> Option<(Prover
 #[test]
 fn a_proof_that_a_device_fails_in_once_is_made_again() {
     let test = "a_proof_that_a_device_fails_in_once_is_made_again";
-    let Some((prover, task)) = scripted(test, [Act::Fail]) else { return };
+    let device = Scripted::new([Act::Fail]);
+    let Some((prover, task)) = scripted(test, device, Without::Refuse) else { return };
     let proof = prover.prove(&task, &mut |_| ControlFlow::Continue(())).expect("the second time");
     assert_eq!(proof.len(), PROOF_BYTES);
 }
@@ -140,25 +141,21 @@ fn a_proof_that_a_device_fails_in_once_is_made_again() {
 #[test]
 fn a_device_that_fails_twice_is_named_with_the_partition() {
     let test = "a_device_that_fails_twice_is_named_with_the_partition";
-    for (script, code, named) in [
-        ([Act::Fail, Act::Fail], ErrorCode::Unavailable, "prove partition 0, twice"),
-        ([Act::Nothing, Act::Nothing], ErrorCode::SelfCheck, "the proof of partition 0"),
-        ([Act::Fail, Act::Other], ErrorCode::SelfCheck, "does not verify"),
-    ] {
-        let Some((prover, task)) = scripted(test, script) else { return };
-        let error =
-            prover.prove(&task, &mut |_| ControlFlow::Continue(())).expect_err("failed twice");
-        assert_eq!(error.code(), code, "{error}");
-        let text = error.to_string();
-        assert!(text.contains(NAME) && text.contains(named), "{text}");
-    }
+    // Between them it computes wrongly, which is another matter.
+    let device = Scripted::new([Act::Fail, Act::Other, Act::Fail]);
+    let Some((prover, task)) = scripted(test, device, Without::Refuse) else { return };
+    let error = prover.prove(&task, &mut |_| ControlFlow::Continue(())).expect_err("failed twice");
+    assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
+    let text = error.to_string();
+    assert!(text.contains(LABEL) && text.contains("prove partition 0, twice"), "{text}");
 }
 
 #[test]
 fn a_task_is_stopped_while_a_device_works() {
     let test = "a_task_is_stopped_while_a_device_works";
-    let held = Arc::new(Held::default());
-    let Some((prover, task)) = scripted(test, [Act::Hold(held.clone())]) else { return };
+    let held = Arc::new(Hold::default());
+    let device = Scripted::new([Act::Hold(held.clone())]);
+    let Some((prover, task)) = scripted(test, device, Without::Refuse) else { return };
     let mut told = 0;
     let ended = prover.prove(&task, &mut |_| {
         if !held.works.load(Ordering::SeqCst) {
@@ -193,8 +190,12 @@ impl AcceleratorKey for NoKey {
 }
 
 impl Accelerator for Reader {
-    fn name(&self) -> String {
-        NAME.to_owned()
+    fn label(&self) -> String {
+        LABEL.to_owned()
+    }
+
+    fn check_memory(&self, _: Lists) -> Result<(), CudaError> {
+        Ok(())
     }
 
     fn load(&self, path: &Path, lists: Lists) -> Result<Box<dyn AcceleratorKey>, CudaError> {
@@ -231,7 +232,8 @@ fn load_small(
         }
         ControlFlow::Continue(())
     };
-    let loaded = load_on(&Reader(meanwhile), &found, CurveKernel::detect(), &mut at)?;
+    let reader: Arc<dyn Accelerator> = Arc::new(Reader(meanwhile));
+    let loaded = load_on(&reader, &found, CurveKernel::detect(), &mut at)?;
     assert!(matches!(loaded.points, LoadedPoints::Device(_)), "the points are the device's");
     assert_eq!(loaded.bytes, found.bytes);
     Ok(last)
@@ -270,5 +272,49 @@ fn parameters_that_change_while_a_device_reads_them_are_refused() {
     let error = load_small(TestParams::Allow, true, nothing, remove).expect_err("gone");
     assert_eq!(error.code(), ErrorCode::Unavailable);
     let text = error.to_string();
-    assert!(text.contains(NAME) && text.contains("read the parameters"), "{text}");
+    assert!(text.contains(LABEL) && text.contains("read the parameters"), "{text}");
+}
+
+#[test]
+fn threads_of_the_devices_prover_are_counted_as_it_counts_them() {
+    for (allowed, online, threads) in [
+        ("0-7", 8, 8),
+        ("0-1", 96, 2),
+        ("48-89", 96, 42),
+        ("3", 8, 1),
+        // Where some are switched off, numbers go beyond the count.
+        ("2,6-9", 4, 1),
+        ("8-15", 8, 8),
+    ] {
+        let allowed: CpuSet = allowed.parse().expect("a list");
+        assert_eq!(pool_threads(&allowed, online), threads, "{allowed} of {online}");
+    }
+    let error = Device::cuda(None, &"0".parse().expect("a list"), Without::Refuse);
+    let error = error.expect_err("one cpu").to_string();
+    assert!(error.contains("1 thread") && error.contains("at least 2"), "{error}");
+}
+
+#[test]
+fn memory_that_is_short_is_waited_for_and_then_told() {
+    let device = Scripted::default();
+    let short = device.short.clone();
+    let accelerator: Arc<dyn Accelerator> = Arc::new(device);
+    let lists = Lists { inputs: 1, h: 1, l: 1, a: 1, b: 1 };
+    let key = DeviceKey::load(accelerator, Path::new("/none"), lists).expect("it reads nothing");
+    let mut asked = 0;
+    let mut go_on = || {
+        asked += 1;
+        Ok::<(), ()>(())
+    };
+    short.store(2, Ordering::SeqCst);
+    let waited = key.wait_for_memory(Duration::from_secs(60), &mut go_on).expect("not stopped");
+    assert!(waited.is_ok(), "another process has given it back");
+    assert_eq!(asked, 2);
+    short.store(usize::MAX, Ordering::SeqCst);
+    let waited =
+        key.wait_for_memory(Duration::ZERO, &mut || Ok::<(), ()>(())).expect("not stopped");
+    let text = waited.expect_err("still short").to_string();
+    assert!(text.contains("9.00 GiB") && text.contains("3.00 GiB"), "{text}");
+    let stopped = key.wait_for_memory(Duration::from_secs(60), &mut || Err("enough"));
+    assert!(matches!(stopped, Err("enough")));
 }
