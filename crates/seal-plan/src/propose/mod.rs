@@ -7,6 +7,7 @@
 mod layout;
 mod pools;
 mod scarce;
+mod sharings;
 mod upgrade;
 mod write;
 
@@ -23,15 +24,16 @@ use seal_types::{SectorSize, Stage};
 
 use crate::check::Against;
 use crate::disk::{self, OnDisk};
-use crate::figures::{disk_of_sector, fits_c2, parents_cache, stage_memory};
+use crate::figures::{disk_of_sector, parents_cache, stage_memory};
 use crate::given::Given;
-use crate::hardware::{Gpu, Node};
+use crate::hardware::Node;
 use crate::throughput::{Limit, Throughput, throughput};
 use crate::times::SEED_WAIT;
 use crate::{Bytes, Hardware, Scheme};
 
 pub use layout::{Layout, Part, Pc1Part, Sharing};
 pub use scarce::Scarce;
+use sharings::sharings;
 pub use upgrade::{Upgrade, upgraded};
 use write::Final;
 
@@ -302,49 +304,6 @@ fn completed(hardware: &Hardware, wish: &Wish, best: Proposal) -> Proposal {
     let end = Final { stagger, on_disk: best.on_disk };
     let Proposal { sharing, layout, bounds, .. } = best;
     finished(hardware, wish, sharing, layout, Some(&end), bounds)
-}
-
-/// The ways to share that come into question, the simpler one first.
-fn sharings(hardware: &Hardware, wish: &Wish) -> Result<Vec<Sharing>, Impossible> {
-    let gpus = hardware.gpus.len();
-    if gpus == 0 {
-        return if wish.sharing.is_some() {
-            Err(Impossible::NoGpu)
-        } else {
-            Ok(vec![Sharing::Turns])
-        };
-    }
-    let with = |stage| wish.stages.contains(&stage);
-    let mut exclusive: Vec<_> = match (with(Stage::Pc2), with(Stage::C2)) {
-        (true, true) if gpus == 1 => vec![Sharing::Exclusive { pc2: 1, c2: 0 }],
-        (true, true) => (1..gpus).map(|pc2| Sharing::Exclusive { pc2, c2: gpus - pc2 }).collect(),
-        (true, false) => vec![Sharing::Exclusive { pc2: gpus, c2: 0 }],
-        (false, _) => vec![Sharing::Exclusive { pc2: 0, c2: gpus }],
-    };
-    let mut shared = vec![Sharing::Shared { gpus }];
-    // Every executor takes memory, so that fewer of them can leave room for more sectors.
-    if gpus > 1 {
-        let one = |stage| usize::from(with(stage));
-        let few = Sharing::Exclusive { pc2: one(Stage::Pc2), c2: one(Stage::C2) };
-        exclusive.extend((!exclusive.contains(&few)).then_some(few));
-        exclusive.extend(with(Stage::Pc2).then_some(Sharing::Exclusive { pc2: 1, c2: 0 }));
-        shared.push(Sharing::Shared { gpus: 1 });
-    }
-    let mut sharings: Vec<_> = match wish.sharing {
-        Some(GpuSharing::Exclusive) => exclusive,
-        Some(GpuSharing::Shared) => shared,
-        None => exclusive.into_iter().chain(shared).collect(),
-    };
-    // Any of the GPUs could become one of C2.
-    let fit = |gpu: &Gpu| fits_c2(wish.sector_size, gpu.memory);
-    if with(Stage::C2) && !hardware.gpus.iter().all(fit) {
-        sharings.retain(|sharing| matches!(sharing, Sharing::Exclusive { c2: 0, .. }));
-        if sharings.is_empty() {
-            let on_cpu = Sharing::Exclusive { pc2: gpus, c2: 0 };
-            sharings.push(if with(Stage::Pc2) { on_cpu } else { Sharing::Turns });
-        }
-    }
-    Ok(sharings)
 }
 
 /// Executors of PC2 and C2.
