@@ -22,20 +22,35 @@ use crate::skip::skipped;
 /// # Panics
 /// When it cannot be compiled or written, which fails the test that wants it.
 pub fn cuda_stand_in(test: &str, dir: &Path, script: &str) -> Option<PathBuf> {
-    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let Some(built) = BUILT.get_or_init(build) else {
+    let Some(library) = place(dir, executed().as_deref()) else {
         skipped(
             test,
             "no C++ compiler (c++, or the one in CXX) to build the stand-in for a driver",
         );
         return None;
     };
+    set_script(&library, script);
+    Some(library)
+}
+
+/// The stand-in as `libcuda.so.1` in `dir`, which executes the file `ptx` by `program`, whatever the
+/// environment says. Without a C++ compiler there is none.
+///
+/// # Panics
+/// As [`cuda_stand_in`].
+pub fn stand_in_that_executes(ptx: &str, program: &str, dir: &Path) -> Option<PathBuf> {
+    place(dir, Some(&format!("{program}\n{ptx}\n1\n\n")))
+}
+
+/// The stand-in in `dir`, with the lines that make it execute PTX, if it is to.
+fn place(dir: &Path, executed: Option<&str>) -> Option<PathBuf> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(build).as_ref()?;
     let library = dir.join("libcuda.so.1");
     fs::copy(built, &library).expect("the stand-in is copied");
-    if let Some(executed) = executed() {
+    if let Some(executed) = executed {
         fs::write(beside(&library, ".ptx"), executed).expect("the stand-in's PTX is named");
     }
-    set_script(&library, script);
     Some(library)
 }
 

@@ -102,10 +102,11 @@ impl Vector {
     }
 
     /// The vector called `name`: the project's own, or, where a test runs without the project
-    /// around it, that of `SEAL_VECTORS_DIR`.
+    /// around it, or as if it did (`SEAL_TEST_WITHOUT_PROJECT=1`), that of `SEAL_VECTORS_DIR`.
     pub fn named(name: &str) -> Result<Self> {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/vectors");
-        let dir = if dir.is_dir() { dir } else { vectors_dir() };
+        let without = std::env::var_os("SEAL_TEST_WITHOUT_PROJECT").is_some_and(|v| v == "1");
+        let dir = if dir.is_dir() && !without { dir } else { vectors_dir() };
         let path = dir.join(format!("{name}.json"));
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         Ok(serde_json::from_str(&text)?)
