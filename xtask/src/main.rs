@@ -13,6 +13,7 @@ mod cargo;
 mod cuda_build;
 mod cuda_toolkit;
 mod fatbin;
+mod gpu_check;
 mod out;
 mod ptx_mutants;
 mod ptx_test;
@@ -53,8 +54,9 @@ enum Command {
     CudaBuild(cuda_build::Args),
     /// Compile the CUDA kernels and print registers, stack and spills of each; fails on spills.
     CudaReport(cuda_toolkit::ReportArgs),
-    /// Gather tests and benchmark for a machine with a GPU and without Rust.
-    GpuCheck(bench_gpu::CheckArgs),
+    /// Gather tests and benchmark for a machine with a GPU and without Rust, or run them here on
+    /// executed PTX.
+    GpuCheck(gpu_check::Args),
     /// Run the tests of devices on what nvcc makes of the kernels, executed on the processor.
     PtxTest(ptx_test::Args),
     /// Put faults into the device code one by one, and see whether the tests of it find each.
@@ -78,7 +80,7 @@ fn main() -> ExitCode {
         Command::CudaToolkit(args) => cuda_toolkit::install(&args),
         Command::CudaBuild(args) => cuda_build::run(&args),
         Command::CudaReport(args) => cuda_toolkit::report(&args),
-        Command::GpuCheck(args) => bench_gpu::check_bundle(&args),
+        Command::GpuCheck(args) => gpu_check::run(&args),
         Command::PtxTest(args) => ptx_test::run(&args),
         Command::PtxMutants(args) => ptx_mutants::run(&args),
         Command::VmTest(args) => vm_test::run(&args),

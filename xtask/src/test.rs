@@ -10,6 +10,7 @@ use crate::bench_gpu;
 use crate::cargo::{build_all_targets, cargo, ensure_test_params, target};
 use crate::cuda_build;
 use crate::cuda_toolkit;
+use crate::gpu_check;
 use crate::out::{say, step};
 use crate::ptx_test;
 use crate::tidy;
@@ -67,10 +68,7 @@ fn device_code(args: &Args, skipped: &mut String) -> Result<()> {
     cuda_toolkit::report(&cuda_toolkit::ReportArgs::default())?;
     bench_gpu::build_pc2_exec()?;
     ptx_test::run_built(&ptx_test::Args { slow: args.slow, ..Default::default() })?;
-    bench_gpu::check_bundle(&bench_gpu::CheckArgs {
-        without_c2: !args.slow,
-        ..Default::default()
-    })?;
+    gpu_check::run(&gpu_check::Args { without_c2: !args.slow, ..Default::default() })?;
     if args.slow {
         return cuda_build::check();
     }
