@@ -333,6 +333,9 @@ export here results
 export -f serve_three which_device
 
 look_at_libraries
+if [ "$SEAL_TEST_CUDA" != device ]; then
+    echo "on a stand-in: sectors and measurements are small, and no figure tells a speed"
+fi
 step device gpu-bench bash -c which_device
 
 # Measures the device, for the step of this name.

@@ -377,6 +377,7 @@ fn on_a_stand_in_there_is_little_work_and_no_c2() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("--nodes 256 --batch 64"), "{said}");
+    assert!(said.contains("no figure tells a speed"), "{said}");
     let run = Run { output, took: Duration::ZERO, steps: gathered.summary() };
     assert_eq!(run.that_were("left out"), ALL[7..]);
 }
