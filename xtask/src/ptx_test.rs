@@ -11,7 +11,7 @@ use crate::cuda_toolkit::find_nvcc;
 use crate::out::{say, step};
 
 /// The oldest and the newest architecture that there are kernels for.
-const ENDS: [u32; 2] = [75, 120];
+pub(crate) const ENDS: [u32; 2] = [75, 120];
 
 /// Options of `ptx-test`.
 #[derive(Debug, clap::Args)]
@@ -68,7 +68,7 @@ pub(crate) fn run_built(args: &Args) -> Result<()> {
         cargo(&test("device"), &environment)?;
         cargo(&test("controls"), &environment)?;
         cargo(&test("executed"), &environment)?;
-        cargo(&[&test("trees")[..], &["gpu::"]].concat(), &environment)?;
+        cargo(&[&test("trees")[..], &["--", "gpu::", "wrong_device::"]].concat(), &environment)?;
     }
     Ok(())
 }
