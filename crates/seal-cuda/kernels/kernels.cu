@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 8)
   hash_column<3, BLOCK>(seal_constants_3, state, layers, index, out, bad);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK, 7)
+extern "C" __global__ void __launch_bounds__(BLOCK, 8)
     seal_rows_8(const node *children, uint32_t count, node *out, place *bad) {
   SEAL_STATE(9);
   hash_row<9, BLOCK>(seal_constants_9, state, children, index, out, bad);

@@ -210,16 +210,16 @@ SEAL_FN void partial_rounds(const constants<WIDTH> &, const filter_constants<WID
 template <int WIDTH, int STRIDE>
 SEAL_FN fr permute(const constants<WIDTH> &c, const state_memory<STRIDE> &state) {
   state.store(0, c.first);
-  const bool filter = shape<WIDTH>::FILTER;
+  const int half_rounds = FULL_ROUNDS / 2;
   SEAL_ROLLED
-  for (int round = 1;; round++) {
-    substitute<WIDTH, STRIDE>(state, c.full[round - 1]);
-    if (round == FULL_ROUNDS)
-      break;
-    const bool middle = round == FULL_ROUNDS / 2;
-    if (!filter || !middle)
+  for (int round = 0; round < FULL_ROUNDS; round++) {
+    substitute<WIDTH, STRIDE>(state, c.full[round]);
+    // The filter's first half ends with a matrix that is part of what follows, the last round with
+    // one row.
+    const bool ends = round % half_rounds == half_rounds - 1;
+    if (shape<WIDTH>::FILTER ? !ends : round + 1 < FULL_ROUNDS)
       small_matrix<WIDTH, STRIDE>(c, state);
-    if (middle)
+    if (ends && round < half_rounds)
       partial_rounds<WIDTH, STRIDE>(c, c.partial, state);
   }
   fr row[1];
