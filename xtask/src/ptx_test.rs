@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{binary, cargo, root, target};
 use crate::cuda_toolkit::find_nvcc;
-use crate::out::{say, step};
+use crate::out::step;
 
 /// The oldest and the newest architecture that there are kernels for.
 pub(crate) const ENDS: [u32; 2] = [75, 120];
@@ -119,6 +119,5 @@ pub(crate) fn compile(architecture: u32, kernels: &Path, ptx: &Path) -> Result<P
         .context("cannot start ptx-run")?;
     let said = String::from_utf8_lossy(&checked.stderr);
     ensure!(checked.status.success(), "what nvcc has made cannot be executed: {said}");
-    say(&format!("{}: all of it can be executed", ptx.display()));
     Ok(ptx.to_path_buf())
 }
