@@ -77,12 +77,34 @@ fn lay_out(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Sees to it that there is an nvcc: installs it where there is none.
+/// Sees to it that there is an nvcc that compiles: installs one where there is none.
 pub(crate) fn get() -> Result<()> {
-    if find_nvcc().is_some() {
-        return Ok(());
+    if find_nvcc().is_none() {
+        install(&ToolkitArgs::default())?;
     }
-    install(&ToolkitArgs::default())
+    let nvcc = find_nvcc().context("CUDA_HOME or NVCC names no nvcc; unset it, or correct it")?;
+    let dir = target().join("ptx");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let source = dir.join("probe.cu");
+    // What the kernels need most: the language, and an architecture of each end.
+    std::fs::write(&source, "extern \"C\" __global__ void probe(const __grid_constant__ int) {}\n")
+        .with_context(|| format!("cannot write {}", source.display()))?;
+    for architecture in ["75", "120"] {
+        let output = Command::new(&nvcc)
+            .args(["-std=c++17", "--ptx", &format!("-arch=compute_{architecture}"), "-o"])
+            .args([&dir.join("probe.ptx"), &source])
+            .output()
+            .with_context(|| format!("cannot start {}", nvcc.display()))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "{} cannot compile for {architecture} ({}); nvcc of CUDA 13 and a C++ compiler are \
+             needed",
+            nvcc.display(),
+            said.lines().next().unwrap_or("it does not say why")
+        );
+    }
+    Ok(())
 }
 
 /// Installs the toolkit from Python packages.

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{binary, cargo, root, target};
 use crate::cuda_toolkit::find_nvcc;
-use crate::out::step;
+use crate::out::{say, step};
+use crate::test::{SKIP_LOG, skip_log};
 
 /// The oldest and the newest architecture that there are kernels for.
 pub(crate) const ENDS: [u32; 2] = [75, 120];
@@ -40,7 +41,11 @@ impl Default for Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     cargo(&["build", "--release", "--workspace", "--all-targets"], &[])?;
     cargo(&["build", "--release", "--package", "pc2-exec", "--features", "cuda"], &[])?;
-    run_built(args)
+    std::fs::write(skip_log(), "").with_context(|| format!("{}", skip_log().display()))?;
+    run_built(args)?;
+    let skipped = std::fs::read_to_string(skip_log())?;
+    skipped.lines().for_each(|line| say(&format!("skipped: {line}")));
+    Ok(())
 }
 
 /// The same, where everything is built: `pc2-exec` with the feature cuda.
@@ -57,6 +62,8 @@ pub(crate) fn run_built(args: &Args) -> Result<()> {
             ("SEAL_TEST_PC2_EXEC", executor.as_os_str()),
         ];
         let counts = args.counts.as_ref().map(std::path::absolute).transpose()?;
+        let log = std::env::var_os(SKIP_LOG).unwrap_or_else(|| skip_log().into());
+        environment.push((SKIP_LOG, &log));
         environment.extend(counts.iter().map(|dir| ("SEAL_TEST_PTX_COUNTS", dir.as_os_str())));
         if args.slow {
             environment.push(("SEAL_TEST_SLOW", &yes));
@@ -68,9 +75,26 @@ pub(crate) fn run_built(args: &Args) -> Result<()> {
         cargo(&test("device"), &environment)?;
         cargo(&test("controls"), &environment)?;
         cargo(&test("executed"), &environment)?;
-        cargo(&[&test("trees")[..], &["--", "gpu::", "wrong_device::"]].concat(), &environment)?;
+        let whole = ["gpu::", "wrong_device::"];
+        for part in whole {
+            ensure!(tests_of("trees", part)? > 0, "there are no tests of sectors in {part}");
+        }
+        cargo(&[&test("trees")[..], &["--"], &whole].concat(), &environment)?;
     }
     Ok(())
+}
+
+/// Tests of this name in a target that is built.
+fn tests_of(target: &str, name: &str) -> Result<usize> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(root())
+        .args(["test", "--release", "--workspace", "--test", target, "--", "--list", name])
+        .output()
+        .context("cannot start cargo")?;
+    ensure!(output.status.success(), "the tests of {target} cannot be listed");
+    let listed = String::from_utf8_lossy(&output.stdout);
+    Ok(listed.lines().filter(|line| line.ends_with(": test")).count())
 }
 
 /// PTX of the kernels for each architecture, and whether all of it can be executed.

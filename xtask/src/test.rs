@@ -1,6 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a change lands.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -24,6 +25,13 @@ pub(crate) struct Args {
     slow: bool,
 }
 
+/// Where tests note what they have skipped.
+pub(crate) const SKIP_LOG: &str = "SEAL_TEST_SKIP_LOG";
+
+pub(crate) fn skip_log() -> PathBuf {
+    target().join("skipped-tests")
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
@@ -38,16 +46,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     build_all_targets()?;
     ensure_test_params(SectorSize::KIB_2)?;
 
-    let skip_log = target().join("skipped-tests");
+    let skip_log = skip_log();
     std::fs::write(&skip_log, "")?;
-    let mut environment: Vec<(&str, &OsStr)> = vec![("SEAL_TEST_SKIP_LOG", skip_log.as_os_str())];
+    let mut environment: Vec<(&str, &OsStr)> = vec![(SKIP_LOG, skip_log.as_os_str())];
     let yes = OsString::from("1");
     if args.slow {
         environment.push(("SEAL_TEST_SLOW", &yes));
     }
     let tested = cargo(&["test", "--release", "--workspace", "--no-fail-fast"], &environment);
-    let mut skipped = std::fs::read_to_string(&skip_log)?;
-    let kernels = device_code(args, &mut skipped);
+    let mut not_built = String::new();
+    let kernels = device_code(args, &mut not_built);
+    let skipped = std::fs::read_to_string(&skip_log)? + &not_built;
     report_skipped(&skipped);
     tested?;
     kernels?;

@@ -23,6 +23,8 @@ use crate::skip::skipped;
 /// When it cannot be compiled or written, which fails the test that wants it.
 pub fn cuda_stand_in(test: &str, dir: &Path, script: &str) -> Option<PathBuf> {
     let Some(library) = place(dir, executed().as_deref()) else {
+        // Whoever asks for executed PTX wants no test left out.
+        assert!(!executes_ptx(), "no C++ compiler (c++, or the one in CXX) for the stand-in");
         skipped(
             test,
             "no C++ compiler (c++, or the one in CXX) to build the stand-in for a driver",
