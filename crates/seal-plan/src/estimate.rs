@@ -1,5 +1,6 @@
 //! How long a task of each stage takes, where nobody has measured it on the machine: figures that
-//! were measured with this project's executors or published by others, each with its source.
+//! were measured with this project's executors, published by others, or predicted, each with its
+//! source.
 //!
 //! They are starting points. Whoever has measured the machine gives the times instead.
 
@@ -10,7 +11,7 @@ use seal_types::{SectorSize, Stage};
 
 use crate::figures::layers;
 use crate::given::Given;
-use crate::{Executor, Hardware};
+use crate::{Executor, Hardware, predicted};
 
 /// How long a task takes, and who says so.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +39,8 @@ const PC2_PER_NODE: [f64; 2] = [3_343.0, 1_130.0];
 /// Of those, what a core does in a second, with AVX-512 IFMA and without (`bench-pc2`, Xeon at
 /// 2.6 GHz).
 const PC2_PER_SECOND: [f64; 2] = [7.4e8, 4.2e7];
-/// PC2 of 32 GiB on a GPU: published for SupraSeal on an RTX A4000.
+/// PC2 of 32 GiB on a GPU for which nothing is predicted, or by other software: published for
+/// SupraSeal on an RTX A4000.
 const PC2_GPU_SECONDS: f64 = 234.0;
 /// C2 of 32 GiB on one core, with AVX-512 IFMA: 10 partitions of 130 million constraints, where
 /// 2.7 million take 19.4 s of a core (`bench-c2`); without it as long as the published CPU prover.
@@ -80,7 +82,8 @@ pub fn stage_time(
             (seconds, format!("lotus-bench on an EPYC 7502{sharing}"))
         }
         Stage::Pc2 if !executor.gpus.is_empty() => {
-            (PC2_GPU_SECONDS * scale, format!("SupraSeal on an RTX A4000{}", needs_cuda(executor)))
+            let (seconds, source) = pc2_on_gpu(executor, hardware);
+            (seconds * scale, format!("{source}{}", needs_cuda(executor)))
         }
         Stage::Pc2 => {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -96,6 +99,37 @@ pub fn stage_time(
         }
     };
     Some(StageTime { time: Duration::from_secs_f64(seconds), source })
+}
+
+/// PC2 of 32 GiB on the first GPU of an executor, and who says so. Our executor is predicted where
+/// the card is known: the device's work, which disks can hold up.
+fn pc2_on_gpu(executor: &Executor, hardware: &Hardware) -> (f64, String) {
+    let first = executor.gpus.first();
+    let gpu = hardware.gpus.iter().find(|gpu| Some(&gpu.index) == first);
+    let known = gpu.filter(|_| executor.ours).and_then(|gpu| {
+        predicted::PC2.iter().find(|predicted| is_card(&gpu.model, predicted.card))
+    });
+    match known {
+        Some(predicted) => (
+            predicted.seconds,
+            format!("predicted for the work of an {}, not measured", predicted.card),
+        ),
+        None => (PC2_GPU_SECONDS, "SupraSeal on an RTX A4000".to_owned()),
+    }
+}
+
+/// Whether a model's name is that of a card, up to its maker and the size and form of its memory. A
+/// card of another name has other parts, also if it only has a word more: RTX 3080 Ti.
+fn is_card(model: &str, card: &str) -> bool {
+    let told = |word: &&str| {
+        let size = word.strip_suffix("GB").is_some_and(|size| size.parse::<u32>().is_ok());
+        let form = word.starts_with("HBM") || word.starts_with("SXM");
+        // The A100 for PCI Express has as many multiprocessors as the other; the H100 has fewer.
+        let same = card == "A100" && word.eq_ignore_ascii_case("pcie");
+        let maker = ["NVIDIA", "GeForce"].contains(word);
+        !(size || form || same || maker || word.is_empty())
+    };
+    model.split([' ', '-']).filter(told).eq(card.split(' '))
 }
 
 /// What a time on a GPU takes for granted of our executors.
@@ -134,4 +168,69 @@ pub fn lanes_used(executor: &Executor) -> Option<u32> {
     }
     let tasks = executor.tasks.unwrap_or(units).max(1);
     Some(tasks.div_ceil(units).clamp(1, crate::scheme::DEFAULT_LANES))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::Scheme;
+
+    #[test]
+    fn a_card_is_known_by_its_whole_name() {
+        for (model, card, same) in [
+            ("NVIDIA GeForce RTX 3080", "RTX 3080", true),
+            ("GeForce RTX 3080", "RTX 3080", true),
+            ("NVIDIA GeForce RTX 3080 Ti", "RTX 3080", false),
+            ("NVIDIA GeForce RTX 4090 Laptop GPU", "RTX 4090", false),
+            ("NVIDIA RTX A5000", "RTX A5000", true),
+            ("NVIDIA A100-SXM4-40GB", "A100", true),
+            ("NVIDIA A100 80GB PCIe", "A100", true),
+            ("NVIDIA A100-PCIE-40GB", "A100", true),
+            ("NVIDIA H100 80GB HBM3", "H100", true),
+            ("NVIDIA H100 PCIe", "H100", false),
+            ("NVIDIA H100 NVL", "H100", false),
+            ("NVIDIA H200", "H200", true),
+            ("NVIDIA L40", "L40S", false),
+        ] {
+            assert_eq!(is_card(model, card), same, "{model} {card}");
+        }
+    }
+
+    fn pc2(model: &str, bin: &str) -> StageTime {
+        let machine = format!(
+            "name = 'm'\nmemory = '1TiB'\ncores_per_l3 = 8\n\
+             numa_nodes = [{{ id = 0, cpus = '0-15' }}]\n\
+             gpus = [{{ index = 0, model = '{model}' }}]\n"
+        );
+        let hardware = crate::hardware::parse(Path::new("m.toml"), &machine).expect("a machine");
+        let config = format!(
+            "[[processors.pc2]]\n{bin}envs = {{ FIL_PROOFS_USE_GPU_COLUMN_BUILDER = '1', \
+             FIL_PROOFS_USE_GPU_TREE_BUILDER = '1', CUDA_VISIBLE_DEVICES = '0' }}\n"
+        );
+        let config = seal_config::parse(Path::new("w.toml"), &config).expect("a configuration");
+        let scheme = Scheme::of(&config, &hardware, SectorSize::GIB_32);
+        let executor = &scheme.executors[0];
+        stage_time(executor, &hardware, SectorSize::GIB_32, &Given::new()).expect("an estimate")
+    }
+
+    #[test]
+    fn what_is_predicted_is_called_so_and_only_of_our_executors_on_known_cards() {
+        let ours = "bin = '/opt/pc2-exec'\n";
+        for predicted in &predicted::PC2 {
+            let time = pc2(&format!("NVIDIA {}", predicted.card), ours);
+            assert_eq!(time.time, Duration::from_secs_f64(predicted.seconds));
+            let told = format!(
+                "predicted for the work of an {}, not measured; needs pc2-exec built with cuda",
+                predicted.card
+            );
+            assert_eq!(time.source, told);
+        }
+        for (model, bin) in [("NVIDIA RTX B1", ours), ("NVIDIA H200", "bin = '/opt/other'\n")] {
+            let time = pc2(model, bin);
+            assert_eq!(time.time, Duration::from_secs_f64(PC2_GPU_SECONDS));
+            assert!(time.source.starts_with("SupraSeal on an RTX A4000"), "{}", time.source);
+        }
+    }
 }

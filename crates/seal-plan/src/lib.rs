@@ -15,6 +15,7 @@ pub mod figures;
 pub mod given;
 pub mod hardware;
 pub mod picture;
+mod predicted;
 pub mod propose;
 mod run;
 pub mod scheme;
