@@ -11,6 +11,7 @@ mod bench_pc2;
 mod bench_relay;
 mod cargo;
 mod cuda_build;
+mod cuda_report;
 mod cuda_toolkit;
 mod fatbin;
 mod gpu_check;
@@ -48,12 +49,13 @@ enum Command {
     BenchC2(bench_c2::Args),
     /// Measure what the supervisor adds to a task, and what memory it takes.
     BenchRelay(bench_relay::Args),
-    /// Install nvcc into the target directory, from Python packages.
+    /// Install nvcc and its disassembler into the target directory, from Python packages.
     CudaToolkit(cuda_toolkit::ToolkitArgs),
     /// Build pc2-exec and c2-exec with what they need to use a GPU.
     CudaBuild(cuda_build::Args),
-    /// Compile the CUDA kernels and print registers, stack and spills of each; fails on spills.
-    CudaReport(cuda_toolkit::ReportArgs),
+    /// Compile the CUDA kernels, count what their machine code executes and predict what it takes
+    /// on known cards; fails where a count is not what it has to be.
+    CudaReport(cuda_report::Args),
     /// Gather tests and benchmark for a machine with a GPU and without Rust, or run them here on
     /// executed PTX.
     GpuCheck(gpu_check::Args),
@@ -79,7 +81,7 @@ fn main() -> ExitCode {
         Command::BenchRelay(args) => bench_relay::run(&args),
         Command::CudaToolkit(args) => cuda_toolkit::install(&args),
         Command::CudaBuild(args) => cuda_build::run(&args),
-        Command::CudaReport(args) => cuda_toolkit::report(&args),
+        Command::CudaReport(args) => cuda_report::run(&args),
         Command::GpuCheck(args) => gpu_check::run(&args),
         Command::PtxTest(args) => ptx_test::run(&args),
         Command::PtxMutants(args) => ptx_mutants::run(&args),

@@ -10,6 +10,7 @@ use seal_types::SectorSize;
 use crate::bench_gpu;
 use crate::cargo::{build_all_targets, cargo, ensure_test_params, target};
 use crate::cuda_build;
+use crate::cuda_report;
 use crate::cuda_toolkit;
 use crate::gpu_check;
 use crate::out::{say, step};
@@ -74,7 +75,7 @@ fn device_code(args: &Args, skipped: &mut String) -> Result<()> {
         }
         return Ok(());
     }
-    cuda_toolkit::report(&cuda_toolkit::ReportArgs::default())?;
+    cuda_report::run(&cuda_report::Args::default())?;
     bench_gpu::build_pc2_exec()?;
     ptx_test::run_built(&ptx_test::Args { slow: args.slow, ..Default::default() })?;
     gpu_check::run(&gpu_check::Args { without_c2: !args.slow, ..Default::default() })?;

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::needs::{self, Needs};
 use crate::cargo::{binary, root, target};
 use crate::cuda_build;
+use crate::cuda_report::PREDICTIONS;
 use crate::out::{say, step};
 
 /// The most that the files may take together, so that they travel easily.
@@ -21,8 +22,6 @@ const MOST_BYTES: u64 = 64 << 20;
 pub(super) const SCRIPT: &str = "gpu-check.sh";
 /// What the programs need of the machine, for people.
 const NEEDS: &str = "needs.txt";
-/// What `cargo xtask cuda-report` predicts, if it has run.
-const PREDICTIONS: &str = "predictions.json";
 /// What only C2 needs.
 const C2: [&str; 2] = ["c2-exec", "c2-task.jsonl"];
 
