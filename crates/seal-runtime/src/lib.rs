@@ -9,6 +9,7 @@ mod answers;
 mod cancel;
 mod command_line;
 mod context;
+mod device_reports;
 mod environment;
 mod logging;
 mod one_shot;
@@ -53,8 +54,8 @@ pub trait Executor: Send + Sync + 'static {
 
     /// What is thought of the device that tasks are computed on, if there is one that can be
     /// wrong: told to a parent that asked for events, at the start and whenever it changes, and
-    /// logged by the executor. Asked twice a second and after each task, on the thread that serves
-    /// requests, so it must not wait for the device.
+    /// logged by the executor. Asked twice a second on the thread that serves requests, and before
+    /// each answer on the task's own, so it must not wait for the device.
     fn device_report(&self) -> Option<DeviceReport> {
         None
     }

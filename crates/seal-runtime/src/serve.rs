@@ -18,12 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use seal_wire::{
-    DeviceReport, EVENTS, ErrorCode, ExitCode, Line, LineReader, RawRequest, Response, Started,
-    TaskError, ready_line, salvage_id,
+    EVENTS, ErrorCode, ExitCode, Line, LineReader, RawRequest, Response, Started, TaskError,
+    ready_line, salvage_id,
 };
 use serde::de::Error as _;
 
 use crate::answers::Answers;
+use crate::device_reports::DeviceReports;
 use crate::{CancelToken, Environment, Executor, TaskContext};
 
 /// How an executor serves.
@@ -98,6 +99,7 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
     Loop {
         executor,
         options,
+        device_reports: Arc::new(DeviceReports::new(Arc::clone(&answers), events_wanted)),
         answers,
         events_wanted,
         events,
@@ -108,7 +110,6 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         input_ended: false,
         ended: None,
         deadline: None,
-        reported: None,
     }
     .run(&inbox)
 }
@@ -181,6 +182,7 @@ struct Loop<E: Executor> {
     executor: Arc<E>,
     options: ServeOptions,
     answers: Arc<Answers>,
+    device_reports: Arc<DeviceReports>,
     events_wanted: bool,
     events: Sender<Event>,
     cancel: CancelToken,
@@ -192,19 +194,17 @@ struct Loop<E: Executor> {
     ended: Option<Ended>,
     /// When the process ends even if tasks have not stopped.
     deadline: Option<Instant>,
-    /// What the parent was told last of the device.
-    reported: Option<DeviceReport>,
 }
 
 impl<E: Executor> Loop<E> {
     fn run(mut self, inbox: &Receiver<Event>) -> ExitCode {
-        self.report_device();
+        self.device_reports.tell(&*self.executor);
         loop {
             match inbox.recv_timeout(LOOK_EVERY) {
                 Ok(event) => self.on(event),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
-            self.report_device();
+            self.device_reports.tell(&*self.executor);
             if !self.cancel.is_cancelled() && !self.answers.have_reader() {
                 tracing::warn!(
                     running = self.running.len(),
@@ -220,18 +220,6 @@ impl<E: Executor> Loop<E> {
                 self.answer_running();
                 return self.exit_code();
             }
-        }
-    }
-
-    /// Tells the parent what is thought of the device, if it asked and that has changed.
-    fn report_device(&mut self) {
-        if !self.events_wanted {
-            return;
-        }
-        let report = self.executor.device_report();
-        if let Some(report) = report.filter(|report| self.reported.as_ref() != Some(report)) {
-            send(&self.answers, &seal_wire::Event::Device(report.clone()));
-            self.reported = Some(report);
         }
     }
 
@@ -350,6 +338,7 @@ impl<E: Executor> Loop<E> {
             let unanswered = self.unanswered.clone();
             let executor = Arc::clone(&self.executor);
             let answers = Arc::clone(&self.answers);
+            let reports = Arc::clone(&self.device_reports);
             let events = self.events.clone();
             let mut context =
                 TaskContext::new(format!("{} {sector}", E::STAGE), self.cancel.clone());
@@ -359,8 +348,9 @@ impl<E: Executor> Loop<E> {
                 context = context.telling(id, Arc::clone(&answers));
             }
             let work = move || {
+                let outputs = (&*answers, &*reports);
                 let panicked =
-                    run_task(&*executor, (id, &unanswered), &sector, task, &answers, context);
+                    run_task(&*executor, (id, &unanswered), &sector, task, outputs, context);
                 let ended = if panicked {
                     Some(Ended::Panicked)
                 } else {
@@ -423,7 +413,7 @@ fn run_task<E: Executor>(
     (id, unanswered): (u64, &Unanswered),
     sector: &str,
     task: E::Task,
-    answers: &Answers,
+    (answers, reports): (&Answers, &DeviceReports),
     context: TaskContext,
 ) -> bool {
     let span = tracing::info_span!("task", stage = %E::STAGE, req = id, sector);
@@ -443,6 +433,7 @@ fn run_task<E: Executor>(
         tracing::warn!(elapsed_ms, "the task ends too late: it was answered as cancelled");
         return panicked;
     }
+    reports.tell(executor);
     match result {
         Ok(output) => {
             tracing::info!(elapsed_ms, "task done");
@@ -474,7 +465,7 @@ mod tests {
     use std::sync::mpsc::SyncSender;
 
     use seal_types::Stage;
-    use seal_wire::DeviceStanding;
+    use seal_wire::{DeviceReport, DeviceStanding};
 
     use super::*;
 
@@ -511,6 +502,7 @@ mod tests {
         Loop {
             executor: Arc::new(executor),
             options: ServeOptions { concurrent: 1, grace: Duration::from_millis(50) },
+            device_reports: Arc::new(DeviceReports::new(Arc::clone(&answers), false)),
             answers,
             events_wanted: false,
             events,
@@ -521,7 +513,6 @@ mod tests {
             input_ended: false,
             ended: None,
             deadline: None,
-            reported: None,
         }
     }
 
@@ -603,13 +594,43 @@ mod tests {
         }
     }
 
+    fn telling<E: Executor>(events_wanted: bool, serve: Loop<E>) -> Loop<E> {
+        let reports = DeviceReports::new(Arc::clone(&serve.answers), events_wanted);
+        Loop { events_wanted, device_reports: Arc::new(reports), ..serve }
+    }
+
+    /// By the answer a supervisor gives the executor the next request, if it knows nothing against
+    /// it.
+    #[test]
+    fn a_device_is_reported_before_the_answer_that_it_is_to_blame_for() {
+        let (reader, answers) = answers();
+        let (events, inbox) = mpsc::channel();
+        let doubtful = Doubtful { tasks: 0.into() };
+        let serve = telling(true, serving(doubtful, answers, events.clone()));
+        for id in 1..=4 {
+            events.send(request(id)).expect("it listens");
+        }
+        events.send(Event::EndOfInput).expect("it listens");
+        assert!(matches!(serve.run(&inbox), ExitCode::Success));
+        let lines: Vec<String> =
+            BufReader::new(reader).lines().map(|line| line.expect("text")).collect();
+        let place = |parts: [&str; 2]| {
+            lines.iter().position(|line| parts.iter().all(|part| line.contains(part)))
+        };
+        for (wrong, id) in [(1, 2), (2, 4)] {
+            let report = place(["\"standing\":\"suspect\"", &format!("\"wrong\":{wrong}")]);
+            let answer = place(["\"output\":1", &format!("\"id\":{id}")]);
+            assert!(report.expect("told") < answer.expect("an answer"), "{lines:?}");
+        }
+    }
+
     #[test]
     fn what_is_thought_of_a_device_is_told_at_the_start_and_when_it_changes() {
         for events_wanted in [true, false] {
             let executor = Doubtful { tasks: 0.into() };
             let (reader, answers) = answers();
             let (events, inbox) = mpsc::channel();
-            let serve = Loop { events_wanted, ..serving(executor, answers, events.clone()) };
+            let serve = telling(events_wanted, serving(executor, answers, events.clone()));
             for id in 1..=4 {
                 events.send(request(id)).expect("it listens");
             }
