@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use pc2_exec::{LayerCheck, Pc2};
 use seal_poseidon::Kernel;
 use seal_runtime::{ServeOptions, serve};
-use seal_trees::{Gpu, GpuParts, GpuSettings, Settings};
+use seal_trees::{Backend, Cpu, Gpu, GpuParts, GpuSettings, Settings};
 use seal_types::{TREE_D, layer_file, layer_id};
 use seal_wire::{ErrorCode, ExitCode};
 use serde_json::{Value, json};
@@ -26,6 +26,9 @@ const LIBRARY: &str = "PC2_EXEC_TEST_LIBRARY";
 
 /// Longer than a good run ever takes.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The log of the process that serves, in the test's directory.
+const LOG: &str = "log";
 
 /// What the stand-in does once the executor has its device.
 const SCRIPT: &str = "PC2_EXEC_TEST_SCRIPT";
@@ -60,7 +63,8 @@ fn lines_of(
         .env(SCRIPT, script)
         .env(seal_wire::EVENTS, "1")
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
+        .stdout(Stdio::piped())
+        .stderr(fs::File::create(dir.join(LOG)).expect("writable"));
     if replaceable {
         command.env(REPLACEABLE, "1");
     }
@@ -84,7 +88,8 @@ fn lines_of(
     let mut output = String::new();
     child.stdout.take().expect("piped").read_to_string(&mut output).expect("text");
     // The exit code was looked at in the child.
-    assert!(status.success(), "{status}: {output}");
+    let log = || fs::read_to_string(dir.join(LOG)).unwrap_or_default();
+    assert!(status.success(), "{status}: {output}\n{}", log());
     // The test harness writes there too.
     let lines = output.lines();
     Some(lines.filter_map(|line| serde_json::from_str(&line[line.find('{')?..]).ok()).collect())
@@ -180,9 +185,25 @@ fn the_processor_does_the_tasks_of_a_gpu_that_computes_wrongly() {
     };
     assert!(device(1).starts_with("gpu stand-in"), "{}", device(1));
     assert!(device(2).contains("in place of gpu stand-in"), "{}", device(2));
+    // It was planned for the processor, and not done by it with what was planned for a device.
+    let cpu = Cpu::new(Kernel::detect());
+    let session = cpu.begin().expect("the processor is there");
+    let log = fs::read_to_string(dir.path().join(LOG)).expect("text");
+    let done: Vec<Value> = log
+        .lines()
+        .filter(|line| line.contains("PC2 done"))
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(done.len(), 2, "{log}");
+    for done in done {
+        assert_eq!(done["device"], session.device(), "{log}");
+        assert_eq!(done["block_nodes"], 64, "{log}");
+        assert_eq!(done["workers"], session.workers(), "{log}");
+    }
 }
 
 fn serve_on(library: &Path, script: &str, replaceable: bool) -> ExitCode {
+    seal_runtime::init_logging();
     let settings = GpuSettings {
         replaceable,
         driver: Some(library.to_path_buf()),

@@ -1,10 +1,12 @@
 //! Who computes: the interface between the pipeline, which moves blocks of a sector between disk
 //! and memory, and whatever hashes them.
 //!
-//! A [`Backend`] says how many blocks it works on at a time. For each of them the pipeline starts
-//! a thread, which makes its own [`Worker`] and gives it one block after the other. A worker of
-//! the processor hashes on that thread; a worker of a device keeps a stream and waits for it. All
-//! blocks of a sector lie in one region of memory, which the backend provides.
+//! A [`Backend`] begins a [`Session`] for each attempt at a sector: the processor, or a device as it
+//! is then. Who computes does not change within it, so that what was planned for one is not done by
+//! another. A session says how many blocks it works on at a time. For each of them the pipeline
+//! starts a thread, which makes its own [`Worker`] and gives it one block after the other. A worker
+//! of the processor hashes on that thread; a worker of a device keeps a stream and waits for it. All
+//! blocks of a sector lie in one region of memory, which the session provides.
 //!
 //! Knows nothing of files.
 
@@ -24,23 +26,8 @@ pub trait Backend: Sync + Send + fmt::Debug {
     /// Device and kernel variants in a few words, for logs and for the message of a failed check.
     fn describe(&self) -> String;
 
-    /// How many blocks are worked on at the same time, each by a worker of its own.
-    fn workers(&self) -> usize;
-
-    /// The largest block that makes sense, in nodes. The one that is used is a power of the arity
-    /// not above this, as memory and sector allow.
-    fn largest_block(&self) -> usize;
-
-    /// How many threads should read, and check what they read with SHA-256. A device leaves the
-    /// cpus to them.
-    fn readers(&self) -> usize {
-        device_readers()
-    }
-
-    /// Zero bytes for the blocks of one sector, at the start of a page.
-    fn memory(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
-        Ok(Box::new(plain_memory(bytes)?))
-    }
+    /// Who computes one sector, from its first block to its last.
+    fn begin(&self) -> Result<Box<dyn Session + '_>, DeviceError>;
 
     /// Why nothing more can be computed in this process, if so.
     fn is_lost(&self) -> Option<String> {
@@ -57,12 +44,42 @@ pub trait Backend: Sync + Send + fmt::Debug {
     fn may_try_again(&self) -> bool {
         false
     }
+}
+
+/// Who computes one sector.
+pub trait Session: Sync + Send + fmt::Debug {
+    /// Device and kernel variants in a few words, as [`Backend::describe`] has them.
+    fn device(&self) -> String;
+
+    /// How many blocks are worked on at the same time, each by a worker of its own.
+    fn workers(&self) -> usize;
+
+    /// The largest block that makes sense, in nodes. The one that is used is a power of the arity
+    /// not above this, as memory and sector allow.
+    fn largest_block(&self) -> usize;
+
+    /// How many threads should read, and check what they read with SHA-256. A device leaves the
+    /// cpus to them.
+    fn readers(&self) -> usize {
+        device_readers()
+    }
+
+    /// Zero bytes for the blocks of the sector, at the start of a page.
+    fn memory(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
+        Ok(Box::new(plain_memory(bytes)?))
+    }
+
+    /// A worker. Called on the thread that will use it.
+    fn worker(&self, work: &Work) -> Result<Box<dyn Worker + '_>, DeviceError>;
 
     /// Takes note that a result does not bear checking, for which the device may be to blame.
     fn doubt(&self, _what: &str) {}
 
-    /// A worker for one sector. Called on the thread that will use it.
-    fn worker(&self, work: &Work) -> Result<Box<dyn Worker + '_>, DeviceError>;
+    /// Whether what was computed may be given out: a device may have been found to compute wrongly
+    /// since, in another sector.
+    fn confirm(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
 }
 
 /// As many readers as there are cpus, which a device leaves idle.

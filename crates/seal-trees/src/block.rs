@@ -3,7 +3,7 @@
 use seal_types::{NODE_SIZE, Porep};
 
 use crate::Node;
-use crate::backend::{Backend, BlockView, Work};
+use crate::backend::{BlockView, Session, Work};
 
 /// Areas and whole blocks begin at multiples of this many nodes, as direct I/O wants it.
 const ALIGNMENT: usize = 4096 / NODE_SIZE;
@@ -29,8 +29,8 @@ pub(crate) struct BlockPlan {
 impl BlockPlan {
     /// The largest blocks of which enough fit into `memory_bytes` for everybody to have work. The
     /// smallest ones are used if nothing fits.
-    pub(crate) fn new(porep: &Porep, backend: &dyn Backend, memory_bytes: u64) -> Self {
-        let workers = backend.workers().max(1);
+    pub(crate) fn new(porep: &Porep, session: &dyn Session, memory_bytes: u64) -> Self {
+        let workers = session.workers().max(1);
         let arity = porep.shape.base;
         let plan = |rows: u32, in_memory: usize| {
             let block_nodes = (arity as usize).pow(rows);
@@ -40,12 +40,12 @@ impl BlockPlan {
         // One for each worker, one being read and one being written; at best one for each reader
         // and writer, and half as many as there are workers that wait for one.
         let least = workers + 2;
-        let most = workers + workers.div_ceil(2) + backend.readers().max(1) + 2;
+        let most = workers + workers.div_ceil(2) + session.readers().max(1) + 2;
         let fits = |rows: u32| {
             let bytes = plan(rows, 1).block_nodes() as u64 * NODE_SIZE as u64;
             usize::try_from(memory_bytes / bytes).unwrap_or(usize::MAX)
         };
-        let largest = porep.base_tree_leaves().min(backend.largest_block().max(1) as u64);
+        let largest = porep.base_tree_leaves().min(session.largest_block().max(1) as u64);
         let enough = |rows: &u32| {
             let count = plan(*rows, 1).count;
             let busy = *rows <= SMALL_ROWS || count >= BLOCKS_PER_WORKER * workers as u64;
@@ -150,8 +150,8 @@ mod tests {
     #[derive(Debug)]
     struct Workers(usize, usize);
 
-    impl Backend for Workers {
-        fn describe(&self) -> String {
+    impl Session for Workers {
+        fn device(&self) -> String {
             String::new()
         }
 
@@ -201,8 +201,8 @@ mod tests {
             workers in 1..300_usize, rows in 0..8_u32, memory_mib in 1..4096_u64,
         ) {
             let porep = proof.porep();
-            let backend = Workers(workers, 8_usize.pow(rows));
-            let plan = BlockPlan::new(&porep, &backend, memory_mib << 20);
+            let session = Workers(workers, 8_usize.pow(rows));
+            let plan = BlockPlan::new(&porep, &session, memory_mib << 20);
             prop_assert!(plan.memory_bytes() as u64 <= memory_mib << 20, "{plan:?}");
             prop_assert_eq!(plan.count * plan.work.block_nodes as u64, porep.nodes());
             prop_assert!(porep.base_tree_leaves().is_multiple_of(plan.work.block_nodes as u64));

@@ -3,7 +3,7 @@
 use seal_poseidon::{Hasher, Kernel, NotCanonical, Poseidon};
 
 use crate::Node;
-use crate::backend::{Backend, BlockView, ComputeError, DeviceError, Work, Worker};
+use crate::backend::{Backend, BlockView, ComputeError, DeviceError, Session, Work, Worker};
 use crate::block::row_lengths;
 use crate::replica::{BadNode, encode_into};
 
@@ -33,6 +33,16 @@ impl Cpu {
 impl Backend for Cpu {
     fn describe(&self) -> String {
         format!("cpu (Poseidon {}, {} threads)", self.kernel.name(), self.threads)
+    }
+
+    fn begin(&self) -> Result<Box<dyn Session + '_>, DeviceError> {
+        Ok(Box::new(*self))
+    }
+}
+
+impl Session for Cpu {
+    fn device(&self) -> String {
+        self.describe()
     }
 
     fn workers(&self) -> usize {

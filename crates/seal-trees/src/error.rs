@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use seal_host::{FileError, MemoryError, SpaceError};
 use seal_types::Commitment;
 
-use crate::backend::DeviceError;
+use crate::backend::{ComputedWrongly, DeviceError};
 use crate::top::TopError;
 
 /// Why trees or replica could not be made. Nothing has been put in place then.
@@ -194,6 +194,14 @@ pub enum TreesError {
 }
 
 impl TreesError {
+    /// What comes of a failure of `device`.
+    pub(crate) fn of_device(device: String, source: DeviceError) -> Self {
+        match source.downcast::<ComputedWrongly>() {
+            Ok(wrong) => Self::BadDevice { device, what: wrong.what },
+            Err(source) => Self::Device { device, source },
+        }
+    }
+
     /// A fault in the rows above blocks of the tree in `path`.
     pub(crate) fn of_top(error: TopError, path: &Path) -> Self {
         match error {

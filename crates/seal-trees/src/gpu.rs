@@ -3,19 +3,20 @@
 //! is done by the processor, on the worker's thread.
 //!
 //! A device that has failed is opened anew for the next sector, so that one bad moment does not
-//! end the executor. After errors that leave a process unable to use CUDA, or where opening fails
+//! end the executor. Each sector keeps to the opening that it began with. After errors that leave a process unable to use CUDA, or where opening fails
 //! too, the device is lost: whoever runs sectors is told to end, and a new process may succeed.
 //!
 //! What a device computes is not believed as it is. It is tried when it is opened and before the
 //! first sector of each shape (`gpu/trial.rs`), and of each block a node of every kind and row is
 //! recomputed before the block is written (`gpu/recompute.rs`). What it reports of bad inputs is
-//! looked at. Once it has computed wrongly, everything that it is computing is thrown away, and it
-//! is opened and tried anew; after the second time it is left out for as long as the process lives,
+//! looked at. Once it has computed wrongly, whatever comes from that opening and has not been put in
+//! place is thrown away, in all sectors, and it is opened and tried anew; after the second time it is left out for as long as the process lives,
 //! and the processor takes its place if that is allowed.
 
 mod recompute;
 mod trial;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,8 +31,7 @@ use self::recompute::{Computed, Numbers, Which, is_element, recompute};
 use self::trial::{TrialError, try_all, try_shape};
 use crate::Node;
 use crate::backend::{
-    Backend, BlockView, ComputeError, ComputedWrongly, DeviceError, Memory, Work, Worker,
-    device_readers,
+    Backend, BlockView, ComputeError, ComputedWrongly, DeviceError, Memory, Session, Work, Worker,
 };
 use crate::cpu::{Cpu, encode_block, rows_above};
 
@@ -108,14 +108,27 @@ struct State {
     device: Option<Device>,
     /// How often it was opened.
     opening: u64,
-    /// Whether something has failed since it was opened.
-    failed: bool,
-    /// Whether it has computed wrongly since it was opened.
-    wrong: bool,
+    /// The openings that are over, and why. The latest one may be among them.
+    over: BTreeMap<u64, Over>,
     /// The work that it was tried for since it was opened.
     tried: Vec<Work>,
     /// Why it is lost to this process.
     lost: Option<String>,
+}
+
+/// Why an opening of the device is not used any more.
+enum Over {
+    /// Something has failed. What was computed is as good as it was.
+    Failed(String),
+    /// It has computed this wrongly, and nothing that it has computed is good.
+    Wrong(String),
+}
+
+/// What a device says to a sector whose opening is over because something else failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the device failed at something else, and this sector cannot go on with it: {why}")]
+struct Gone {
+    why: String,
 }
 
 /// What a device that is lost says to all that comes later.
@@ -162,8 +175,7 @@ impl Gpu {
         let state = State {
             device: Some(device),
             opening: 1,
-            failed: false,
-            wrong: false,
+            over: BTreeMap::new(),
             tried: Vec::new(),
             lost: None,
         };
@@ -216,7 +228,8 @@ impl Gpu {
             let what = self.trust.opinion().reason.unwrap_or_default();
             return Err(Box::new(ComputedWrongly { what }));
         }
-        if let Some(device) = state.device.as_ref().filter(|_| !state.failed) {
+        let usable = !state.over.contains_key(&state.opening);
+        if let Some(device) = state.device.as_ref().filter(|_| usable) {
             return Ok((device.clone(), state.opening));
         }
         tracing::warn!(device = self.description, "the device failed before; it is opened anew");
@@ -227,54 +240,81 @@ impl Gpu {
         })?;
         state.device = Some(device.clone());
         state.opening += 1;
-        (state.failed, state.wrong) = (false, false);
+        let opening = state.opening;
         state.tried.clear();
         match try_all(&device, self.settings.parts, self.settings.kernel) {
             Ok(()) => {}
-            Err(TrialError::Wrong(what)) => return Err(self.wrong_in(state, what)),
+            Err(TrialError::Wrong(what)) => return Err(self.wrong_in(state, opening, what)),
             Err(TrialError::Device(error)) => {
-                self.untried(error).map_err(|error| failed_in(state, error))?;
+                self.untried(error).map_err(|error| failed_in(state, opening, error))?;
             }
-        }
-        Ok((device, state.opening))
-    }
-
-    /// The device, tried for this work.
-    fn device_for(&self, work: &Work, shape: Shape) -> Result<(Device, u64), DeviceError> {
-        let mut state = self.state();
-        let (device, opening) = self.device(&mut state)?;
-        if state.tried.contains(work) {
-            return Ok((device, opening));
-        }
-        match try_shape(&device, shape, self.settings.parts, self.settings.kernel) {
-            Ok(()) => state.tried.push(*work),
-            Err(TrialError::Wrong(what)) => return Err(self.wrong_in(&mut state, what)),
-            // Memory that is short for now is no failure of the device.
-            Err(TrialError::Device(error)) if error.is_out_of_memory() => {
-                return Err(Box::new(error));
-            }
-            Err(TrialError::Device(error)) => return Err(failed_in(&mut state, error)),
         }
         Ok((device, opening))
     }
 
-    /// Notes that the device has failed.
-    fn failed(&self, error: CudaError) -> DeviceError {
-        failed_in(&mut self.state(), error)
+    /// The device of that opening.
+    fn device_of(&self, state: &State, opening: u64) -> Result<Device, DeviceError> {
+        if let Some(why) = &state.lost {
+            return Err(Box::new(Lost { why: why.clone() }));
+        }
+        self.not_wrong(state, opening)?;
+        if let Some(Over::Failed(why)) = state.over.get(&opening) {
+            return Err(Box::new(Gone { why: why.clone() }));
+        }
+        let device = state.device.as_ref().filter(|_| state.opening == opening);
+        let gone = || Gone { why: "it was opened anew".to_owned() };
+        Ok(device.ok_or_else(gone)?.clone())
+    }
+
+    /// Whether nothing is known against what was computed with that opening. That something else
+    /// has failed is nothing against it.
+    fn not_wrong(&self, state: &State, opening: u64) -> Result<(), DeviceError> {
+        let wrong = match state.over.get(&opening) {
+            Some(Over::Wrong(what)) => Some(what.clone()),
+            // Whatever the opening, there is no trust in the device.
+            _ if self.trust.is_left_out() => self.trust.opinion().reason,
+            _ => None,
+        };
+        match wrong {
+            None => Ok(()),
+            Some(what) => {
+                let what = format!("something else that it computed at the same time: {what}");
+                Err(Box::new(ComputedWrongly { what }))
+            }
+        }
+    }
+
+    /// The device of that opening, tried for this work.
+    fn device_for(&self, opening: u64, work: &Work, shape: Shape) -> Result<Device, DeviceError> {
+        let mut state = self.state();
+        let device = self.device_of(&state, opening)?;
+        if state.tried.contains(work) {
+            return Ok(device);
+        }
+        match try_shape(&device, shape, self.settings.parts, self.settings.kernel) {
+            Ok(()) => state.tried.push(*work),
+            Err(TrialError::Wrong(what)) => return Err(self.wrong_in(&mut state, opening, what)),
+            Err(TrialError::Device(error)) => return Err(failed_in(&mut state, opening, error)),
+        }
+        Ok(device)
+    }
+
+    /// Notes that the device, as it was opened then, has failed.
+    fn failed(&self, opening: u64, error: CudaError) -> DeviceError {
+        failed_in(&mut self.state(), opening, error)
     }
 
     /// Notes that the device, as it was opened then, has computed something wrongly.
     fn wrong(&self, opening: u64, what: String) -> DeviceError {
-        let mut state = self.state();
-        if state.opening == opening && !state.wrong {
-            return self.wrong_in(&mut state, what);
-        }
-        // Somebody else was there first; this is the same fault.
-        Box::new(ComputedWrongly { what })
+        self.wrong_in(&mut self.state(), opening, what)
     }
 
-    fn wrong_in(&self, state: &mut State, what: String) -> DeviceError {
-        (state.failed, state.wrong) = (true, true);
+    fn wrong_in(&self, state: &mut State, opening: u64, what: String) -> DeviceError {
+        if let Some(Over::Wrong(_)) = state.over.get(&opening) {
+            // Somebody else was there first; this is the same fault.
+            return Box::new(ComputedWrongly { what });
+        }
+        state.over.insert(opening, Over::Wrong(what.clone()));
         match self.trust.wrong(&*what) {
             Standing::LeftOut => self.left_out(state),
             Standing::Good | Standing::Suspect => tracing::error!(
@@ -289,7 +329,6 @@ impl Gpu {
 
     /// Gives the device up.
     fn left_out(&self, state: &mut State) {
-        state.failed = true;
         state.device = None;
         let instead = self.replacement.map(|cpu| cpu.describe());
         if let Some(instead) = &instead {
@@ -305,17 +344,16 @@ impl Gpu {
              or replaced"
         );
     }
-
-    /// Whether the device, as it was opened then, has computed anything wrongly since.
-    fn is_in_doubt(&self, opening: u64) -> bool {
-        let state = self.state();
-        state.opening != opening || state.wrong
-    }
 }
 
-/// Notes that the device has failed.
-fn failed_in(state: &mut State, error: CudaError) -> DeviceError {
-    state.failed = true;
+/// Notes that the device, as it was opened then, has failed. It may have been opened anew since,
+/// which this is nothing against.
+fn failed_in(state: &mut State, opening: u64, error: CudaError) -> DeviceError {
+    // Memory that is short for now is no failure of the device.
+    if !error.is_out_of_memory() {
+        state.over.entry(opening).or_insert_with(|| Over::Failed(error.to_string()));
+    }
+    // The process has one context of the device, whatever the opening.
     if error.is_loss() {
         state.lost.get_or_insert_with(|| error.to_string());
     }
@@ -348,44 +386,16 @@ impl Backend for Gpu {
         }
     }
 
-    fn workers(&self) -> usize {
-        self.replaced().map_or(self.workers, Backend::workers)
-    }
-
-    fn readers(&self) -> usize {
-        match self.replaced() {
-            Some(cpu) => cpu.readers(),
-            None => device_readers(),
-        }
-    }
-
-    /// By what is free on the device now: who else works there may have come or gone since the
-    /// last sector.
-    fn largest_block(&self) -> usize {
+    /// Its blocks are by what is free on the device now: who else works there may have come or gone
+    /// since the last sector.
+    fn begin(&self) -> Result<Box<dyn Session + '_>, DeviceError> {
         if let Some(cpu) = self.replaced() {
-            return cpu.largest_block();
+            return cpu.begin();
         }
-        let device = self.device(&mut self.state());
-        let free =
-            device.and_then(|(device, _)| device.free_bytes().map_err(|error| self.failed(error)));
-        match free {
-            Ok(free) => largest_block(&self.settings, self.workers, free),
-            Err(error) => {
-                // The sector fails with it as soon as it takes memory.
-                tracing::warn!(device = self.description, error, "free memory is not known");
-                1
-            }
-        }
-    }
-
-    fn memory(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
-        if let Some(cpu) = self.replaced() {
-            return cpu.memory(bytes);
-        }
-        let (device, _) = self.device(&mut self.state())?;
-        PinnedMemory::take(&device, bytes)
-            .map(|memory| Box::new(memory) as Box<dyn Memory>)
-            .map_err(|error| self.failed(error))
+        let (device, opening) = self.device(&mut self.state())?;
+        let free = device.free_bytes().map_err(|error| self.failed(opening, error))?;
+        let largest_block = largest_block(&self.settings, self.workers, free);
+        Ok(Box::new(Opened { gpu: self, opening, largest_block }))
     }
 
     fn is_lost(&self) -> Option<String> {
@@ -400,19 +410,48 @@ impl Backend for Gpu {
     fn may_try_again(&self) -> bool {
         self.replacement.is_some() || !self.trust.is_left_out()
     }
+}
+
+/// One opening of the device, for one sector. It does not hold the device, which is opened anew
+/// when all have given it back.
+#[derive(Debug)]
+struct Opened<'g> {
+    gpu: &'g Gpu,
+    opening: u64,
+    largest_block: usize,
+}
+
+impl Session for Opened<'_> {
+    fn device(&self) -> String {
+        self.gpu.description.clone()
+    }
+
+    fn workers(&self) -> usize {
+        self.gpu.workers
+    }
+
+    fn largest_block(&self) -> usize {
+        self.largest_block
+    }
+
+    fn memory(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
+        let device = self.gpu.device_of(&self.gpu.state(), self.opening)?;
+        PinnedMemory::take(&device, bytes)
+            .map(|memory| Box::new(memory) as Box<dyn Memory>)
+            .map_err(|error| self.gpu.failed(self.opening, error))
+    }
 
     fn doubt(&self, what: &str) {
-        if self.replaced().is_none() {
-            let opening = self.state().opening;
-            // The caller has an error of its own.
-            let _ = self.wrong(opening, what.to_owned());
-        }
+        // The caller has an error of its own.
+        let _ = self.gpu.wrong(self.opening, what.to_owned());
+    }
+
+    fn confirm(&self) -> Result<(), DeviceError> {
+        self.gpu.not_wrong(&self.gpu.state(), self.opening)
     }
 
     fn worker(&self, work: &Work) -> Result<Box<dyn Worker + '_>, DeviceError> {
-        if let Some(cpu) = self.replaced() {
-            return cpu.worker(work);
-        }
+        let &Self { gpu, opening, .. } = self;
         let shape = Shape {
             layers: work.layers as usize,
             arity: work.arity as usize,
@@ -423,13 +462,11 @@ impl Backend for Gpu {
                 .ok_or_else(|| format!("there is no Poseidon of arity {arity}"))
         };
         let (columns, rows) = (poseidon(work.layers)?, poseidon(work.arity)?);
-        let (device, opening) = self.device_for(work, shape)?;
-        // Memory that is short for now is no failure of the device.
-        let worker = DeviceWorker::new(&device, shape, self.settings.parts).map_err(|error| {
-            if error.is_out_of_memory() { Box::new(error) } else { self.failed(error) }
-        })?;
+        let device = gpu.device_for(opening, work, shape)?;
+        let worker = DeviceWorker::new(&device, shape, gpu.settings.parts)
+            .map_err(|error| gpu.failed(opening, error))?;
         let numbers = Numbers::from_seed(Numbers::new_seed());
-        Ok(Box::new(Stream { gpu: self, opening, worker, columns, rows, numbers }))
+        Ok(Box::new(Stream { gpu, opening, worker, columns, rows, numbers }))
     }
 }
 
@@ -467,7 +504,7 @@ impl Stream<'_> {
                 ComputeError::Label { layer, node }
             }
             BatchError::Data { node } if bad(Some(data), node) => ComputeError::Data { node },
-            BatchError::Device(error) => ComputeError::Device(self.gpu.failed(error)),
+            BatchError::Device(error) => ComputeError::Device(self.gpu.failed(self.opening, error)),
             // Children are hashes and sums that it has made itself.
             error => self.wrong(format!("it reports that {error}, which is not so")),
         }
@@ -510,11 +547,7 @@ impl Worker for Stream<'_> {
             rows_above(hasher(self.rows), replica, tree_r)
                 .expect("sums that the processor made are elements of the field");
         }
-        if self.gpu.is_in_doubt(self.opening) {
-            let what = "another block that it computed at the same time".to_owned();
-            return Err(ComputeError::Device(Box::new(ComputedWrongly { what })));
-        }
-        Ok(())
+        Ok(self.gpu.not_wrong(&self.gpu.state(), self.opening)?)
     }
 }
 

@@ -34,7 +34,7 @@ mod watch;
 
 pub use aux_files::{StoreConfig, TemporaryAux, p_aux_bytes};
 pub use backend::{
-    Backend, BlockView, ComputeError, ComputedWrongly, DeviceError, Memory, Work, Worker,
+    Backend, BlockView, ComputeError, ComputedWrongly, DeviceError, Memory, Session, Work, Worker,
 };
 pub use cpu::Cpu;
 pub use error::TreesError;

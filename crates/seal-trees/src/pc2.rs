@@ -160,8 +160,10 @@ fn attempt(
         Ok(Verified::Good)
     })?;
 
-    let plan = BlockPlan::new(porep, backend, settings.memory_bytes);
-    let device = backend.describe();
+    let session =
+        backend.begin().map_err(|source| TreesError::of_device(backend.describe(), source))?;
+    let plan = BlockPlan::new(porep, &*session, settings.memory_bytes);
+    let device = session.device();
     let layers_checked = !layer_digests.is_empty();
     tracing::info!(
         device,
@@ -178,7 +180,7 @@ fn attempt(
         outputs: &outputs,
         tree_c,
         tree_r_last,
-        backend,
+        session: &*session,
         plan,
         watch,
     };
@@ -205,7 +207,7 @@ fn attempt(
         if let TreesError::SelfCheck { path, node, .. } = &error
             && path != inputs.tree_d.path()
         {
-            backend.doubt(&format!("node {node} of {}, or it was written wrongly", path.display()));
+            session.doubt(&format!("node {node} of {}, or it was written wrongly", path.display()));
         }
         error
     };
@@ -234,6 +236,9 @@ fn attempt(
         self_check,
         publish: Duration::ZERO,
     };
+    // As late as can be: the device may have been found out in another sector, also when all blocks
+    // of this one were computed.
+    session.confirm().map_err(|source| TreesError::of_device(report.device.clone(), source))?;
     outputs.publish(&comm_c, &comm_r_last, watch)?;
     report.publish = started.elapsed();
     Ok((Pc2Result { comm_c, comm_r_last, comm_r, sealed_state: inputs.sealed_state }, report))

@@ -1,7 +1,7 @@
 //! The way of a sector's blocks: read, computed, written, at the same time for different blocks.
 //!
 //! Readers fill a free block from the layers and the leaves of tree D, and check these while they
-//! are there: against the digests of the layers and the root of tree D. Workers of the backend
+//! are there: against the digests of the layers and the root of tree D. Workers of the session
 //! compute it. Writers write it and give its memory back. The calling thread joins the roots of the
 //! blocks in their order, tells how far it is, and stops everybody at the first error. Memory is
 //! what the blocks take, however large the sector is.
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use seal_types::{NODE_SIZE, Porep};
 
-use crate::backend::{Backend, BlockView, ComputeError, ComputedWrongly, DeviceError};
+use crate::backend::{BlockView, ComputeError, ComputedWrongly, DeviceError, Session};
 use crate::block::{Block, BlockPlan, row_lengths};
 use crate::digests::LayerDigests;
 use crate::forest::Forest;
@@ -40,7 +40,7 @@ pub(crate) struct Pipeline<'a> {
     pub(crate) outputs: &'a Outputs,
     pub(crate) tree_c: Forest,
     pub(crate) tree_r_last: Forest,
-    pub(crate) backend: &'a dyn Backend,
+    pub(crate) session: &'a dyn Session,
     pub(crate) plan: BlockPlan,
     pub(crate) watch: &'a Watch<'a>,
 }
@@ -146,7 +146,7 @@ impl Pipeline<'_> {
         digests: Option<&LayerDigests>,
     ) -> Result<(Roots, Stages), TreesError> {
         let mut memory =
-            self.backend.memory(self.plan.memory_bytes()).map_err(|error| self.device(error))?;
+            self.session.memory(self.plan.memory_bytes()).map_err(|error| self.device(error))?;
         let (given, wanted) = (memory.bytes_mut().len(), self.plan.memory_bytes());
         if given < wanted {
             return Err(self.device(format!("{given} bytes of memory instead of {wanted}").into()));
@@ -160,8 +160,8 @@ impl Pipeline<'_> {
         let (give_filled, filled) = unbounded::<Filled<'_>>();
         let (give_computed, computed) = unbounded::<Filled<'_>>();
         let (tell, events) = unbounded();
-        let readers = self.backend.readers().max(1);
-        let (workers, writers) = (self.backend.workers().max(1), WRITERS);
+        let readers = self.session.readers().max(1);
+        let (workers, writers) = (self.session.workers().max(1), WRITERS);
         let clocks = Clocks::default();
         let stopped = AtomicBool::new(false);
         let is_stopped = || stopped.load(Ordering::Relaxed);
@@ -281,7 +281,7 @@ impl Pipeline<'_> {
         stopped: &dyn Fn() -> bool,
     ) -> Result<(), TreesError> {
         let mut worker =
-            self.backend.worker(&self.plan.work).map_err(|error| self.device(error))?;
+            self.session.worker(&self.plan.work).map_err(|error| self.device(error))?;
         for mut filled in take {
             if stopped() {
                 break;
@@ -305,11 +305,7 @@ impl Pipeline<'_> {
 
     /// What comes of a failure of the device.
     fn device(&self, source: DeviceError) -> TreesError {
-        let device = self.backend.describe();
-        match source.downcast::<ComputedWrongly>() {
-            Ok(wrong) => TreesError::BadDevice { device, what: wrong.what },
-            Err(source) => TreesError::Device { device, source },
-        }
+        TreesError::of_device(self.session.device(), source)
     }
 
     /// What comes of a failure in the block that begins with the sector's node `first`.

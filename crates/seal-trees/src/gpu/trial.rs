@@ -19,8 +19,8 @@ const NODES_EACH: usize = 64;
 /// The most nodes when a device is opened.
 const FEW: usize = 512;
 
-/// The most nodes before a sector: several blocks of threads for each multiprocessor of the largest
-/// devices. All four kernels take 14 MiB of the device for it.
+/// The most nodes before a sector: more than a block of threads for each multiprocessor of the
+/// largest devices. All four kernels take 14 MiB of the device for it.
 const MANY: usize = 1 << 15;
 
 /// Why a trial was not passed.

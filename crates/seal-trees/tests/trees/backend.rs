@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::support::{Sector, Vector};
 use seal_poseidon::Kernel;
 use seal_trees::{
-    Backend, BlockView, ComputeError, Cpu, DeviceError, Memory, Pc2Job, Pc2Paths, Settings,
-    TreesError, Watch, Work, Worker, pre_commit2,
+    Backend, BlockView, ComputeError, Cpu, DeviceError, Memory, Pc2Job, Pc2Paths, Session,
+    Settings, TreesError, Watch, Work, Worker, pre_commit2,
 };
 
 const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
@@ -19,6 +19,7 @@ const SETTINGS: Settings = Settings { memory_bytes: 16384, self_check_samples: 1
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
+    NoSession,
     NoMemory,
     /// Too little memory for any block.
     ShortMemory,
@@ -50,27 +51,43 @@ impl Backend for Failing {
         "device 7 of the test".to_owned()
     }
 
+    fn begin(&self) -> Result<Box<dyn Session + '_>, DeviceError> {
+        if self.fault == Fault::NoSession {
+            return Err("no answer from the bus".into());
+        }
+        Ok(Box::new(FailingSession(self)))
+    }
+}
+
+#[derive(Debug)]
+struct FailingSession<'a>(&'a Failing);
+
+impl Session for FailingSession<'_> {
+    fn device(&self) -> String {
+        self.0.describe()
+    }
+
     fn workers(&self) -> usize {
-        self.cpu.workers()
+        self.0.cpu.workers()
     }
 
     fn largest_block(&self) -> usize {
-        self.cpu.largest_block()
+        self.0.cpu.largest_block()
     }
 
     fn memory(&self, bytes: usize) -> Result<Box<dyn Memory>, DeviceError> {
-        match self.fault {
+        match self.0.fault {
             Fault::NoMemory => Err(format!("no {bytes} bytes of pinned memory").into()),
-            Fault::ShortMemory => self.cpu.memory(1),
-            _ => self.cpu.memory(bytes),
+            Fault::ShortMemory => self.0.cpu.memory(1),
+            _ => self.0.cpu.memory(bytes),
         }
     }
 
     fn worker(&self, work: &Work) -> Result<Box<dyn Worker + '_>, DeviceError> {
-        if self.fault == Fault::NoWorker {
+        if self.0.fault == Fault::NoWorker {
             return Err("no stream".into());
         }
-        Ok(Box::new(FailingWorker { backend: self, worker: self.cpu.worker(work)? }))
+        Ok(Box::new(FailingWorker { backend: self.0, worker: self.0.cpu.worker(work)? }))
     }
 }
 
@@ -143,6 +160,7 @@ fn a_device_that_fails_is_named_and_nothing_is_changed() {
     let sector = vector.after_pc1();
     let before = content(&sector);
     for (fault, word) in [
+        (Fault::NoSession, "no answer"),
         (Fault::NoMemory, "pinned memory"),
         (Fault::NoWorker, "no stream"),
         (Fault::Block(0), "off the bus"),

@@ -154,7 +154,7 @@ fn a_sector_is_made_on_a_device_with_little_memory() {
     let sector = vector.after_pc1();
     // Room for four blocks of one node.
     let gpu = Gpu::open(settings(&library, BOTH)).expect("the stand-in works");
-    assert_eq!(gpu.largest_block(), 1);
+    assert_eq!(gpu.begin().expect("it works").largest_block(), 1);
     reproduces_on(&gpu, &Settings::default(), &vector, &sector);
     drop(gpu);
 
@@ -176,7 +176,8 @@ fn batches_follow_the_memory_that_is_free_when_a_sector_begins() {
     let gpu = Gpu::open(settings(&library, BOTH)).expect("the stand-in works");
     for (memory, block) in [(2000, 1), (200_000, 64), (30_000, 8)] {
         set_script(&library, &format!("memory {memory}"));
-        assert_eq!(gpu.largest_block(), block, "{memory} bytes");
+        let session = gpu.begin().expect("it works");
+        assert_eq!(session.largest_block(), block, "{memory} bytes");
         reproduces_on(&gpu, &Settings::default(), &vector, &sector);
     }
 }
@@ -194,7 +195,7 @@ fn batches_are_not_larger_than_the_user_allows() {
             ..settings(&library, BOTH)
         };
         let gpu = Gpu::open(caps).expect("the stand-in works");
-        assert_eq!(gpu.largest_block(), block);
+        assert_eq!(gpu.begin().expect("it works").largest_block(), block);
         reproduces_on(&gpu, &Settings::default(), &vector, &sector);
     }
 }

@@ -6,5 +6,6 @@ mod pc2;
 mod run;
 mod space;
 mod support;
+mod two_sectors;
 mod vectors;
 mod wrong_device;

@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 
 use seal_poseidon::Kernel;
 use seal_trees::{
-    Backend, CudaError, Gpu, GpuParts, GpuSettings, Pc2Job, Pc2Paths, Settings, Standing,
-    TreesError, Watch, pre_commit2,
+    Backend, Cpu, CudaError, Gpu, GpuParts, GpuSettings, Pc2Job, Pc2Paths, Pc2Report, Settings,
+    Standing, TreesError, Watch, pre_commit2,
 };
 use test_support::cuda::{cuda_stand_in, set_script};
 use test_support::skip::skipped;
 
 use crate::support::{Sector, Vector};
-use crate::vectors::reproduces_on;
+use crate::vectors::{is_sealed, reproduces_on};
 
 const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
 const BOTH: GpuParts = GpuParts { columns: true, trees: true };
 
 /// A stand-in, where tests do not run on a real device, which computes as it can.
-fn stand_in(test: &str, dir: &Path, script: &str) -> Option<PathBuf> {
+pub(crate) fn stand_in(test: &str, dir: &Path, script: &str) -> Option<PathBuf> {
     if std::env::var("SEAL_TEST_CUDA").is_ok_and(|value| value == "device") {
         skipped(test, "a real device does not go by a script");
         return None;
@@ -29,7 +29,7 @@ fn stand_in(test: &str, dir: &Path, script: &str) -> Option<PathBuf> {
 }
 
 /// A device whose place the processor takes, or not.
-fn settings(library: &Path, replaceable: bool) -> GpuSettings {
+pub(crate) fn settings(library: &Path, replaceable: bool) -> GpuSettings {
     GpuSettings {
         driver: Some(library.to_path_buf()),
         image: Some(b"the stand-in has its kernels within"),
@@ -38,11 +38,45 @@ fn settings(library: &Path, replaceable: bool) -> GpuSettings {
     }
 }
 
-fn run(gpu: &Gpu, vector: &Vector, sector: &Sector, settings: &Settings) -> Result<(), TreesError> {
+fn run(
+    gpu: &Gpu,
+    vector: &Vector,
+    sector: &Sector,
+    settings: &Settings,
+) -> Result<Pc2Report, TreesError> {
     let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
     let porep = &vector.porep;
     let job = Pc2Job { porep, paths, comm_d: vector.comm_d(), layer_digests: &[] };
-    pre_commit2(&job, gpu, settings, &QUIET).map(|_| ())
+    pre_commit2(&job, gpu, settings, &QUIET).map(|(_, report)| report)
+}
+
+/// A sector is not only computed by what has taken the device's place, but planned for it too.
+fn planned_for_the_processor(report: &Pc2Report, vector: &Vector) {
+    let cpu = Cpu::new(Kernel::detect());
+    let cpu = cpu.begin().expect("it is there");
+    assert_eq!(report.device, cpu.device());
+    assert_eq!(report.block_nodes as u64, vector.porep.nodes());
+    assert_eq!(report.stages.computing.threads, cpu.workers());
+    assert_eq!(report.stages.reading.threads, cpu.readers());
+}
+
+#[test]
+fn blocks_are_as_large_as_ever_after_a_device_that_is_opened_anew_fails_its_trial() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let Some(library) = stand_in("a sector planned after failures", dir.path(), "") else { return };
+    let vector = Vector::load("2KiB-v1_1-a");
+    let gpu = Gpu::open(settings(&library, false)).expect("the stand-in works");
+    let sector = vector.after_pc1();
+    set_script(&library, "fail cuMemHostAlloc 1 1");
+    run(&gpu, &vector, &sector, &Settings::default()).map(|_| ()).expect_err("it fails");
+    // The trial of the device that is opened anew is wrong, and the next one good.
+    set_script(&library, "wrong seal_rows_2 1 0 all");
+    let report = run(&gpu, &vector, &sector, &Settings::default()).expect("a sector");
+    is_sealed(&vector, &sector, &report.device);
+    assert_eq!(standing(&gpu), (Standing::Suspect, 1));
+    assert!(report.device.starts_with("gpu stand-in"), "{}", report.device);
+    assert_eq!(report.block_nodes as u64, vector.porep.nodes());
+    assert_eq!(report.stages.computing.threads, 4);
 }
 
 /// What a sector's files are, and which there are.
@@ -51,7 +85,7 @@ fn state(sector: &Sector) -> (Vec<u8>, Vec<String>) {
     (fs::read(&sector.sealed).expect("readable"), names.into_iter().collect())
 }
 
-fn standing(gpu: &Gpu) -> (Standing, u64) {
+pub(crate) fn standing(gpu: &Gpu) -> (Standing, u64) {
     let (device, opinion) = gpu.opinion().expect("a device");
     assert!(device.starts_with("stand-in (GPU-00010203-0405-"), "{device}");
     (opinion.standing, opinion.wrong)
@@ -189,8 +223,10 @@ fn a_device_that_is_wrong_again_is_left_out_and_the_sector_is_not_blamed() {
             // Nothing takes the check of every block away.
             let unchecked = Settings { self_check_samples: 0, ..Settings::default() };
             if replaceable {
-                reproduces_on(&gpu, &unchecked, &vector, &sector);
+                let report = run(&gpu, &vector, &sector, &unchecked).expect("a sector");
+                is_sealed(&vector, &sector, &report.device);
                 assert_eq!(standing(&gpu), (Standing::LeftOut, 2));
+                planned_for_the_processor(&report, &vector);
                 continue;
             }
             let error = run(&gpu, &vector, &sector, &unchecked).expect_err("it is wrong again");
@@ -274,7 +310,7 @@ fn a_single_wrong_node_is_found_by_one_check_or_the_other() {
         let before = state(&sector);
         match run(&gpu, &vector, &sector, &thorough) {
             // One of 64 was drawn, and the sector made again.
-            Ok(()) => {}
+            Ok(_) => {}
             Err(TreesError::SelfCheck { device, .. }) => {
                 assert!(device.contains("stand-in (GPU-"), "{device}");
                 assert_eq!(state(&sector), before);
