@@ -68,7 +68,7 @@ pub(crate) struct Opened {
     device: c_int,
     context: Handle,
     module: Handle,
-    info: DeviceInfo,
+    pub(crate) info: DeviceInfo,
 }
 
 impl Drop for Opened {

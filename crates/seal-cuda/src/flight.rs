@@ -3,7 +3,9 @@
 //!
 //! The driver reads and writes that memory by itself, at any time until then. So the memory is
 //! borrowed for longer than the scope lasts, and the scope cannot be left without waiting: it is a
-//! function's, and what it hands out can be neither kept nor forgotten.
+//! function's, and what it hands out can be neither kept nor forgotten. Where it cannot be known
+//! whether the stream has ended, the process ends, since the memory could be written to when it is
+//! another's.
 
 use std::marker::PhantomData;
 
@@ -37,8 +39,9 @@ impl Opened {
         landed.map(|()| given)
     }
 
-    /// Waits until `stream` has done all it was given.
+    /// Waits until `stream` has done all it was given, whatever is current on this thread.
     pub(crate) fn wait(&self, stream: Handle) -> Result<(), CudaError> {
+        self.enter()?;
         // SAFETY: the stream is the default one, 0, or one that its owner has not destroyed yet.
         let code = unsafe { (self.driver.functions.cuStreamSynchronize)(stream) };
         self.driver.check("cuStreamSynchronize", code)
@@ -52,14 +55,40 @@ impl Landing<'_, '_, '_> {
     fn wait(self) -> Result<(), CudaError> {
         let Self(flight) = self;
         std::mem::forget(self);
-        flight.opened.wait(flight.stream)
+        flight.land()
     }
 }
 
 impl Drop for Landing<'_, '_, '_> {
     fn drop(&mut self) {
-        if let Err(error) = self.0.opened.wait(self.0.stream) {
+        if let Err(error) = self.0.land() {
             tracing::debug!(%error, "a stream that was given up has failed");
+        }
+    }
+}
+
+impl Flight<'_, '_> {
+    /// Waits until nothing is under way. Also where that fails, nothing is when this returns.
+    fn land(&self) -> Result<(), CudaError> {
+        let Err(error) = self.opened.wait(self.stream) else { return Ok(()) };
+        // A context that is lost does nothing any more.
+        if error.is_loss() {
+            return Err(error);
+        }
+        // It may have been told of something that was started before. If so, waiting works now.
+        match self.opened.wait(self.stream) {
+            Ok(()) => Err(error),
+            Err(again) if again.is_loss() => Err(error),
+            Err(again) => {
+                tracing::error!(
+                    %error,
+                    %again,
+                    device = self.opened.info.model(),
+                    "the device cannot be waited for and may still write to the memory of this \
+                     process, which ends; check the driver (`nvidia-smi`, `dmesg`)"
+                );
+                std::process::abort();
+            }
         }
     }
 }
@@ -70,8 +99,9 @@ impl<'m> Flight<'_, 'm> {
         let (from, driver) = (bytes.as_ptr().cast(), &self.opened.driver);
         // SAFETY: reads `bytes.len()` bytes from a slice of that size, until the stream has been
         // waited for. The slice is borrowed for `'m`, which lasts longer than the call of
-        // `in_flight`, and that does not return or unwind before it has waited. (Waiting fails
-        // only for a context that is dead, whose copies have ended.) The driver checks addresses
+        // `in_flight`, and that does not return or unwind before `land` has: either the stream has
+        // been waited for, or the context is lost, after which cuda.h wants the process ended, and
+        // does nothing. Where it is neither, `land` ends the process. The driver checks addresses
         // of its own.
         let code =
             unsafe { (driver.functions.cuMemcpyHtoDAsync_v2)(to, from, bytes.len(), self.stream) };
@@ -92,14 +122,17 @@ impl<'m> Flight<'_, 'm> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
     use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::path::Path;
+    use std::process::Command;
 
     use test_support::cuda::{cuda_stand_in, set_script};
 
     use crate::stream::{Span, Stream};
     use crate::{CudaError, Device, OpenOptions};
 
+    const SIGABRT: i32 = 6;
     const PLACE: Span = Span { first: 0, nodes: 1 };
 
     fn open(library: &Path) -> Device {
@@ -138,6 +171,61 @@ mod tests {
         }));
         unwound.expect_err("it panicked");
         assert_eq!(node, sent, "not copied before the memory was given back");
+    }
+
+    /// Names the stand-in for the process that is to end.
+    const LIBRARY: &str = "SEAL_CUDA_TEST_FLIGHT";
+
+    /// Starts a copy that cannot be waited for. Returns the error, if the process is still there.
+    fn cannot_be_waited_for(library: &Path) -> CudaError {
+        let device = open(library);
+        let mut stream = Stream::new(&device, 1).expect("it works");
+        // The script names the code.
+        let script = std::env::var("SEAL_CUDA_TEST_SCRIPT").expect("given with the library");
+        set_script(library, &script);
+        device.free_bytes().expect("the stand-in reads its script");
+        let mut node = [[0; 32]];
+        stream.in_flight(|work| work.download(&mut node, PLACE)).expect_err("not waited for")
+    }
+
+    #[test]
+    fn memory_is_not_given_back_while_the_device_may_write_to_it() {
+        if let Some(library) = std::env::var_os(LIBRARY) {
+            let error = cannot_be_waited_for(Path::new(&library));
+            return assert!(error.is_loss(), "{error}");
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let Some(library) = cuda_stand_in("no wait", dir.path(), "") else { return };
+        let name = "flight::tests::memory_is_not_given_back_while_the_device_may_write_to_it";
+        for (function, code, ended) in [
+            ("cuStreamSynchronize", 400, true),
+            ("cuCtxSetCurrent", 201, true),
+            // The context is dead.
+            ("cuStreamSynchronize", 719, false),
+        ] {
+            set_script(&library, "");
+            let status = Command::new(std::env::current_exe().expect("this test"))
+                .args(["--exact", name])
+                .env(LIBRARY, &library)
+                .env("SEAL_CUDA_TEST_SCRIPT", format!("fail {function} 1 {code}"))
+                .status()
+                .expect("it starts");
+            let signal = status.signal();
+            assert_eq!((signal, status.success()), (ended.then_some(SIGABRT), !ended), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_waited_for_on_threads_that_have_not_entered() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let Some(library) = cuda_stand_in("another thread", dir.path(), "") else { return };
+        let mut stream = Stream::new(&open(&library), 1).expect("it works");
+        let mut node = [[0; 32]];
+        let waited = std::thread::scope(|scope| {
+            let other = scope.spawn(|| stream.in_flight(|work| work.download(&mut node, PLACE)));
+            other.join().expect("no panic")
+        });
+        waited.expect("the stream's context was current when it was waited for");
     }
 
     #[test]

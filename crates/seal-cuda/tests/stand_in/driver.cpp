@@ -91,6 +91,9 @@ struct State {
 
 State state;
 
+// Whether the context is current on this thread.
+thread_local bool is_current = false;
+
 std::string own_path() {
   Dl_info info;
   return dladdr((void *)&own_path, &info) ? info.dli_fname : "";
@@ -370,7 +373,8 @@ int cuDevicePrimaryCtxRelease_v2(int) {
 
 int cuCtxSetCurrent(uintptr_t context) {
   CALL();
-  return context == 1 ? SUCCESS : INVALID_CONTEXT;
+  is_current = context == 1;
+  return is_current ? SUCCESS : INVALID_CONTEXT;
 }
 
 int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
@@ -484,6 +488,8 @@ int cuStreamSynchronize(uintptr_t handle) {
   Stream work;
   {
     CALL();
+    if (!is_current)
+      return INVALID_CONTEXT;
     std::swap(work.work, stream_of(handle)->work);
   }
   for (auto &piece : work.work)
