@@ -55,6 +55,9 @@ pub(crate) enum Verdict {
     Wrong,
 }
 
+/// How often a trial may be spoiled by memory that is there before it and short after it.
+const MOST_SPOILED: u32 = 2;
+
 /// Tries a device with `2^bits` constraints; the inner error is the device's.
 pub(crate) fn try_device(
     accelerator: &Arc<dyn Accelerator>,
@@ -76,16 +79,32 @@ pub(crate) fn try_device(
         Ok(key) => key,
         Err(error) => return Ok(Err(error)),
     };
-    let proved = key.prove(&trial.queries, trial.rows(), &trial.assignment, trial.random, go_on)?;
-    let verdict = match proved {
-        Ok(Some(proof)) if proof == trial.proof => Verdict::Right,
-        Ok(_) => {
-            tracing::error!(seed, "{} proves a trial wrongly", accelerator.name());
-            Verdict::Wrong
+    let mut spoiled = 0;
+    loop {
+        // Waits until there is memory.
+        let proved =
+            key.prove(&trial.queries, trial.rows(), &trial.assignment, trial.random, go_on)?;
+        match proved {
+            Ok(Some(proof)) if proof == trial.proof => return Ok(Ok(Verdict::Right)),
+            Ok(_) => {}
+            Err(error) => return Ok(Err(error)),
         }
-        Err(error) => return Ok(Err(error)),
-    };
-    Ok(Ok(verdict))
+        // The device's prover drops it when a sum of points finds no memory.
+        match key.check_memory() {
+            Err(error @ CudaError::TooLittle { .. }) => {
+                spoiled += 1;
+                let device = accelerator.name();
+                tracing::warn!(device, spoiled, "a trial is spoiled as it seems: {error}");
+                if spoiled == MOST_SPOILED {
+                    return Ok(Err(error));
+                }
+            }
+            _ => {
+                tracing::error!(seed, "{} proves a trial wrongly", accelerator.name());
+                return Ok(Ok(Verdict::Wrong));
+            }
+        }
+    }
 }
 
 /// What a device is tried with, and what it must answer.

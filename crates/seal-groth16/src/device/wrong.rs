@@ -139,6 +139,36 @@ fn a_wrong_proof_for_want_of_memory_is_not_held_against_the_device() {
 }
 
 #[test]
+fn a_trial_spoiled_for_want_of_memory_is_not_held_against_the_device() {
+    let test = "a_trial_spoiled_for_want_of_memory_is_not_held_against_the_device";
+    let spoiled = |times: usize| {
+        let device = Scripted::default();
+        let dropped = Act::Dropped(device.short.clone());
+        device.with_trials(vec![dropped; times])
+    };
+    // Somebody took memory while it was tried, and has given it back.
+    let Some((prover, _)) = scripted(test, spoiled(1), Without::Refuse) else { return };
+    prover.try_device(&mut go_on).expect("the second time");
+    let report = prover.device_report().expect("a device");
+    assert_eq!((report.standing, report.wrong), (DeviceStanding::Good, 0));
+
+    // And again.
+    for without in [Without::Refuse, Without::Processor] {
+        let device = spoiled(2);
+        let trials = device.tried.clone();
+        let Some((prover, _)) = scripted(test, device, without) else { return };
+        let error = prover.try_device(&mut go_on).expect_err("no memory");
+        assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
+        let source = std::error::Error::source(&error).expect("how much").to_string();
+        assert!(source.contains("9.00 GiB") && source.contains("another process"), "{source}");
+        let report = prover.device_report().expect("a device");
+        assert_eq!((report.standing, report.wrong), (DeviceStanding::Good, 0));
+        prover.try_device(&mut go_on).expect("the next time there is memory");
+        assert_eq!(trials.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[test]
 fn a_device_that_is_too_small_is_an_error_or_left_to_the_processor() {
     let test = "a_device_that_is_too_small_is_an_error_or_left_to_the_processor";
     let small = || Scripted { small: true, ..Scripted::default() };
