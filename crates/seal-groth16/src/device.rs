@@ -164,10 +164,17 @@ pub(crate) struct DeviceKey {
     accelerator: Arc<dyn Accelerator>,
     path: PathBuf,
     lists: Lists,
-    /// None while they are read anew.
-    key: RwLock<Option<Box<dyn AcceleratorKey>>>,
+    reading: RwLock<Reading>,
     /// Made for the first proof.
     circuit: OnceLock<Circuit>,
+}
+
+/// Parameters as they were read.
+struct Reading {
+    /// None while they are read anew.
+    key: Option<Box<dyn AcceleratorKey>>,
+    /// How many faults of the device were known when they were.
+    number: u64,
 }
 
 /// How long memory of the device that somebody else holds is waited for. A process that has ended,
@@ -175,27 +182,35 @@ pub(crate) struct DeviceKey {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl DeviceKey {
-    /// Lets the device begin to read the parameters at `path`.
+    /// Lets the device begin to read the parameters at `path`. The reading's `number` is that of the
+    /// faults of the device that are known.
     pub(crate) fn load(
         accelerator: Arc<dyn Accelerator>,
         path: &Path,
         lists: Lists,
+        number: u64,
     ) -> Result<Self, CudaError> {
-        let key = RwLock::new(Some(accelerator.load(path, lists)?));
-        Ok(Self { accelerator, path: path.to_owned(), lists, key, circuit: OnceLock::new() })
+        let key = Some(accelerator.load(path, lists)?);
+        let reading = RwLock::new(Reading { key, number });
+        Ok(Self { accelerator, path: path.to_owned(), lists, reading, circuit: OnceLock::new() })
     }
 
     /// Lets the device read its parameters anew: what it has of them may have been spoiled. The
     /// memory for the old ones is given back first.
-    pub(crate) fn read_anew(&self) -> Result<(), CudaError> {
-        let mut key = self.key.write().unwrap_or_else(PoisonError::into_inner);
-        *key = None;
-        *key = Some(self.accelerator.load(&self.path, self.lists)?);
+    pub(crate) fn read_anew(&self, number: u64) -> Result<(), CudaError> {
+        let mut reading = self.reading.write().unwrap_or_else(PoisonError::into_inner);
+        *reading = Reading { key: None, number };
+        reading.key = Some(self.accelerator.load(&self.path, self.lists)?);
         Ok(())
     }
 
-    fn key(&self) -> RwLockReadGuard<'_, Option<Box<dyn AcceleratorKey>>> {
-        self.key.read().unwrap_or_else(PoisonError::into_inner)
+    /// The number of the reading that proofs are made from now.
+    pub(crate) fn reading_number(&self) -> u64 {
+        self.reading().number
+    }
+
+    fn reading(&self) -> RwLockReadGuard<'_, Reading> {
+        self.reading.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the device's memory suffices for a proof, as it is now.
@@ -245,11 +260,12 @@ impl DeviceKey {
         let random = [words_of_scalar(r), words_of_scalar(s)];
         let work = || {
             // Reading them anew has failed.
-            if self.key().is_none() {
-                self.read_anew()?;
+            let failed = Some(self.reading()).filter(|reading| reading.key.is_none());
+            if let Some(number) = failed.map(|reading| reading.number) {
+                self.read_anew(number)?;
             }
-            let key = self.key();
-            let key = key.as_ref().ok_or_else(|| CudaError::Groth16 {
+            let reading = self.reading();
+            let key = reading.key.as_ref().ok_or_else(|| CudaError::Groth16 {
                 what: "prove",
                 said: "its parameters are being read anew".to_owned(),
             })?;
@@ -281,7 +297,7 @@ impl DeviceKey {
             accelerator: Arc::new(Nothing),
             path: PathBuf::new(),
             lists: Lists { inputs: 0, h: 0, l: 0, a: 0, b: 0 },
-            key: RwLock::new(Some(key)),
+            reading: RwLock::new(Reading { key: Some(key), number: 0 }),
             circuit: OnceLock::new(),
         }
     }

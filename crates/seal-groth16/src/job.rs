@@ -163,9 +163,14 @@ where
                 None => self.assign(partition, &challenges, stop)?,
             };
             let mut times = ProofTimes { witness: took, ..ProofTimes::default() };
-            let proved = {
+            let (reading, proved) = {
                 let _turn = self.prover.proving.take(1, go_on)?;
-                self.prove_once(assignment, &mut times, go_on)?
+                let reading = match &self.loaded.points {
+                    // Nobody reads them anew out of turn.
+                    LoadedPoints::Device(key) => key.reading_number(),
+                    LoadedPoints::Cpu(_) => 0,
+                };
+                (reading, self.prove_once(assignment, &mut times, go_on)?)
             };
             tell(partition, &times);
             let device = self.prover.device();
@@ -201,7 +206,9 @@ where
             wrong += 1;
             tracing::error!(partition, wrong, device, "a proof {fault}");
             match &self.loaded.points {
-                LoadedPoints::Device(key) => self.device_was_wrong(partition, key, go_on)?,
+                LoadedPoints::Device(key) => {
+                    self.device_was_wrong(partition, key, reading, go_on)?;
+                }
                 LoadedPoints::Cpu(_) if wrong == MOST_ATTEMPTS => {
                     let what = format!("the proof of partition {partition}, made twice,");
                     return Err(Groth16Error::SelfCheck { what, device });
@@ -212,11 +219,12 @@ where
     }
 
     /// What follows a wrong proof: the device is marked, and tried with parameters read anew; or it
-    /// is left out.
+    /// is left out. The proof was made from the reading of parameters with this number.
     fn device_was_wrong(
         &self,
         partition: u32,
         key: &DeviceKey,
+        reading: u64,
         go_on: &mut GoOn<'_>,
     ) -> Result<(), Groth16Error> {
         // The device's prover drops it when a sum of points finds no memory.
@@ -230,14 +238,18 @@ where
             let what = format!("prove partition {partition}, for want of memory as it seems");
             return Err(failed(what, source));
         }
-        self.prover.device_was_wrong(&format!("the proof of partition {partition}"));
+        self.prover.device_was_wrong(reading, &format!("the proof of partition {partition}"));
         if self.prover.device_is_left_out() {
             return Err(self.prover.bad_device());
         }
         {
             let _turn = self.prover.proving.take(1, go_on)?;
-            asking(|| key.read_anew(), go_on)?
-                .map_err(|source| failed("read the parameters anew".to_owned(), source))?;
+            // Unless another task, with another proof from that reading, has done it.
+            if key.reading_number() == reading {
+                let faults = self.prover.device_faults();
+                asking(|| key.read_anew(faults), go_on)?
+                    .map_err(|source| failed("read the parameters anew".to_owned(), source))?;
+            }
         }
         self.prover.try_device_anew(go_on)?;
         if self.prover.device_is_left_out() { Err(self.prover.bad_device()) } else { Ok(()) }

@@ -67,9 +67,11 @@ pub(crate) fn load(
 
 /// Lets a device's prover read all points, and judges the file's digest meanwhile, unless it is
 /// known. The points are not looked at one by one: with the digest there is nothing to find, and
-/// in test parameters without one a bad point shows as a proof that does not verify.
+/// in test parameters without one a bad point shows as a proof that does not verify. The reading has
+/// the number of the device's faults that are known.
 pub(crate) fn load_on(
     accelerator: &Arc<dyn Accelerator>,
+    reading: u64,
     found: &FoundParams,
     kernel: CurveKernel,
     at: &mut dyn FnMut(ProveStep) -> ControlFlow<()>,
@@ -77,7 +79,7 @@ pub(crate) fn load_on(
     let mut reader = Reader::open(found, kernel, at)?;
     let vk = reader.verifying_key(found)?;
     let lengths = found.layout.lengths();
-    let load = || DeviceKey::load(accelerator.clone(), &found.path, lists(lengths));
+    let load = || DeviceKey::load(accelerator.clone(), &found.path, lists(lengths), reading);
     let key = asking(load, &mut || reader.tell())?.map_err(|source| Groth16Error::Device {
         what: format!("read the parameters {}", found.path.display()),
         device: accelerator.name(),

@@ -155,7 +155,7 @@ impl Prover {
             let Some(held) = self.device.held().filter(|held| !held.standing.is_left_out()) else {
                 return load(&found, self.kernel, at);
             };
-            match load_on(&held.accelerator, &found, self.kernel, at) {
+            match load_on(&held.accelerator, held.standing.faults(), &found, self.kernel, at) {
                 // Its memory will not grow.
                 Err(Groth16Error::Device { source, device, .. })
                     if matches!(*source, CudaError::TooSmall { .. })

@@ -3,11 +3,16 @@
 //! A device is tried before it is believed. When it has computed wrongly it is suspect: it is tried
 //! again, and goes on if it passes. The second time it is left out until the process ends: the
 //! processor takes its place where that is allowed, and otherwise every task is refused.
+//!
+//! What spoils a device or its parameters shows in everything that is made before they are read
+//! anew. That is one fault, however many proofs it spoils and whenever they are looked at.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use seal_cuda::{Opinion, Trust};
 use seal_wire::{DeviceReport, DeviceStanding};
+
+use crate::kept::lock;
 
 /// What is done without a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,18 +30,18 @@ pub(crate) struct Standing {
     without: Without,
     trust: Trust,
     /// Whether it has been tried since it was opened, or since it computed wrongly.
-    tried: AtomicBool,
+    tried: Mutex<bool>,
 }
 
 impl Standing {
     /// Of a device that is named by model and UUID, before it has computed anything.
     pub(crate) fn new(device: String, without: Without) -> Self {
-        Self { without, trust: Trust::new(device), tried: AtomicBool::new(false) }
+        Self { without, trust: Trust::new(device), tried: Mutex::new(false) }
     }
 
     /// Whether it has passed its trial and is in use.
     pub(crate) fn is_believed(&self) -> bool {
-        self.tried.load(Ordering::SeqCst) && !self.is_left_out()
+        *self.tried() && !self.is_left_out()
     }
 
     pub(crate) fn is_left_out(&self) -> bool {
@@ -60,13 +65,28 @@ impl Standing {
 
     /// It has computed correctly what it was tried with.
     pub(crate) fn passed(&self) {
-        self.tried.store(true, Ordering::SeqCst);
+        *self.tried() = true;
     }
 
-    /// It has computed `what` wrongly: it is tried again, or left out.
-    pub(crate) fn wrong(&self, what: &str) -> seal_cuda::Standing {
-        self.tried.store(false, Ordering::SeqCst);
-        self.trust.wrong(what)
+    /// How many faults are known: the number of a reading of parameters that begins now.
+    pub(crate) fn faults(&self) -> u64 {
+        self.trust.opinion().wrong
+    }
+
+    /// It has computed `what` wrongly, from parameters of the reading with this number: it is tried
+    /// again, or left out. `None`: a fault was found since that reading began, and this is the same
+    /// one.
+    pub(crate) fn wrong(&self, reading: u64, what: &str) -> Option<seal_cuda::Standing> {
+        let mut tried = self.tried();
+        if self.faults() > reading {
+            return None;
+        }
+        *tried = false;
+        Some(self.trust.wrong(what))
+    }
+
+    fn tried(&self) -> MutexGuard<'_, bool> {
+        lock(&self.tried)
     }
 
     /// It cannot even be tried.
@@ -109,20 +129,36 @@ mod tests {
             assert!(standing.is_believed());
             assert_eq!(told(&standing), (DeviceStanding::Good, 0, None));
 
-            assert_eq!(standing.wrong("partition 3"), seal_cuda::Standing::Suspect);
+            assert_eq!(standing.wrong(0, "partition 3"), Some(seal_cuda::Standing::Suspect));
             assert!(!standing.is_believed() && !standing.is_left_out(), "it is tried again");
             assert_eq!(told(&standing), (DeviceStanding::Suspect, 1, None));
             standing.passed();
             assert!(standing.is_believed());
             assert_eq!(told(&standing), (DeviceStanding::Suspect, 1, None), "it is not forgotten");
 
-            assert_eq!(standing.wrong("partition 5"), seal_cuda::Standing::LeftOut);
+            assert_eq!(standing.wrong(1, "partition 5"), Some(seal_cuda::Standing::LeftOut));
             standing.passed();
             assert!(standing.is_left_out() && !standing.is_believed(), "for good");
             assert_eq!(standing.is_replaced(), replaced_by.is_some());
             assert_eq!(told(&standing), (DeviceStanding::LeftOut, 2, replaced_by));
             assert_eq!(standing.reason().as_deref(), Some("partition 5"));
         }
+    }
+
+    #[test]
+    fn what_is_found_wrong_of_an_older_reading_is_the_fault_that_is_known() {
+        let standing = Standing::new("GPU".to_owned(), Without::Refuse);
+        standing.passed();
+        let old = standing.faults();
+        assert_eq!(standing.wrong(old, "partition 3"), Some(seal_cuda::Standing::Suspect));
+        assert_eq!(standing.wrong(old, "partition 4"), None, "before it is tried again");
+        assert!(!standing.is_believed());
+        standing.passed();
+        assert_eq!(standing.wrong(old, "partition 5"), None, "and after it");
+        assert!(standing.is_believed(), "it has passed since");
+        assert_eq!(standing.reason().as_deref(), Some("partition 3"));
+        let new = standing.faults();
+        assert_eq!(standing.wrong(new, "partition 6"), Some(seal_cuda::Standing::LeftOut));
     }
 
     #[test]

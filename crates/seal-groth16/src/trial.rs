@@ -75,7 +75,8 @@ pub(crate) fn try_device(
     drop(writer);
 
     let lengths = trial.lengths();
-    let key = match DeviceKey::load(accelerator.clone(), &memory.path(), lists(lengths)) {
+    // Read once, for this trial alone.
+    let key = match DeviceKey::load(accelerator.clone(), &memory.path(), lists(lengths), 0) {
         Ok(key) => key,
         Err(error) => return Ok(Err(error)),
     };

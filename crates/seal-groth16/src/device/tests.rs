@@ -233,7 +233,7 @@ fn load_small(
         ControlFlow::Continue(())
     };
     let reader: Arc<dyn Accelerator> = Arc::new(Reader(meanwhile));
-    let loaded = load_on(&reader, &found, CurveKernel::detect(), &mut at)?;
+    let loaded = load_on(&reader, 0, &found, CurveKernel::detect(), &mut at)?;
     assert!(matches!(loaded.points, LoadedPoints::Device(_)), "the points are the device's");
     assert_eq!(loaded.bytes, found.bytes);
     Ok(last)
@@ -300,7 +300,7 @@ fn memory_that_is_short_is_waited_for_and_then_told() {
     let short = device.short.clone();
     let accelerator: Arc<dyn Accelerator> = Arc::new(device);
     let lists = Lists { inputs: 1, h: 1, l: 1, a: 1, b: 1 };
-    let key = DeviceKey::load(accelerator, Path::new("/none"), lists).expect("it reads nothing");
+    let key = DeviceKey::load(accelerator, Path::new("/none"), lists, 0).expect("it reads nothing");
     let mut asked = 0;
     let mut go_on = || {
         asked += 1;

@@ -8,7 +8,7 @@ use seal_wire::{DeviceStanding, ErrorCode};
 
 use super::tests::scripted;
 use super::*;
-use crate::stand_in::{Act, LABEL, Scripted};
+use crate::stand_in::{Act, Held as Hold, LABEL, Scripted};
 use crate::{PROOF_BYTES, ProveStep};
 
 fn go_on(_: ProveStep) -> ControlFlow<()> {
@@ -166,6 +166,48 @@ fn a_trial_spoiled_for_want_of_memory_is_not_held_against_the_device() {
         prover.try_device(&mut go_on).expect("the next time there is memory");
         assert_eq!(trials.load(Ordering::SeqCst), 2);
     }
+}
+
+/// Waits until it is so; not for ever, but long enough for a busy machine.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(600), "{what}: not within ten minutes");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn proofs_from_one_reading_of_the_parameters_are_one_fault() {
+    let test = "proofs_from_one_reading_of_the_parameters_are_one_fault";
+    // What comes of both is no proof.
+    let [first, second] = [0; 2].map(|_| Arc::new(Hold::default()));
+    let device = Scripted::new([Act::Hold(first.clone()), Act::Hold(second.clone())]);
+    let (reads, trials) = (device.reads.clone(), device.tried.clone());
+    let Some((prover, task)) = scripted(test, device, Without::Refuse) else { return };
+    let let_go = |held: &Hold| held.let_go.store(true, Ordering::SeqCst);
+    let works = |held: &Hold| held.works.load(Ordering::SeqCst);
+    let wrong = || prover.device_report().expect("a device").wrong;
+    thread::scope(|scope| {
+        let prove = || prover.prove(&task, &mut go_on);
+        let one = scope.spawn(prove);
+        until("the first proof", || works(&first));
+        let other = scope.spawn(prove);
+        until("the second task", || prover.proving.waiting() == 1);
+        let_go(&first);
+        until("the second proof", || works(&second));
+        until("the mark", || wrong() == 1);
+        // Begun before the mark, looked at after it.
+        let_go(&second);
+        for task in [one, other] {
+            let proof = task.join().expect("no panic").expect("the second time");
+            assert_eq!(proof.len(), PROOF_BYTES);
+        }
+    });
+    let report = prover.device_report().expect("a device");
+    assert_eq!((report.standing, report.wrong), (DeviceStanding::Suspect, 1));
+    assert_eq!(reads.load(Ordering::SeqCst), 2, "read anew once");
+    assert_eq!(trials.load(Ordering::SeqCst), 2, "tried when it was opened, and once more");
 }
 
 #[test]

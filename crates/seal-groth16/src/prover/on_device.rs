@@ -33,6 +33,7 @@ impl Prover {
             let _turn = self.proving.take(1, go_on)?;
             let start = Instant::now();
             let device = accelerator.name();
+            let reading = standing.faults();
             match try_device(accelerator, self.kernel, held.trial_bits, go_on)? {
                 Ok(Verdict::Right) => {
                     standing.passed();
@@ -41,7 +42,7 @@ impl Prover {
                     tracing::info!(device, elapsed_ms, "the device has passed its trial");
                 }
                 Ok(Verdict::Wrong) => {
-                    self.device_was_wrong("the proof that it is tried with");
+                    self.device_was_wrong(reading, "the proof that it is tried with");
                 }
                 Err(error) if standing.may_be_replaced() && !error.is_out_of_memory() => {
                     let causes = TaskError::from_error(ErrorCode::Unavailable, &error).message;
@@ -64,17 +65,28 @@ impl Prover {
         }
     }
 
-    /// Writes down that the device computed `what` wrongly.
-    pub(crate) fn device_was_wrong(&self, what: &str) {
+    /// How many faults of the device are known.
+    pub(crate) fn device_faults(&self) -> u64 {
+        self.device.held().map_or(0, |held| held.standing.faults())
+    }
+
+    /// Writes down that the device computed `what` wrongly, from parameters of the reading with this
+    /// number.
+    pub(crate) fn device_was_wrong(&self, reading: u64, what: &str) {
         let Some(held) = self.device.held() else { return };
         let device = held.accelerator.name();
-        match held.standing.wrong(what) {
-            Standing::LeftOut => tracing::error!(
+        match held.standing.wrong(reading, what) {
+            None => tracing::warn!(
+                device,
+                "{what} is wrong; it is from before the parameters were read anew, and part of the \
+                 fault that is known"
+            ),
+            Some(Standing::LeftOut) => tracing::error!(
                 device,
                 "{what} is wrong, and it is not the first time: the device is left out until this \
                  process ends"
             ),
-            Standing::Suspect | Standing::Good => {
+            Some(Standing::Suspect | Standing::Good) => {
                 tracing::error!(device, "{what} is wrong; the device is tried again");
             }
         }
