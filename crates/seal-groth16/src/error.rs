@@ -175,6 +175,20 @@ pub enum Groth16Error {
         #[source]
         source: Box<CudaError>,
     },
+    /// A device never has the memory that it takes, and nothing may take its place.
+    #[error(
+        "the {device} is too small to {what}; prove on a GPU with more memory, on the CPU \
+         (SEAL_C2_DEVICE=cpu), or let the CPU take over (SEAL_GPU=optional)"
+    )]
+    SmallDevice {
+        /// What it was to do.
+        what: String,
+        /// Which.
+        device: String,
+        /// How much it takes, and how much there is.
+        #[source]
+        source: Box<CudaError>,
+    },
     /// A device computes wrongly, and nothing may take its place.
     #[error(
         "the {device} has computed wrongly more than once and is left out until this process ends \
@@ -253,7 +267,10 @@ impl Groth16Error {
             | Self::TooLargeForTests { .. }
             | Self::DefaultDirectory { .. }
             | Self::WouldOverwrite { .. } => ErrorCode::Parameters,
-            Self::NoCircuit { .. } | Self::Unsupported { .. } => ErrorCode::Unsupported,
+            // A device's memory does not grow.
+            Self::NoCircuit { .. } | Self::Unsupported { .. } | Self::SmallDevice { .. } => {
+                ErrorCode::Unsupported
+            }
             Self::BadC1Output { .. } | Self::OtherSector { .. } | Self::BadVanillaProofs { .. } => {
                 ErrorCode::BadInput
             }
@@ -268,6 +285,16 @@ impl Groth16Error {
             Self::BadDevice { .. } => ErrorCode::BadDevice,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Upstream { .. } => ErrorCode::Internal,
+        }
+    }
+
+    /// What a device says when it is to do `what`.
+    pub(crate) fn of_device(what: String, device: String, source: CudaError) -> Self {
+        let (too_small, source) = (matches!(source, CudaError::TooSmall { .. }), Box::new(source));
+        if too_small {
+            Self::SmallDevice { what, device, source }
+        } else {
+            Self::Device { what, device, source }
         }
     }
 

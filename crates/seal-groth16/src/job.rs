@@ -194,11 +194,7 @@ where
                             1 => format!("prove partition {partition}"),
                             _ => format!("prove partition {partition}, twice"),
                         };
-                        return Err(Groth16Error::Device {
-                            what,
-                            device,
-                            source: Box::new(source),
-                        });
+                        return Err(Groth16Error::of_device(what, device, source));
                     }
                     continue;
                 }
@@ -229,11 +225,7 @@ where
     ) -> Result<(), Groth16Error> {
         // The device's prover drops it when a sum of points finds no memory.
         let device = self.prover.device();
-        let failed = |what: String, source| Groth16Error::Device {
-            what,
-            device: device.clone(),
-            source: Box::new(source),
-        };
+        let failed = |what: String, source| Groth16Error::of_device(what, device.clone(), source);
         if let Err(source @ CudaError::TooLittle { .. }) = key.check_memory() {
             let what = format!("prove partition {partition}, for want of memory as it seems");
             return Err(failed(what, source));

@@ -80,10 +80,9 @@ pub(crate) fn load_on(
     let vk = reader.verifying_key(found)?;
     let lengths = found.layout.lengths();
     let load = || DeviceKey::load(accelerator.clone(), &found.path, lists(lengths), reading);
-    let key = asking(load, &mut || reader.tell())?.map_err(|source| Groth16Error::Device {
-        what: format!("read the parameters {}", found.path.display()),
-        device: accelerator.name(),
-        source: Box::new(source),
+    let key = asking(load, &mut || reader.tell())?.map_err(|source| {
+        let what = format!("read the parameters {}", found.path.display());
+        Groth16Error::of_device(what, accelerator.name(), source)
     })?;
     if let Some(expected) = &found.expected {
         reader.rest()?;

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use filecoin_proofs::{DefaultPieceHasher, DefaultTreeHasher, with_shape};
-use seal_cuda::CudaError;
 use seal_field::curve::CurveKernel;
 use seal_types::{Feature, RegisteredProof, SectorSize};
 use seal_wire::C2Task;
@@ -157,9 +156,8 @@ impl Prover {
             };
             match load_on(&held.accelerator, held.standing.faults(), &found, self.kernel, at) {
                 // Its memory will not grow.
-                Err(Groth16Error::Device { source, device, .. })
-                    if matches!(*source, CudaError::TooSmall { .. })
-                        && held.standing.may_be_replaced() =>
+                Err(Groth16Error::SmallDevice { source, device, .. })
+                    if held.standing.may_be_replaced() =>
                 {
                     tracing::warn!(device, "the processor takes over: {source}");
                     held.standing.leave_out(source.to_string());

@@ -213,6 +213,8 @@ pub(crate) struct Scripted {
     pub(crate) short: Arc<AtomicUsize>,
     /// Whether its memory never suffices for parameters.
     pub(crate) small: bool,
+    /// The same for those of its trials.
+    pub(crate) small_for_trials: bool,
 }
 
 pub(crate) const LABEL: &str = "Scripted (GPU-0)";
@@ -246,8 +248,12 @@ impl Accelerator for Scripted {
     }
 
     fn load(&self, path: &Path, lists: Lists) -> Result<Box<dyn AcceleratorKey>, CudaError> {
+        let too_small = || CudaError::TooSmall { needed: 9 << 30, memory: 8 << 30 };
         // A trial's parameters lie in memory.
         if path.starts_with("/proc") {
+            if self.small_for_trials {
+                return Err(too_small());
+            }
             let file = std::fs::File::open(path).expect("there");
             let parameters = Parameters::read(std::io::BufReader::new(file), true);
             self.tried.fetch_add(1, Ordering::SeqCst);
@@ -255,7 +261,7 @@ impl Accelerator for Scripted {
             return Ok(Box::new(TrialKey(contract, self.trials.clone())));
         }
         if self.small {
-            return Err(CudaError::TooSmall { needed: 9 << 30, memory: 8 << 30 });
+            return Err(too_small());
         }
         self.reads.fetch_add(1, Ordering::SeqCst);
         let dir = path.parent().expect("a file").to_path_buf();

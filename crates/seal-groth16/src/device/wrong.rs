@@ -216,7 +216,10 @@ fn a_device_that_is_too_small_is_an_error_or_left_to_the_processor() {
     let small = || Scripted { small: true, ..Scripted::default() };
     let Some((prover, task)) = scripted(test, small(), Without::Refuse) else { return };
     let error = prover.prove(&task, &mut go_on).expect_err("too small");
-    assert_eq!(error.code(), ErrorCode::Unavailable, "{error}");
+    assert_eq!(error.code(), ErrorCode::Unsupported, "{error}");
+    assert!(!error.code().retryable(), "its memory will not grow");
+    let text = error.to_string();
+    assert!(text.contains(LABEL) && text.contains("SEAL_GPU=optional"), "{text}");
     let source = std::error::Error::source(&error).expect("how much").to_string();
     assert!(source.contains("8.00 GiB in all"), "{source}");
 
@@ -224,6 +227,21 @@ fn a_device_that_is_too_small_is_an_error_or_left_to_the_processor() {
     let size = task.c1out.registered_proof.sector_size();
     let loaded = prover.load(size, &mut go_on).expect("the processor proves");
     assert!(matches!(loaded.points, crate::load::LoadedPoints::Cpu(_)));
+    let report = prover.device_report().expect("a device");
+    assert_eq!((report.standing, report.wrong), (DeviceStanding::LeftOut, 0));
+    assert!(report.computes());
+}
+
+#[test]
+fn a_device_that_is_too_small_for_a_trial_is_an_error_or_left_to_the_processor() {
+    let test = "a_device_that_is_too_small_for_a_trial_is_an_error_or_left_to_the_processor";
+    let small = || Scripted { small_for_trials: true, ..Scripted::default() };
+    let Some((prover, _)) = scripted(test, small(), Without::Refuse) else { return };
+    let error = prover.try_device(&mut go_on).expect_err("too small");
+    assert_eq!(error.code(), ErrorCode::Unsupported, "{error}");
+
+    let Some((prover, _)) = scripted(test, small(), Without::Processor) else { return };
+    prover.try_device(&mut go_on).expect("the processor proves");
     let report = prover.device_report().expect("a device");
     assert_eq!((report.standing, report.wrong), (DeviceStanding::LeftOut, 0));
     assert!(report.computes());

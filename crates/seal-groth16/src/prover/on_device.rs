@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use seal_cuda::Standing;
+use seal_cuda::{CudaError, Standing};
 use seal_wire::{DeviceReport, ErrorCode, TaskError};
 
 use crate::kept::{lock, wait_for};
@@ -14,6 +14,11 @@ use crate::pipeline::GoOn;
 use crate::step::{At, LOOK_EVERY, ProveStep, step};
 use crate::trial::{Verdict, try_device};
 use crate::{Groth16Error, Prover};
+
+/// Whether memory is short for now only.
+fn may_pass(error: &CudaError) -> bool {
+    error.is_out_of_memory() && !matches!(error, CudaError::TooSmall { .. })
+}
 
 impl Prover {
     /// Tries the device, unless it is believed already: it proves something whose proof is known.
@@ -44,17 +49,14 @@ impl Prover {
                 Ok(Verdict::Wrong) => {
                     self.device_was_wrong(reading, "the proof that it is tried with");
                 }
-                Err(error) if standing.may_be_replaced() && !error.is_out_of_memory() => {
+                Err(error) if standing.may_be_replaced() && !may_pass(&error) => {
                     let causes = TaskError::from_error(ErrorCode::Unavailable, &error).message;
                     tracing::warn!(device, "it cannot be tried, the processor proves: {causes}");
                     standing.leave_out(format!("it cannot be tried: {causes}"));
                 }
                 Err(source) => {
-                    return Err(Groth16Error::Device {
-                        what: "prove what it is tried with".to_owned(),
-                        device,
-                        source: Box::new(source),
-                    });
+                    let what = "prove what it is tried with".to_owned();
+                    return Err(Groth16Error::of_device(what, device, source));
                 }
             }
         }
