@@ -164,7 +164,8 @@ fn try_one(
     let ptx = dir.join("mutant.ptx");
     if let Err(error) = compile(args.architecture, &dir.join("kernels.cu"), &ptx) {
         let by = if ptx.is_file() { "loading" } else { "nvcc" };
-        let said = format!("{error:#}");
+        // Where the project lies is nobody's business.
+        let said = format!("{error:#}").replace(&format!("{}/", root().display()), "");
         let last = said.lines().last().unwrap_or_default();
         return Ok(Fate::Found(format!("{by}: {}", last.chars().take(120).collect::<String>())));
     }
