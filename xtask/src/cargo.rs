@@ -2,9 +2,10 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use crate::out::step;
 
@@ -23,20 +24,55 @@ pub(crate) fn binary(name: &str) -> PathBuf {
     target().join("release").join(name)
 }
 
+/// Cargo in the root, with `arguments`, and the line that it is told by.
+fn command<S: AsRef<OsStr>>(arguments: &[S]) -> (Command, String) {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root()).args(arguments);
+    let words: Vec<_> = arguments.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+    (command, format!("cargo {}", words.join(" ")))
+}
+
 /// Runs cargo with `arguments` in the root, and fails if it does.
 pub(crate) fn cargo<S: AsRef<OsStr>>(
     arguments: &[S],
     environment: &[(&str, &OsStr)],
 ) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(root()).args(arguments).envs(environment.iter().copied());
-    let words: Vec<_> = arguments.iter().map(|word| word.as_ref().to_string_lossy()).collect();
-    let line = format!("cargo {}", words.join(" "));
+    let (mut command, line) = command(arguments);
     step(&line);
-    let status = command.status().with_context(|| format!("cannot start {line}"))?;
+    let status = command
+        .envs(environment.iter().copied())
+        .status()
+        .with_context(|| format!("cannot start {line}"))?;
     ensure!(status.success(), "{line} failed: {status}");
     Ok(())
+}
+
+/// The same for a build, with what cargo tells of it.
+pub(crate) fn cargo_messages<S: AsRef<OsStr>>(
+    arguments: &[S],
+    environment: &[(&str, &OsStr)],
+) -> Result<Vec<Value>> {
+    let (mut command, line) = command(arguments);
+    step(&line);
+    let output = command
+        .args(["--message-format", "json-render-diagnostics"])
+        .envs(environment.iter().copied())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {line}"))?;
+    ensure!(output.status.success(), "{line} failed: {}", output.status);
+    let messages = String::from_utf8(output.stdout).context("cargo's messages are UTF-8")?;
+    Ok(messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// Builds one target and returns its binary.
+pub(crate) fn build_executable<S: AsRef<OsStr>>(arguments: &[S], name: &str) -> Result<PathBuf> {
+    cargo_messages(arguments, &[])?
+        .iter()
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo names no binary for {name}"))
 }
 
 /// Builds all binaries.

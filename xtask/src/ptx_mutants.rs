@@ -7,7 +7,7 @@
 //! fails. One with the PTX of the sources is none.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::bench::write_result;
-use crate::cargo::{cargo, root, target};
+use crate::cargo::{build_executable, cargo, root, target};
 use crate::out::{say, step};
 use crate::ptx_test::compile;
 
@@ -71,7 +71,8 @@ enum Fate {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     cargo(&["build", "--release", "--package", "ptx-run"], &[])?;
-    let tests = test_binary()?;
+    let tests = ["test", "--release", "--package", "seal-cuda", "--test", "device", "--no-run"];
+    let tests = build_executable(&tests, "device")?;
     let kernels = root().join("crates/seal-cuda/kernels");
     let dir = target().join("ptx-mutants");
     let mut changes = Vec::new();
@@ -212,25 +213,6 @@ fn run_tests(tests: &Path, ptx: &Path, only: &str) -> Result<Option<String>> {
     let said = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
     let failed = said.lines().find_map(|line| line.strip_suffix(" ... FAILED"));
     Ok(Some(failed.unwrap_or(only).trim_start_matches("test ").to_owned()))
-}
-
-/// The tests of devices, built.
-fn test_binary() -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .current_dir(root())
-        .args(["test", "--release", "--package", "seal-cuda", "--test", "device", "--no-run"])
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    ensure!(output.status.success(), "the tests of devices cannot be built");
-    String::from_utf8(output.stdout)?
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "device")
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .context("cargo names no binary of the tests of devices")
 }
 
 /// As many of each kind as there can be, drawn from the seed.

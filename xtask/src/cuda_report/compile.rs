@@ -1,14 +1,14 @@
 //! What is looked at: the kernels as a build with the feature cuda makes them, and loops of single
 //! operations, which are compiled for the report only.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
-use crate::cargo::{root, target};
+use crate::cargo::{cargo_messages, root, target};
 use crate::cuda_toolkit;
 
 /// What there is of an architecture.
@@ -94,28 +94,11 @@ pub(super) fn in_parallel<T: Send>(
 }
 
 /// Builds seal-cuda with its kernels. Returns where its build script has left everything.
-fn build(architectures: Option<&str>) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(root()).args([
-        "build",
-        "--release",
-        "--package",
-        "seal-cuda",
-        "--features",
-        "cuda",
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
-    if let Some(list) = architectures {
-        command.env("SEAL_CUDA_ARCHITECTURES", list);
-    }
-    let output = command.stderr(std::process::Stdio::inherit()).output().context("cargo")?;
-    ensure!(output.status.success(), "seal-cuda cannot be built with its kernels");
-    let messages = String::from_utf8(output.stdout).context("cargo's messages are UTF-8")?;
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+pub(crate) fn build(architectures: Option<&str>) -> Result<PathBuf> {
+    let arguments = ["build", "--release", "--package", "seal-cuda", "--features", "cuda"];
+    let environment = architectures.map(|list| ("SEAL_CUDA_ARCHITECTURES", OsStr::new(list)));
+    cargo_messages(&arguments, environment.as_slice())?
+        .iter()
         .filter(|message| message["reason"] == "build-script-executed")
         .filter(|message| message["package_id"].as_str().is_some_and(|id| id.contains("seal-cuda")))
         .find_map(|message| message["out_dir"].as_str().map(PathBuf::from))

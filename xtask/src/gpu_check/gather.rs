@@ -4,16 +4,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::needs::{self, Needs};
-use crate::cargo::{binary, root, target};
+use crate::cargo::{binary, build_executable, root, target};
 use crate::cuda_build;
 use crate::cuda_report::PREDICTIONS;
-use crate::out::{say, step};
+use crate::out::say;
 
 /// The most that the files may take together, so that they travel easily.
 const MOST_BYTES: u64 = 64 << 20;
@@ -202,24 +202,8 @@ fn strip(from: &Path, to: &Path) -> Result<()> {
 
 /// Builds a target of a package with the kernels and returns the path of its binary.
 pub(crate) fn build(package: &str, arguments: &[&str], name: &str) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    step(&format!("cargo {} --package {package} --features cuda", arguments.join(" ")));
-    let output = Command::new(cargo)
-        .current_dir(root())
-        .args(arguments)
-        .args(["--release", "--package", package, "--features", "cuda"])
-        .args(["--message-format", "json-render-diagnostics"])
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    ensure!(output.status.success(), "{name} of {package} cannot be built");
-    let messages = String::from_utf8(output.stdout).context("cargo's messages are UTF-8")?;
-    messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == name)
-        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("cargo names no binary for {name}"))
+    let of_package = ["--release", "--package", package, "--features", "cuda"];
+    build_executable(&[arguments, &of_package].concat(), name)
 }
 
 #[cfg(test)]
