@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{binary, cargo, root, target};
+use crate::cuda_report;
 use crate::cuda_toolkit::find_nvcc;
 use crate::out::{say, step};
 use crate::test::{SKIP_LOG, skip_log};
@@ -37,7 +38,7 @@ impl Default for Args {
     }
 }
 
-/// Compiles the kernels to PTX and runs the tests on it.
+/// Builds the kernels and runs the tests on their PTX.
 pub(crate) fn run(args: &Args) -> Result<()> {
     cargo(&["build", "--release", "--workspace", "--all-targets"], &[])?;
     cargo(&["build", "--release", "--package", "pc2-exec", "--features", "cuda"], &[])?;
@@ -55,7 +56,7 @@ pub(crate) fn run_built(args: &Args) -> Result<()> {
     std::fs::create_dir_all(target().join("ptx")).context("cannot make a directory for PTX")?;
     std::fs::copy(binary("pc2-exec"), &executor)
         .with_context(|| format!("cannot copy pc2-exec to {}", executor.display()))?;
-    for (architecture, ptx) in compile_all(&args.architectures)? {
+    for (architecture, ptx) in of_build(&args.architectures)? {
         step(&format!("devices whose kernels are the PTX of compute_{architecture}, executed"));
         let number = |value: u64| OsString::from(value.to_string());
         let (seed, yes) = (number(args.seed), OsString::from("1"));
@@ -101,27 +102,21 @@ fn tests_of(target: &str, name: &str) -> Result<usize> {
     Ok(listed.lines().filter(|line| line.ends_with(": test")).count())
 }
 
-/// PTX of the kernels for each architecture, and whether all of it can be executed.
-pub(crate) fn compile_all(architectures: &[u32]) -> Result<Vec<(u32, PathBuf)>> {
-    step(&format!("PTX of the kernels for {architectures:?}"));
-    let compiled: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = architectures
-            .iter()
-            .map(|&architecture| {
-                let kernels = root().join("crates/seal-cuda/kernels/kernels.cu");
-                let ptx = target().join(format!("ptx/compute_{architecture}.ptx"));
-                (architecture, scope.spawn(move || compile(architecture, &kernels, &ptx)))
-            })
-            .collect();
-        threads.into_iter().map(|(number, thread)| (number, thread.join())).collect()
-    });
-    compiled
-        .into_iter()
-        .map(|(architecture, done)| match done {
-            Ok(result) => result.map(|ptx| (architecture, ptx)),
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-        .collect()
+/// The PTX that the build of the kernels has left for each architecture, all of which can be
+/// executed.
+pub(crate) fn of_build(architectures: &[u32]) -> Result<Vec<(u32, PathBuf)>> {
+    let out = cuda_report::build(None)?;
+    let ptx = |architecture: &u32| {
+        let file = out.join(format!("compute_{architecture}.ptx"));
+        ensure!(
+            file.is_file(),
+            "the build has no PTX of compute_{architecture}; SEAL_CUDA_ARCHITECTURES names what \
+             is built"
+        );
+        can_be_executed(&file)?;
+        Ok((*architecture, file))
+    };
+    architectures.iter().map(ptx).collect()
 }
 
 /// Compiles `kernels` to `ptx`.
@@ -140,6 +135,11 @@ pub(crate) fn compile(architecture: u32, kernels: &Path, ptx: &Path) -> Result<P
         .with_context(|| format!("cannot start {}", nvcc.display()))?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "nvcc cannot compile for {architecture}:\n{said}");
+    can_be_executed(ptx)?;
+    Ok(ptx.to_path_buf())
+}
+
+fn can_be_executed(ptx: &Path) -> Result<()> {
     let checked = Command::new(binary("ptx-run"))
         .arg("check")
         .arg(ptx)
@@ -147,5 +147,5 @@ pub(crate) fn compile(architecture: u32, kernels: &Path, ptx: &Path) -> Result<P
         .context("cannot start ptx-run")?;
     let said = String::from_utf8_lossy(&checked.stderr);
     ensure!(checked.status.success(), "what nvcc has made cannot be executed: {said}");
-    Ok(ptx.to_path_buf())
+    Ok(())
 }

@@ -79,7 +79,7 @@ fn device_code(args: &Args, skipped: &mut String) -> Result<()> {
     bench_gpu::build_pc2_exec()?;
     ptx_test::run_built(&ptx_test::Args { slow: args.slow, ..Default::default() })?;
     gpu_check::run(&gpu_check::Args { without_c2: !args.slow, ..Default::default() })?;
-    for (_, ptx) in ptx_test::compile_all(&ptx_test::ENDS[..1])? {
+    for (_, ptx) in ptx_test::of_build(&ptx_test::ENDS[..1])? {
         gpu_check::check_on_stand_in(&ptx)?;
     }
     if args.slow {

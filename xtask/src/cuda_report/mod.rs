@@ -21,6 +21,8 @@ mod sass_decode;
 mod targets;
 mod text;
 
+pub(crate) use compile::build;
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
