@@ -8,6 +8,7 @@ mod compile;
 mod control;
 mod counts;
 mod occupancy;
+mod operands;
 /// What the planner reckons with: data of its own, so that it needs no compiler.
 #[path = "../../../crates/seal-plan/src/predicted.rs"]
 mod planner;

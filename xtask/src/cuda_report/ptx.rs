@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 
+use super::operands::split;
+
 /// A kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Function {
@@ -129,29 +131,6 @@ fn instruction(line: usize, statement: &str) -> Result<Instruction> {
         operands: split(operands),
         target: None,
     })
-}
-
-/// Splits operands at the commas that are not between brackets.
-fn split(operands: &str) -> Vec<String> {
-    let mut all = Vec::new();
-    let mut depth = 0;
-    let mut start = 0;
-    for (at, c) in operands.char_indices() {
-        match c {
-            '{' | '[' | '(' => depth += 1,
-            '}' | ']' | ')' => depth -= 1,
-            ',' if depth == 0 => {
-                all.push(operands[start..at].trim().to_owned());
-                start = at + 1;
-            }
-            _ => {}
-        }
-    }
-    let last = operands[start..].trim();
-    if !last.is_empty() {
-        all.push(last.to_owned());
-    }
-    all
 }
 
 #[cfg(test)]

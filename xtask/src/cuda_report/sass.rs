@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, ensure};
 
+use super::operands::split;
+
 /// A kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Function {
@@ -149,30 +151,6 @@ fn instruction(line: &str) -> Result<Instruction> {
         operands: split(operands),
         target: None,
     })
-}
-
-/// Splits operands at the commas that are not between brackets.
-fn split(operands: &str) -> Vec<String> {
-    let mut all = Vec::new();
-    let mut depth = 0;
-    let mut current = String::new();
-    for c in operands.chars() {
-        match c {
-            '[' | '(' | '{' => depth += 1,
-            ']' | ')' | '}' => depth -= 1,
-            ',' if depth == 0 => {
-                all.push(current.trim().to_owned());
-                current.clear();
-                continue;
-            }
-            _ => {}
-        }
-        current.push(c);
-    }
-    if !current.trim().is_empty() {
-        all.push(current.trim().to_owned());
-    }
-    all
 }
 
 /// Gives each branch its target. Labels of other functions stay unknown.
