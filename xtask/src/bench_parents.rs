@@ -15,6 +15,7 @@ use test_support::vector::file_digest;
 use crate::bench::{build_peer, median, write_result};
 use crate::cargo::{binary, build_binaries, target};
 use crate::out::{say, step};
+use crate::revision::{BaseArgs, Side, compare, turns};
 
 /// Options of `bench-parents`.
 #[derive(Debug, clap::Args)]
@@ -23,9 +24,8 @@ pub(crate) struct Args {
     /// much disk.
     #[arg(long, value_name = "SIZE", default_value = "512MiB")]
     sector_size: SectorSize,
-    /// Runs of each side; the median counts.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    runs: usize,
+    #[command(flatten)]
+    base: BaseArgs,
     /// Do the same work by storage-proofs-porep 19.1, in turn. Needs libhwloc.
     #[arg(long)]
     peer: bool,
@@ -40,19 +40,26 @@ struct Run {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    ensure!(args.runs > 0, "at least one run");
+    let runs = args.base.runs()?;
     let proof = RegisteredProof::find(args.sector_size, ApiVersion::V1_1, Feature::Interactive)
         .with_context(|| format!("sectors of {} have no registered proof", args.sector_size))?;
     build_binaries()?;
+    let base = args.base.base(&["pc1-exec"])?;
     let peer = if args.peer { Some(build_peer()?) } else { None };
     let parent = target().join("bench");
     std::fs::create_dir_all(&parent)?;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for run in 1..=args.runs {
-        step(&format!("run {run} of {}", args.runs));
-        let mut command = Command::new(binary("pc1-exec"));
-        command.args(["parents", "--proof", &proof.to_string()]);
-        ours.push(timed("ours", command, &parent)?);
+    let (mut ours, mut earlier, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    for run in 1..=runs {
+        step(&format!("run {run} of {runs}"));
+        for side in turns(run, base.as_ref()) {
+            let (name, program, into) = match (side, &base) {
+                (Side::Base, Some(base)) => ("base", base.binary("pc1-exec"), &mut earlier),
+                _ => ("ours", binary("pc1-exec"), &mut ours),
+            };
+            let mut command = Command::new(program);
+            command.args(["parents", "--proof", &proof.to_string()]);
+            into.push(timed(name, command, &parent)?);
+        }
         if let Some(peer) = &peer {
             let task = tempfile::Builder::new().prefix("parents-").tempfile_in(&parent)?;
             let porep = proof.porep();
@@ -65,7 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     let first = ours.first().context("at least one run")?;
-    for run in ours.iter().chain(&theirs) {
+    for run in ours.iter().chain(&earlier).chain(&theirs) {
         ensure!(run.sha256 == first.sha256, "{} is not {}", run.sha256, first.sha256);
     }
     say(&format!("  all made the cache with the SHA-256 {}", first.sha256));
@@ -77,7 +84,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some((wall, cpu)) = wall.zip(cpu) {
         say(&format!("  ours is {wall:.1} times as fast, and takes 1/{cpu:.1} of the processor"));
     }
+    let compared = base.map(|base| {
+        let side = |runs: &[Run]| runs.iter().map(|run| run.seconds).collect::<Vec<_>>();
+        json!({
+            "revision": base.short(), "figures": figures(&earlier),
+            "seconds": compare("a parents cache", &side(&ours), &side(&earlier)),
+        })
+    });
     let result = json!({
+        "base": compared,
         "proof": proof.to_string(), "sha256": first.sha256, "ours": figures(&ours),
         "peer": (!theirs.is_empty()).then(|| figures(&theirs)), "ratio": wall, "cpu_ratio": cpu,
     });

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use test_support::client::Processor;
 use test_support::data;
 use test_support::process::{Memory, thread_cpu_ns};
+use test_support::revision::Revision;
 use test_support::vector::file_digest;
 
 use crate::bench::{
@@ -21,6 +22,7 @@ use crate::bench::{
 };
 use crate::cargo::{binary, build_binaries, cargo, target};
 use crate::out::{say, step};
+use crate::revision::{BaseArgs, Side, compare, turns};
 
 /// Options of `bench-pc1`.
 #[derive(Debug, clap::Args)]
@@ -40,9 +42,8 @@ pub(crate) struct Args {
     /// Lanes of each unit; default: what pc1-exec chooses.
     #[arg(long, value_name = "L")]
     lanes: Option<usize>,
-    /// Runs of each side; the median counts.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    runs: usize,
+    #[command(flatten)]
+    base: BaseArgs,
     /// Do the same work by filecoin-proofs 19.1 with multicore SDR and one producer, in turn, one
     /// sector after the other. Needs libhwloc.
     #[arg(long)]
@@ -65,8 +66,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let proof = RegisteredProof::find(args.sector_size, api, Feature::Interactive)
         .with_context(|| format!("sectors of {} have no registered proof", args.sector_size))?;
-    ensure!(args.sectors > 0 && args.runs > 0, "at least one sector and one run");
+    ensure!(args.sectors > 0, "at least one sector");
+    let runs = args.base.runs()?;
     build_binaries()?;
+    let base = args.base.base(&["pc1-exec"])?;
     let peer = if args.peer { Some(build_peer()?) } else { None };
 
     let parent = target().join("bench");
@@ -74,16 +77,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("pc1-").tempdir_in(&parent)?;
     cargo(&["build", "--release", "-p", "benches", "--bin", "labelling"], &[])?;
     let mut bench = Bench::prepare(proof, scratch.path().to_path_buf(), args.sectors)?;
-    let (mut ours, mut theirs, mut chain) = (Vec::new(), Vec::new(), Vec::new());
-    for run in 1..=args.runs {
-        step(&format!("run {run} of {}", args.runs));
+    let (mut ours, mut earlier) = (Vec::new(), Vec::new());
+    let (mut theirs, mut chain) = (Vec::new(), Vec::new());
+    for run in 1..=runs {
+        step(&format!("run {run} of {runs}"));
         chain.push(Chain::measure()?);
-        ours.push(bench.ours(args)?);
+        for side in turns(run, base.as_ref()) {
+            match (side, &base) {
+                (Side::Base, Some(base)) => {
+                    earlier.push(bench.by("base", &base.binary("pc1-exec"), args)?);
+                }
+                _ => ours.push(bench.by("ours", &binary("pc1-exec"), args)?),
+            }
+        }
         if let Some(peer) = &peer {
             theirs.push(bench.peer(peer)?);
         }
     }
-    report(args, &bench, &ours, &theirs, &chain)
+    let runs = Runs { ours, earlier, theirs, chain };
+    report(args, &bench, &runs, base.as_ref().map(Revision::short))
 }
 
 impl Bench {
@@ -133,11 +145,11 @@ impl Bench {
         Ok(())
     }
 
-    /// All sectors at once, by one executor.
-    fn ours(&mut self, args: &Args) -> Result<Run> {
+    /// All sectors at once, by one executor of ours, which is that of `name`.
+    fn by(&mut self, name: &str, program: &Path, args: &Args) -> Result<Run> {
         self.clear()?;
         let log = self.dir.join("log");
-        let mut command = Command::new(binary("pc1-exec"));
+        let mut command = Command::new(program);
         command.env("FIL_PROOFS_PARENT_CACHE", parents()).env("RUST_LOG", "info");
         command.stderr(Stdio::from(File::create(&log)?));
         if let Some(producers) = args.producers {
@@ -168,7 +180,7 @@ impl Bench {
             * self.proof.sector_size().nodes() as f64
             * f64::from(self.proof.porep().layers);
         let log = std::fs::read_to_string(&log)?;
-        say(&format!("    ours  {seconds:>8.2} s"));
+        say(&format!("    {name}  {seconds:>8.2} s"));
         Ok(Run {
             seconds,
             layers: figures(&log, "label_ms").map(|ms| ms / 1000.0).collect(),
@@ -209,6 +221,15 @@ impl Bench {
     }
 }
 
+/// The runs of all sides.
+struct Runs {
+    ours: Vec<Run>,
+    /// Of the revision to compare with.
+    earlier: Vec<Run>,
+    theirs: Vec<Run>,
+    chain: Vec<Chain>,
+}
+
 struct Run {
     seconds: f64,
     /// Labelling alone, layer by layer of all sectors.
@@ -219,6 +240,13 @@ struct Run {
     producer_ns: Option<f64>,
     /// Of the layers' pages, those on the node of the cores; none where there is one node only.
     percent_local: Option<f64>,
+}
+
+impl Run {
+    /// The middle one of its layers.
+    fn layer_seconds(&self) -> f64 {
+        median(self.layers.iter().copied()).unwrap_or(f64::NAN)
+    }
 }
 
 /// Does `work` and looks meanwhile how much memory the process `pid` has at most.
@@ -251,15 +279,9 @@ fn figures(log: &str, name: &str) -> impl Iterator<Item = f64> {
 /// cycles for the one before.
 const LIMIT_CYCLES: f64 = 19.0 * 32.0 * 4.0;
 
-fn report(
-    args: &Args,
-    bench: &Bench,
-    ours: &[Run],
-    theirs: &[Run],
-    chains: &[Chain],
-) -> Result<()> {
+fn report(args: &Args, bench: &Bench, runs: &Runs, base: Option<&str>) -> Result<()> {
     let of_chains = |figure: fn(&Chain) -> f64| {
-        median(chains.iter().map(figure)).context("the chain was measured")
+        median(runs.chain.iter().map(figure)).context("the chain was measured")
     };
     let chain = of_chains(|chain| chain.as_labelling_runs().0)?;
     let ghz = of_chains(|chain| chain.as_labelling_runs().1)?;
@@ -307,7 +329,8 @@ fn report(
             "producer_ns_per_label": median(runs.iter().filter_map(|run| run.producer_ns)),
         }))
     };
-    let (us, peer) = (row("ours", ours), row("peer", theirs));
+    let us = row("ours", &runs.ours);
+    let (earlier, peer) = (row("base", &runs.earlier), row("peer", &runs.theirs));
     say(&format!(
         "  the chain of one lane: {alone:.1} ns a label alone, {chain:.1} ns beside a busy core at \
          {ghz:.2} GHz; no label takes fewer than {LIMIT_CYCLES} cycles"
@@ -323,7 +346,19 @@ fn report(
     if let Some(ratio) = ratio {
         say(&format!("  ours is {ratio:.2} times as fast"));
     }
-    let result = json!({ "ours": us, "peer": peer, "ratio": ratio, "chain_ns": alone,
+    let compared = base.map(|base| {
+        let of = |figure: fn(&Run) -> f64| {
+            let side = |runs: &[Run]| runs.iter().map(figure).collect::<Vec<_>>();
+            (side(&runs.ours), side(&runs.earlier))
+        };
+        let (seconds, layers) = (of(|run| run.seconds), of(Run::layer_seconds));
+        json!({
+            "revision": base, "figures": earlier,
+            "seconds": compare("whole PC1", &seconds.0, &seconds.1),
+            "layer_seconds": compare("labelling", &layers.0, &layers.1),
+        })
+    });
+    let result = json!({ "ours": us, "base": compared, "peer": peer, "ratio": ratio, "chain_ns": alone,
         "chain_beside_busy_ns": chain, "clock_ghz": ghz, "chain_cycles_per_block": block,
         "chain_x2_cycles_per_block": x2_block, "limit_cycles_per_label": LIMIT_CYCLES,
         "proof": bench.proof.to_string() });

@@ -12,6 +12,7 @@ use seal_types::{ApiVersion, Feature, Porep, RegisteredProof, SectorSize, Stage}
 use serde_json::{Value, json};
 use test_support::client::Processor;
 use test_support::data;
+use test_support::revision::Revision;
 use test_support::vector::file_digest;
 
 use crate::bench::{
@@ -20,6 +21,7 @@ use crate::bench::{
 use crate::bench_gpu::{self, GpuArgs};
 use crate::cargo::{binary, build_binaries, target};
 use crate::out::{say, step};
+use crate::revision::{BaseArgs, Side, compare, turns};
 
 /// Options of `bench-pc2`.
 #[derive(Debug, clap::Args)]
@@ -27,9 +29,8 @@ pub(crate) struct Args {
     /// Size of the sector.
     #[arg(long, value_name = "SIZE", default_value = "512MiB")]
     sector_size: SectorSize,
-    /// Runs of each side; the median counts.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    runs: usize,
+    #[command(flatten)]
+    base: BaseArgs,
     /// Do the same work by filecoin-proofs 19.1 on the CPU, in turn, and compare all files byte
     /// for byte. Needs libhwloc.
     #[arg(long)]
@@ -61,6 +62,14 @@ struct Bench {
     expected: Option<BTreeMap<String, String>>,
 }
 
+/// The runs of all sides.
+struct Runs {
+    ours: Vec<Run>,
+    /// Of the revision to compare with.
+    earlier: Vec<Run>,
+    theirs: Vec<Run>,
+}
+
 struct Run {
     seconds: f64,
     memory: Option<u64>,
@@ -74,8 +83,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let proof = RegisteredProof::find(args.sector_size, ApiVersion::V1_1, Feature::Interactive)
         .with_context(|| format!("sectors of {} have no registered proof", args.sector_size))?;
-    ensure!(args.runs > 0, "at least one run");
+    let runs = args.base.runs()?;
     build_binaries()?;
+    let base = args.base.base(&["pc2-exec"])?;
     if args.gpu.gpu {
         bench_gpu::build_pc2_exec()?;
     }
@@ -85,16 +95,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(peer) = &peer {
         rates.extend(self::rates(peer)?);
     }
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for run in 1..=args.runs {
-        step(&format!("run {run} of {}", args.runs));
-        ours.push(bench.ours(args)?);
+    let (mut ours, mut earlier, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    for run in 1..=runs {
+        step(&format!("run {run} of {runs}"));
+        for side in turns(run, base.as_ref()) {
+            match (side, &base) {
+                (Side::Base, Some(base)) => {
+                    earlier.push(bench.by("base", &base.binary("pc2-exec"), args)?);
+                }
+                _ => ours.push(bench.by("ours", &binary("pc2-exec"), args)?),
+            }
+        }
         if let Some(peer) = &peer {
             theirs.push(bench.peer(peer)?);
         }
     }
     bench.clear()?;
-    report(args, proof, &rates, &ours, &theirs)
+    let runs = Runs { ours, earlier, theirs };
+    report(args, proof, &rates, &runs, base.as_ref().map(Revision::short))
 }
 
 impl Bench {
@@ -175,10 +193,11 @@ impl Bench {
         Ok(())
     }
 
-    fn ours(&mut self, args: &Args) -> Result<Run> {
+    /// By an executor of ours, which is that of `name`.
+    fn by(&mut self, name: &str, program: &Path, args: &Args) -> Result<Run> {
         self.restore()?;
         let log = self.dir.join("log");
-        let mut command = Command::new(binary("pc2-exec"));
+        let mut command = Command::new(program);
         command.env("RUST_LOG", "info").stderr(Stdio::from(File::create(&log)?));
         if let Some(memory_mib) = args.memory_mib {
             command.args(["--memory-mib", &memory_mib.to_string()]);
@@ -202,7 +221,7 @@ impl Bench {
         executor.finish()?;
         self.check()?;
         let report = last_report(&fs::read_to_string(&log)?);
-        say(&format!("    ours  {seconds:>8.2} s"));
+        say(&format!("    {name}  {seconds:>8.2} s"));
         Ok(Run { seconds, memory, report })
     }
 
@@ -280,8 +299,8 @@ fn report(
     args: &Args,
     proof: RegisteredProof,
     rates: &[Value],
-    ours: &[Run],
-    theirs: &[Run],
+    runs: &Runs,
+    base: Option<&str>,
 ) -> Result<()> {
     let hashes = hashes(&proof.porep());
     let multiplications = multiplications(&hashes);
@@ -296,8 +315,10 @@ fn report(
         multiplications
     ));
     say("  side      seconds   hashes/s  multiplications/s  peak memory");
-    let (us, peer) = (row("ours", ours, &hashes), row("peer", theirs, &hashes));
-    let last = ours.iter().rev().find_map(|run| run.report.as_ref());
+    let us = row("ours", &runs.ours, &hashes);
+    let earlier = row("base", &runs.earlier, &hashes);
+    let peer = row("peer", &runs.theirs, &hashes);
+    let last = runs.ours.iter().rev().find_map(|run| run.report.as_ref());
     if let Some(last) = last {
         parts(last);
     }
@@ -317,8 +338,15 @@ fn report(
     if let Some(ratio) = ratio {
         say(&format!("  ours is {ratio:.2} times as fast, and all files are the same bytes"));
     }
+    let compared = base.map(|base| {
+        let side = |runs: &[Run]| runs.iter().map(|run| run.seconds).collect::<Vec<_>>();
+        json!({
+            "revision": base, "figures": earlier,
+            "seconds": compare("PC2", &side(&runs.ours), &side(&runs.earlier)),
+        })
+    });
     let result = json!({
-        "proof": proof.to_string(), "ours": us, "peer": peer, "ratio": ratio,
+        "proof": proof.to_string(), "ours": us, "base": compared, "peer": peer, "ratio": ratio,
         "hashes": hashes.iter().map(|(arity, count)| json!({ "arity": arity, "count": count }))
             .collect::<Vec<_>>(),
         "multiplications": multiplications, "hashing_seconds": hashing,

@@ -15,6 +15,7 @@ use test_support::client::Processor;
 use crate::bench::write_result;
 use crate::cargo::{binary, cargo};
 use crate::out::{say, step};
+use crate::revision::{BaseArgs, Side, compare, turns};
 
 const STAGE: Stage = Stage::Pc2;
 
@@ -30,6 +31,8 @@ pub(crate) struct Args {
     /// Tasks that are measured.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     tasks: usize,
+    #[command(flatten)]
+    base: BaseArgs,
     /// Measure too how long a clean release build of the supervisor takes.
     #[arg(long)]
     build: bool,
@@ -54,14 +57,38 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     cargo(&["build", "--release", "--package", "seal-supervisor"], &[])?;
     cargo(&["build", "--release", "--package", "test-support", "--bin", "fake-exec"], &[])?;
     let build_seconds = args.build.then(clean_build).transpose()?;
+    let runs = args.base.runs()?;
+    let base = args.base.base(&["seal-supervisor"])?;
     let dir = tempfile::tempdir()?;
-    step(&format!("{} tasks, one at a time", args.tasks));
-    let mut command = Command::new(binary("fake-exec"));
-    let direct = measure(command.arg(STAGE.name()), args.tasks)?;
-    let relayed = measure(&mut supervisor(dir.path())?, args.tasks)?;
-    for (name, run) in [("direct", &direct), ("relayed", &relayed)] {
-        say(&format!("  {name:<8} median {:.0} µs, 99 % within {:.0} µs", run.at(50), run.at(99)));
+    let mut direct = Vec::new();
+    let (mut relayed, mut earlier) = (Vec::new(), Vec::new());
+    for run in 1..=runs {
+        step(&format!("run {run} of {runs}: {} tasks, one at a time", args.tasks));
+        let mut command = Command::new(binary("fake-exec"));
+        direct.push(measure("direct", command.arg(STAGE.name()), args.tasks)?);
+        for side in turns(run, base.as_ref()) {
+            // Both with the same executor.
+            match (side, &base) {
+                (Side::Base, Some(base)) => {
+                    let mut command = supervisor(&base.binary("seal-supervisor"), dir.path())?;
+                    earlier.push(measure("base", &mut command, args.tasks)?);
+                }
+                _ => {
+                    let mut command = supervisor(&binary("seal-supervisor"), dir.path())?;
+                    relayed.push(measure("relayed", &mut command, args.tasks)?);
+                }
+            }
+        }
     }
+    let medians = |runs: &[Run]| runs.iter().map(|run| run.at(50)).collect::<Vec<_>>();
+    let compared = base.as_ref().map(|base| {
+        json!({
+            "revision": base.short(), "relayed_us": middle(&earlier).map(Run::figures),
+            "median_us": compare("a relayed task", &medians(&relayed), &medians(&earlier)),
+        })
+    });
+    let direct = middle(&direct).context("at least one run")?;
+    let relayed = middle(&relayed).context("at least one run")?;
     let added = relayed.at(50) - direct.at(50);
     let Footprint { resident_kib: before, descriptors } = relayed.before;
     let Footprint { resident_kib: after, descriptors: descriptors_after } = relayed.after;
@@ -75,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     write_result(
         "relay",
         json!({
-            "tasks": args.tasks, "warm_up": WARM_UP,
+            "tasks": args.tasks, "warm_up": WARM_UP, "runs": runs, "base": compared,
             "direct_us": direct.figures(), "relayed_us": relayed.figures(),
             "added_median_us": added,
             "resident_kib": { "after_warm_up": before, "at_the_end": after },
@@ -83,6 +110,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             "clean_build_seconds": build_seconds,
         }),
     )
+}
+
+/// The run whose median is the middle one, the slower of two.
+fn middle(runs: &[Run]) -> Option<&Run> {
+    let mut sorted: Vec<_> = runs.iter().collect();
+    sorted.sort_by(|one, other| one.at(50).total_cmp(&other.at(50)));
+    sorted.get(sorted.len() / 2).copied()
 }
 
 /// Seconds of a release build of the supervisor where nothing was built before.
@@ -95,7 +129,7 @@ fn clean_build() -> Result<f64> {
 }
 
 /// The supervisor with the scripted executor, whose tasks take a lock and have a limit.
-fn supervisor(dir: &Path) -> Result<Command> {
+fn supervisor(program: &Path, dir: &Path) -> Result<Command> {
     let fake = binary("fake-exec");
     let stage = STAGE.name();
     let config = format!(
@@ -107,13 +141,13 @@ fn supervisor(dir: &Path) -> Result<Command> {
     );
     let file = dir.join("relay.toml");
     std::fs::write(&file, config)?;
-    let mut command = Command::new(binary("seal-supervisor"));
+    let mut command = Command::new(program);
     command.args(["processor", stage, "--config"]).arg(file);
     command.arg("--runtime-dir").arg(dir.join("run")).env("RUST_LOG", "info");
     Ok(command)
 }
 
-fn measure(command: &mut Command, tasks: usize) -> Result<Run> {
+fn measure(name: &str, command: &mut Command, tasks: usize) -> Result<Run> {
     let mut processor = Processor::start(STAGE, command.stderr(Stdio::null()), PATIENCE)?;
     for _ in 0..WARM_UP {
         ask(&mut processor)?;
@@ -125,7 +159,9 @@ fn measure(command: &mut Command, tasks: usize) -> Result<Run> {
     }
     let after = Footprint::of(processor.pid())?;
     micros.sort_by(f64::total_cmp);
-    Ok(Run { micros, before, after })
+    let run = Run { micros, before, after };
+    say(&format!("  {name:<8} median {:.0} µs, 99 % within {:.0} µs", run.at(50), run.at(99)));
+    Ok(run)
 }
 
 /// How long a task takes that does nothing.
@@ -175,6 +211,16 @@ mod tests {
         let run = Run { micros, before: none, after: none };
         assert_eq!([0, 50, 99, 100].map(|percent| run.at(percent)), [0.0, 50.0, 99.0, 100.0]);
         assert_eq!(Run { micros: Vec::new(), ..run }.at(50), 0.0);
+    }
+
+    #[test]
+    fn the_middle_run_stands_for_all() {
+        let none = Footprint { resident_kib: 0, descriptors: 0 };
+        let run = |micros| Run { micros: vec![micros], before: none, after: none };
+        let runs = [run(3.0), run(1.0), run(2.0)];
+        assert_eq!(middle(&runs).map(|run| run.at(50)), Some(2.0));
+        assert_eq!(middle(&runs[..2]).map(|run| run.at(50)), Some(3.0));
+        assert!(middle(&[]).is_none());
     }
 
     #[test]

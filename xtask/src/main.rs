@@ -18,6 +18,7 @@ mod gpu_check;
 mod out;
 mod ptx_mutants;
 mod ptx_test;
+mod revision;
 mod seal;
 mod sector;
 mod test;

@@ -12,6 +12,7 @@ mod machine;
 pub mod oracle;
 pub mod plain;
 pub mod process;
+pub mod revision;
 pub mod sector;
 pub mod skip;
 pub mod vector;
