@@ -15,6 +15,7 @@ mod direct_at;
 mod fault;
 mod file_in_memory;
 mod files;
+mod filesystem;
 mod huge_pages;
 mod labels;
 mod log_levels;
@@ -52,6 +53,7 @@ pub use file_in_memory::FileInMemory;
 pub use files::{
     FileError, PartFile, copy_exact, open_read, read_dir_names, remove_if_there, sync_dir,
 };
+pub use filesystem::{FileSystem, is_without_locks, lock_failed};
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
 pub use log_levels::LogLevels;
 pub use map::ReadMap;

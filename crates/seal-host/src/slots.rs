@@ -16,7 +16,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 
-use crate::FileError;
+use crate::{FileError, lock_failed};
+
+/// What helps where a runtime directory's file system cannot lock.
+const ELSEWHERE: &str = "choose a runtime directory on a local file system, by SEAL_RUNTIME_DIR";
 
 /// An open file description of a file of slots.
 #[derive(Debug)]
@@ -59,7 +62,7 @@ impl Slots {
         match self.call(FcntlArg::F_OFD_SETLK(&wanted)) {
             Ok(()) => Ok(true),
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-            Err(errno) => Err(FileError::of("lock", &self.path)(errno.into())),
+            Err(errno) => Err(lock_failed(&self.path, ELSEWHERE)(errno.into())),
         }
     }
 
@@ -82,7 +85,7 @@ impl Slots {
             }
             let mut found = region(first, end - first, libc::F_WRLCK);
             self.call(FcntlArg::F_OFD_GETLK(&mut found))
-                .map_err(|errno| FileError::of("query the locks of", &self.path)(errno.into()))?;
+                .map_err(|errno| lock_failed(&self.path, ELSEWHERE)(errno.into()))?;
             if i32::from(found.l_type) == libc::F_UNLCK {
                 continue;
             }
@@ -163,7 +166,7 @@ impl Mutex {
             match self.file.try_lock() {
                 Ok(()) => return Ok(MutexGuard(self)),
                 Err(TryLockError::Error(error)) if error.kind() != io::ErrorKind::Interrupted => {
-                    return Err(FileError::of("lock", &self.path)(error));
+                    return Err(lock_failed(&self.path, ELSEWHERE)(error));
                 }
                 Err(_) => {}
             }
