@@ -132,6 +132,8 @@ impl Sealing {
         command
             .args(["processor", stage.name(), "--config"])
             .arg(config)
+            // A fault is to end this, not to wait for somebody who mends it.
+            .arg("--once")
             .env("SEAL_RUNTIME_DIR", self.places.dir.join("run"));
         self.logs(&mut command)?;
         Processor::start(stage, &mut command, Duration::from_secs(30))

@@ -1,5 +1,6 @@
 //! What the binary says and exits with before its first task.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 /// Runs pc2-exec with nothing to read. Returns its exit code and what it says.
@@ -45,5 +46,34 @@ fn numbers_beyond_all_reason_are_refused_and_not_cut() {
         let (code, log) = run(&arguments, &[]);
         assert_eq!(code, Some(2), "{arguments:?}: {log}");
         assert!(log.contains(arguments[0]) && log.contains(arguments[1]), "{log}");
+    }
+}
+
+#[test]
+fn a_hangup_that_was_ignored_at_the_start_stays_ignored_and_another_is_told_to_end() {
+    for (setup, survives) in [("trap '' HUP", true), ("trap - HUP", false)] {
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", &format!("{setup}; exec \"$0\""), env!("CARGO_BIN_EXE_pc2-exec")])
+            .env("CUDA_VISIBLE_DEVICES", "-1")
+            .env_remove("SEAL_GPU")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let mut ready = String::new();
+        let output = child.stdout.as_mut().expect("piped");
+        BufReader::new(output).read_line(&mut ready).expect("readable");
+        assert_eq!(ready, "pc2 processor ready\n");
+        let kill = format!("kill -HUP {}", child.id());
+        let killed = Command::new("/bin/sh").args(["-c", &kill]).status();
+        assert!(killed.expect("it runs").success());
+        if survives {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(child.try_wait().expect("ours").is_none(), "it ended by the signal");
+            drop(child.stdin.take());
+        }
+        // Either way it ends by itself and not by the signal.
+        assert_eq!(child.wait().expect("ours").code(), Some(0), "{setup}");
     }
 }

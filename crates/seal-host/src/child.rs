@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{SigHandler, SigSet, Signal, killpg, signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getppid};
 
@@ -80,7 +80,7 @@ pub fn spawn(command: Command, placement: &Placement) -> Result<Child, SpawnErro
 }
 
 /// Starts `command` in a process group of its own, at its place, in the cgroup if one is given,
-/// with no signal blocked, to be killed when the calling thread ends. It has the descriptors
+/// with no signal blocked and SIGTERM not ignored, to be killed when the calling thread ends. It has the descriptors
 /// `inherit` under the numbers that they have here, where they are closed.
 ///
 /// The kernel ties that to the thread, not the process: call this from a thread that lives as
@@ -104,7 +104,7 @@ pub fn spawn_in(
     command.process_group(0);
     // SAFETY: between fork and exec only async-signal-safe things may be done, because other
     // threads may have held locks, that of the allocator included, at the fork. `Before::apply`
-    // makes system calls (prctl, getppid, sigprocmask, write, sched_setaffinity,
+    // makes system calls (prctl, getppid, sigprocmask, sigaction, write, sched_setaffinity,
     // sched_getaffinity, set_mempolicy, get_mempolicy, getrlimit, setrlimit, fcntl) on memory that was
     // made before the fork; its errors are plain errno values, which allocate nothing.
     unsafe { command.pre_exec(move || before.apply()) };
@@ -175,6 +175,13 @@ impl Before {
         }
         // The mask is inherited; a child that never sees SIGTERM could only be killed.
         SigSet::empty().thread_set_mask().map_err(|errno| at(Step::Signals)(errno.into()))?;
+        // What this process ignores the child ignores too, as after `nohup`; but by SIGTERM its
+        // parent tells it to end, and must be heard. (SIGPIPE, which the Rust runtime ignores, has
+        // been reset by `Command`.)
+        // SAFETY: the default action runs no code of this process, so none that could be unsafe in
+        // a signal handler; the call is async-signal-safe and the previous action is not used.
+        unsafe { signal(Signal::SIGTERM, SigHandler::SigDfl) }
+            .map_err(|errno| at(Step::Signals)(errno.into()))?;
         self.place.apply()?;
         for descriptor in &self.inherit {
             fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))

@@ -69,13 +69,16 @@ fn parse<E: Executor>(text: &str, file: &Path) -> Result<E::Task, TaskError> {
     })
 }
 
-/// A first SIGINT or SIGTERM stops the task at its next checkpoint, a second ends the process.
+/// A first SIGINT, SIGTERM or SIGHUP stops the task at its next checkpoint, a second ends the
+/// process. Those that were ignored when the process began, as under `nohup`, stay ignored.
 pub fn stop_on_signal(cancel: &CancelToken) -> Result<(), TaskError> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
     let failed = |error: std::io::Error| {
         TaskError::new(ErrorCode::Internal, format!("cannot watch for signals: {error}"))
     };
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let heeded = seal_host::ending_signals().map_err(failed)?;
+    seal_host::unblock(&heeded).map_err(failed)?;
+    let numbers = heeded.into_iter().map(|signal| signal as i32);
+    let mut signals = signal_hook::iterator::Signals::new(numbers).map_err(failed)?;
     let cancel = cancel.clone();
     std::thread::spawn(move || {
         for (count, signal) in signals.forever().enumerate() {

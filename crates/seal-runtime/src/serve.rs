@@ -6,7 +6,8 @@
 //!
 //! The end: when the input ends, the parent is gone or wants no more. If somebody still reads the
 //! answers, the tasks at hand are done first; if nobody does, they are stopped at their next
-//! checkpoint. SIGTERM and SIGINT stop them too, with an answer. A task that has not come to a
+//! checkpoint. SIGTERM, SIGINT and SIGHUP stop them too, with an answer; those of them that were
+//! ignored when the process began stay ignored. A task that has not come to a
 //! checkpoint within the grace is answered by the loop, and the process ends under it.
 
 use std::any::Any;
@@ -124,8 +125,10 @@ fn wants_events(environment: &Environment) -> Result<bool, String> {
 }
 
 fn watch_signals(events: Sender<Event>) -> io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
+    let heeded = seal_host::ending_signals()?;
+    seal_host::unblock(&heeded)?;
+    let numbers = heeded.into_iter().map(|signal| signal as i32);
+    let mut signals = signal_hook::iterator::Signals::new(numbers)?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in &mut signals {
             if events.send(Event::Signal(signal)).is_err() {

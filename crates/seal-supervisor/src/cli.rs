@@ -30,6 +30,7 @@ Environment:
   SEAL_CONFIG         the same as --config
   SEAL_RUNTIME_DIR    the same as --runtime-dir
   SEAL_READY_WITHIN   the same as --ready-within
+  SEAL_FAULT_WAIT     the same as --fault-wait
   RUST_LOG            what is logged to standard error: error, warn, info (default), debug, trace
   VC_CG_NAME, VC_CG_CPUSET, VENUS_WORKER_NUMA_PREFERRED
                       set by venus-worker: where the supervisor itself is put (the name has no
@@ -77,6 +78,15 @@ pub struct ProcessorArgs {
     /// Print what would be started, and what this machine lacks for it, and start nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// End with the fault if the start fails, as it does at a terminal. Otherwise the supervisor
+    /// says ready all the same, lets requests wait, and tries the start again, at once when the
+    /// configuration changes: a worker starts a processor that has ended only once more.
+    #[arg(long)]
+    pub once: bool,
+    /// How long requests wait while the start fails, before they are answered with the reason.
+    #[arg(long, env = "SEAL_FAULT_WAIT", value_name = "TIME", hide_env = true)]
+    #[arg(value_parser = humantime::parse_duration, default_value = "5m")]
+    pub fault_wait: Duration,
     /// Where limits and locks are shared: all supervisors with the same directory obey them
     /// together. Default: runtime_dir of the configuration, else /run/seal-exec for root, else
     /// $XDG_RUNTIME_DIR/seal-exec, else /tmp/seal-exec-UID.

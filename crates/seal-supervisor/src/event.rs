@@ -39,6 +39,8 @@ pub(crate) enum Event {
 /// of whose events may still be under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
+    /// Under which service of the parent it was started.
+    pub(crate) service: u64,
     /// The executor's place in the plan.
     pub(crate) place: usize,
     /// Which start of it.

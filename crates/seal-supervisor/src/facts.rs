@@ -40,6 +40,8 @@ pub struct Facts {
 pub enum Life {
     /// Its executors are being started.
     Starting,
+    /// It cannot start, lets requests wait meanwhile, and why.
+    CannotStart(String),
     /// It takes requests.
     Serving,
     /// It ends, and why.

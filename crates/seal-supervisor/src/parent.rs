@@ -2,23 +2,87 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use seal_types::StageName;
-use seal_wire::{Line, LineReader, RequestHead, salvage_id};
+use seal_wire::{Line, LineReader, RequestHead, ready_line, salvage_id};
 
 use crate::event::Event;
+use crate::queue::Queue;
+
+/// Events that may wait for the loop. The threads around it wait when there are more, so that a
+/// babbling executor does not fill the memory.
+const BACKLOG: usize = 64;
 
 /// So many bytes of answers may wait for a parent that does not read them before no more requests
 /// are taken from it. An answer has some thousand.
 const UNREAD_MOST: usize = 1 << 20;
 
+/// The parent: what it asks for comes as events, answers go to it. It is there before anything else
+/// is known, and outlives whatever serves it.
+#[derive(Debug)]
+pub struct Parent {
+    pub(crate) stage: StageName,
+    pub(crate) events: Receiver<Event>,
+    pub(crate) sender: SyncSender<Event>,
+    pub(crate) outlet: Rc<Outlet>,
+    /// Requests that have come and that nobody serves yet.
+    pub(crate) requests: Queue,
+    /// Whether the ready line was written.
+    pub(crate) announced: bool,
+    /// When its input ended, if it has.
+    pub(crate) input_ended: Option<Instant>,
+    /// How often somebody has begun to serve it, by which events of one are told from those of
+    /// another.
+    pub(crate) services: u64,
+}
+
+impl Parent {
+    /// Begins to read its requests and to take its signals; answers go to `output`.
+    ///
+    /// Must be called on the main thread, before any other thread is started that takes signals.
+    pub fn open(stage: StageName, output: File) -> io::Result<Self> {
+        let signals = block_signals()?;
+        let (sender, events) = sync_channel(BACKLOG);
+        await_signals(signals, sender.clone())?;
+        let outlet = Outlet::start(output, sender.clone())?;
+        read_requests(stage, sender.clone(), outlet.backlog())?;
+        Ok(Self {
+            stage,
+            events,
+            sender,
+            outlet: Rc::new(outlet),
+            requests: Queue::default(),
+            announced: false,
+            input_ended: None,
+            services: 0,
+        })
+    }
+
+    /// Tells it that requests may come.
+    pub(crate) fn announce(&mut self) {
+        self.outlet.send(format!("{}\n", ready_line(self.stage)).into_bytes());
+        self.announced = true;
+    }
+
+    /// Waits until everything is written, at most so long.
+    pub fn finish(self, patience: Duration) {
+        // Threads that still have something to tell must not wait for a loop that is over.
+        drop(self.events);
+        // Who served it is gone.
+        if let Some(outlet) = Rc::into_inner(self.outlet) {
+            outlet.finish(patience);
+        }
+    }
+}
+
 /// Starts reading requests from standard input, none while too much of `backlog` waits.
-pub(crate) fn read_requests(
+fn read_requests(
     stage: StageName,
     events: SyncSender<Event>,
     backlog: Arc<Backlog>,
@@ -66,18 +130,15 @@ fn understand(stage: StageName, line: Line) -> Option<Event> {
 }
 
 /// The signals that ask the supervisor to end, kept from every thread started later. Children get
-/// an empty mask of their own.
-pub(crate) fn block_signals() -> io::Result<SigSet> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        signals.add(signal);
-    }
+/// an empty mask of their own. What was ignored at the start is left alone, so it stays ignored.
+fn block_signals() -> io::Result<SigSet> {
+    let signals: SigSet = seal_host::ending_signals()?.into_iter().collect();
     signals.thread_block()?;
     Ok(signals)
 }
 
 /// Starts waiting for signals.
-pub(crate) fn await_signals(signals: SigSet, events: SyncSender<Event>) -> io::Result<()> {
+fn await_signals(signals: SigSet, events: SyncSender<Event>) -> io::Result<()> {
     let wait = move || {
         loop {
             match signals.wait() {
@@ -100,7 +161,7 @@ pub(crate) fn await_signals(signals: SigSet, events: SyncSender<Event>) -> io::R
 
 /// How much waits for the parent to read it.
 #[derive(Debug, Default)]
-pub(crate) struct Backlog {
+struct Backlog {
     bytes: Mutex<usize>,
     less: Condvar,
 }
@@ -141,7 +202,7 @@ pub(crate) struct Outlet {
 
 impl Outlet {
     /// Starts writing to `output`.
-    pub(crate) fn start(output: File, events: SyncSender<Event>) -> io::Result<Self> {
+    fn start(output: File, events: SyncSender<Event>) -> io::Result<Self> {
         let (lines, to_write) = channel::<Vec<u8>>();
         let (finish, finished) = channel();
         let mut writer = output.try_clone()?;
@@ -163,7 +224,7 @@ impl Outlet {
     }
 
     /// How much waits to be written.
-    pub(crate) fn backlog(&self) -> Arc<Backlog> {
+    fn backlog(&self) -> Arc<Backlog> {
         self.backlog.clone()
     }
 
@@ -180,7 +241,7 @@ impl Outlet {
     }
 
     /// Waits until everything is written, at most so long.
-    pub(crate) fn finish(self, patience: Duration) {
+    fn finish(self, patience: Duration) {
         drop(self.lines);
         if self.finished.recv_timeout(patience).is_err() {
             tracing::error!("the parent does not read; the last answers are lost");

@@ -4,29 +4,26 @@ use std::env;
 use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use seal_config::{Config, ConfigError, Refused};
-use seal_host::{CgroupTree, place_self};
 use seal_wire::{ErrorCode, ExitCode, TaskError};
 
-use crate::status::{About, Looker, Reporter, collect, tell};
+use crate::processor::processor;
+use crate::status::{Looker, collect, tell};
 use crate::{
-    Cli, Command, ConfigArgs, Machine, PlaceArgs, Plan, ProcessorArgs, RuntimeDir,
-    SYSTEM_RUNTIME_DIR, StatusArgs, Timing, config_command, default_runtime_dir, describe, groups,
-    log, serve,
+    Cli, Command, ConfigArgs, Machine, PlaceArgs, RuntimeDir, SYSTEM_RUNTIME_DIR, StatusArgs,
+    config_command, default_runtime_dir, groups, log, top,
 };
-use crate::{metrics, top};
 
 /// How long processes of executors may take to be gone after they were killed.
-const CGROUP_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const CGROUP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A failure with the exit code it leads to.
-struct Failure {
-    code: ExitCode,
-    text: String,
+pub(crate) struct Failure {
+    pub(crate) code: ExitCode,
+    pub(crate) text: String,
 }
 
 /// Runs the supervisor. Must be called on the main thread.
@@ -78,98 +75,6 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn processor(args: &ProcessorArgs, began: Instant) -> Result<ExitCode, Failure> {
-    let config = seal_config::load_all(&args.config).map_err(refused)?;
-    for ignored in &config.ignored {
-        tracing::warn!("{ignored}");
-    }
-    let own_binary = env::current_exe().map_err(because(ExitCode::Start))?;
-    // Not VC_CG_NAME: groups are made for the executors, in which the supervisor is none.
-    let place = |name: &str| env::var(name).ok().filter(|_| name != "VC_CG_NAME");
-    let _placed = place_self(place).map_err(|error| {
-        let code = if error.is_nonsense() { ExitCode::Config } else { ExitCode::Start };
-        because(code)(error)
-    })?;
-    let cgroups = groups::open(config.supervisor.cgroup).map_err(because(ExitCode::Start))?;
-    let done = with_cgroups(args, &config, &own_binary, cgroups.as_ref(), began);
-    if let Some(tree) = cgroups
-        && let Err(error) = tree.close(CGROUP_PATIENCE)
-    {
-        tracing::warn!("{}", because(ExitCode::Failed)(error).text);
-    }
-    done
-}
-
-fn with_cgroups(
-    args: &ProcessorArgs,
-    config: &Config,
-    own_binary: &Path,
-    cgroups: Option<&Arc<CgroupTree>>,
-    began: Instant,
-) -> Result<ExitCode, Failure> {
-    let mut plan =
-        Plan::new(config, args.stage, own_binary, cgroups).map_err(because(ExitCode::Config))?;
-    args.overrule(&mut plan.settings);
-    let (wait, wait_max) = (plan.settings.restart_wait, plan.settings.restart_wait_max);
-    if wait > wait_max {
-        let [wait, wait_max] = [wait, wait_max].map(humantime::format_duration);
-        let text = format!("--restart-wait is {wait}, longer than --restart-wait-max, {wait_max}");
-        return Err(Failure { code: ExitCode::Usage, text });
-    }
-    let machine = Machine::this(cgroups.map(Arc::as_ref)).map_err(because(ExitCode::Start))?;
-    if args.dry_run {
-        let text = describe(&plan, &machine);
-        write_out(&text)?;
-        return Ok(ExitCode::Success);
-    }
-    for (name, warning) in plan.env_warnings() {
-        tracing::warn!("environment: {} {warning}", name.display());
-    }
-    for doubt in plan.doubts(&machine) {
-        tracing::warn!("probably not meant: {doubt}");
-    }
-    let problems = plan.problems(&machine);
-    if !problems.is_empty() {
-        for problem in problems {
-            tracing::error!("{}", because(ExitCode::Start)(problem).text);
-        }
-        let text =
-            "the executors cannot be started on this machine; --dry-run shows the whole plan";
-        return Err(Failure { code: ExitCode::Start, text: text.to_owned() });
-    }
-    if let Some(tree) = cgroups {
-        groups::sweep(tree);
-    }
-    let dir = runtime_dir(args.runtime_dir.as_deref(), Some(config));
-    let runtime_dir = RuntimeDir::open(&dir).map_err(because(ExitCode::Start))?;
-    // Whatever else writes to standard output from here on writes to standard error.
-    let output = seal_host::claim_stdout().map_err(because(ExitCode::Start))?;
-    tracing::info!(
-        config = %args.config.display(),
-        runtime_dir = %runtime_dir.path().display(),
-        cgroups = cgroups.map(|tree| tree.path().display().to_string()),
-        version = env!("CARGO_PKG_VERSION"),
-        "supervisor starts"
-    );
-    let timing = Timing::of(&plan.settings, began);
-    let about = About::new(&args.config, &plan, config.supervisor.history);
-    let metrics = args.metrics.or(config.supervisor.metrics);
-    let shared = runtime_dir.path().to_path_buf();
-    let mut reporter = None;
-    let watch = |board| {
-        let started = Reporter::start(board, about, &shared);
-        reporter = Some(started.map_err(io::Error::other)?);
-        match metrics {
-            Some(address) => metrics::serve(address, shared.clone()),
-            None => Ok(()),
-        }
-    };
-    let code = serve(plan, timing, runtime_dir, output, watch).map_err(because(ExitCode::Start))?;
-    drop(reporter);
-    tracing::info!(code = code as u8, "supervisor ends");
-    Ok(code)
-}
-
 fn config(args: &ConfigArgs) -> Result<ExitCode, Failure> {
     let (text, code) = match &args.config {
         Some(path) if !args.example => {
@@ -216,7 +121,7 @@ fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
 }
 
 /// Writes to standard output what a command was asked for.
-fn write_out(text: &str) -> Result<(), Failure> {
+pub(crate) fn write_out(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.map_err(|error| Failure {
@@ -249,7 +154,7 @@ fn looked_at(args: &PlaceArgs) -> Result<LookedAt, Failure> {
 
 /// The runtime directory: that of the command line or environment, of the configuration, or the
 /// user's.
-fn runtime_dir(given: Option<&Path>, config: Option<&Config>) -> PathBuf {
+pub(crate) fn runtime_dir(given: Option<&Path>, config: Option<&Config>) -> PathBuf {
     let xdg = env::var_os("XDG_RUNTIME_DIR");
     let configured = config.and_then(|config| config.supervisor.runtime_dir.as_deref());
     let named = given.or(configured).map(Path::to_path_buf);
@@ -257,7 +162,7 @@ fn runtime_dir(given: Option<&Path>, config: Option<&Config>) -> PathBuf {
 }
 
 /// Tells all that is wrong with a configuration.
-fn refused(refused: Refused) -> Failure {
+pub(crate) fn refused(refused: Refused) -> Failure {
     let told = |error: &ConfigError| TaskError::from_error(ErrorCode::Internal, error).message;
     let errors = std::iter::once(&refused.first).chain(&refused.others);
     let text = errors.map(told).collect::<Vec<_>>().join("\n");
@@ -265,6 +170,6 @@ fn refused(refused: Refused) -> Failure {
 }
 
 /// An adapter for `map_err`: tells an error with all its causes.
-fn because<E: Error + 'static>(code: ExitCode) -> impl FnOnce(E) -> Failure {
+pub(crate) fn because<E: Error + 'static>(code: ExitCode) -> impl FnOnce(E) -> Failure {
     move |error| Failure { code, text: TaskError::from_error(ErrorCode::Internal, &error).message }
 }

@@ -69,8 +69,9 @@ pub enum LimitsError {
     /// Two supervisors of one runtime directory do not agree.
     #[error(
         "{what} is {wanted} here and {other} for the supervisor of {stage} that runs (pid \
-         {pid}); all supervisors of a runtime directory must agree: restart that one with this \
-         configuration, or use another runtime_dir"
+         {pid}); all supervisors of a runtime directory must agree: if it is of the same worker, \
+         restart it with this configuration; a second worker on one machine needs a runtime_dir of \
+         its own, or the same limits, locks and staggered starts"
     )]
     Disagreement {
         /// What they do not agree about.

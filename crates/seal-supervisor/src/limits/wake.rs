@@ -31,6 +31,11 @@ impl Bell {
         self.0.store(armed, Ordering::SeqCst);
     }
 
+    /// Whether the supervisor has let go of it.
+    fn is_forgotten(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
     fn take(&self) -> bool {
         self.0.swap(false, Ordering::SeqCst)
     }
@@ -51,6 +56,9 @@ pub(super) fn watch(dir: &Path, bell: Bell, events: SyncSender<Event>) -> io::Re
                     return;
                 }
             };
+            if bell.is_forgotten() {
+                return;
+            }
             let closed = told.iter().any(|event| {
                 let slots = event.name.as_ref().is_some_and(|name| {
                     Path::new(name).extension().is_some_and(|extension| extension == "slots")

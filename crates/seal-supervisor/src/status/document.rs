@@ -47,9 +47,9 @@ pub(crate) struct Supervisor {
     pub(crate) written: f64,
     /// Its stage.
     pub(crate) stage: String,
-    /// `starting`, `serving` or `ending`.
+    /// `starting`, `cannot-start`, `serving` or `ending`.
     pub(crate) life: String,
-    /// Why it ends, if it does.
+    /// Why it ends or cannot start, if that is so.
     pub(crate) why: Option<String>,
     /// Its executors in the order of the configuration.
     pub(crate) executors: Vec<Executor>,

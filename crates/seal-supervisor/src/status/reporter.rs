@@ -44,6 +44,11 @@ struct Fixed {
 }
 
 impl About {
+    /// Of a supervisor that has no plan yet.
+    pub(crate) fn without_plan(config: &Path) -> Self {
+        Self { config: config.display().to_string(), history: 0, executors: Vec::new() }
+    }
+
     pub(crate) fn new(config: &Path, plan: &Plan, history: u32) -> Self {
         let history = usize::try_from(history).unwrap_or(usize::MAX);
         let executors = plan.executors.iter().map(fixed).collect();
@@ -174,6 +179,7 @@ fn document(facts: &Facts, about: &About, sums: &Sums) -> Supervisor {
     let now = SystemTime::now();
     let (life, why) = match &facts.life {
         Life::Starting => ("starting", None),
+        Life::CannotStart(why) => ("cannot-start", Some(why.clone())),
         Life::Serving => ("serving", None),
         Life::Ending(why) => ("ending", Some(why.clone())),
     };

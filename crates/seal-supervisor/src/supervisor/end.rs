@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use seal_config::Drain;
 use seal_wire::{ErrorCode, ExitCode};
 
-use super::{End, Supervisor};
+use super::{End, Served, Supervisor};
 use crate::place::{Place, State};
 
 /// How long after the end of the input it is known whether somebody still reads answers.
@@ -14,7 +14,7 @@ const PARENT_DIES_WITHIN: Duration = Duration::from_millis(200);
 
 impl Supervisor {
     pub(super) fn signalled(&mut self, signal: Signal) {
-        if self.end.is_some() {
+        if self.is_ending() {
             tracing::warn!(%signal, "told again to end: executors are killed");
             return self.kill_all("the supervisor was told twice to end");
         }
@@ -52,7 +52,15 @@ impl Supervisor {
     /// After the end of the input: ends as `drain` says. With `task`, what was asked for is finished
     /// first, also what has not started yet, as long as somebody reads the answers.
     pub(super) fn end_when_drained(&mut self, now: Instant) {
-        if self.input_open || !self.announced || self.end.is_some() {
+        if self.input_open || self.is_ending() {
+            return;
+        }
+        if !self.announced {
+            // Nobody will ask any more for what could not be started.
+            let failed = self.places.iter().filter(|_| !self.was_ready);
+            if let Some(story) = failed.filter_map(|place| place.last_end.clone()).next() {
+                self.end_from(ExitCode::Start, &format!("the start failed: {story}"), now);
+            }
             return;
         }
         if self.outstanding.is_empty() {
@@ -86,19 +94,40 @@ impl Supervisor {
         }
     }
 
+    /// Whether the supervisor ends for good.
+    pub(super) fn is_ending(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| end.how != Served::ConfigurationChanged)
+    }
+
+    /// Ends what cannot be started when the configuration has changed: from the new one it perhaps
+    /// can. Requests go on waiting.
+    pub(super) fn begin_anew(&mut self) {
+        let reason = "the configuration has changed before any executor was ready";
+        tracing::info!("{reason}; it is read again");
+        let how = Served::ConfigurationChanged;
+        self.end = Some(End { how, reason: reason.to_owned() });
+        self.stop_places();
+        self.kill_all(reason);
+    }
+
     /// Starts nothing any more. Returns whether that is new.
     fn begin_end(&mut self, code: ExitCode, reason: &str) -> bool {
-        if self.end.is_some() {
+        if self.is_ending() {
             return false;
         }
-        self.end = Some(End { code, reason: reason.to_owned() });
+        self.end = Some(End { how: Served::Ended(code), reason: reason.to_owned() });
         self.fail_queue(ErrorCode::Cancelled, reason);
+        self.stop_places();
+        true
+    }
+
+    /// Nothing that does not run is started any more.
+    fn stop_places(&mut self) {
         for place in &mut self.places {
             if !matches!(place.state, State::Running(_)) {
                 place.enter(State::Stopped);
             }
         }
-        true
     }
 
     fn kill_all(&mut self, why: &str) {

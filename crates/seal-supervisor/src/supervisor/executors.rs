@@ -13,6 +13,7 @@ use crate::event::{FromExecutor, Tag};
 use crate::limits::ExecutorSlots;
 use crate::place::{Next, Place, Running, State, shown};
 use crate::process::{Equipment, Process};
+use crate::watched_file::LOOK_AT_FILE;
 
 /// How long a process that closed its output may take to end by itself, and how long output is
 /// still read after a process has ended.
@@ -67,7 +68,7 @@ impl Supervisor {
     fn start_executor(&mut self, index: usize, now: Instant) {
         let place = &mut self.places[index];
         place.starts += 1;
-        let tag = Tag { place: index, start: place.starts };
+        let tag = Tag { service: self.service, place: index, start: place.starts };
         let prepared = self
             .limits
             .open_for(&place.plan.needs)
@@ -107,6 +108,10 @@ impl Supervisor {
     pub(super) fn executor_event(&mut self, tag: Tag, what: FromExecutor) {
         let now = Instant::now();
         let grace = self.timing.grace;
+        // Of an executor of a former plan.
+        if tag.service != self.service {
+            return;
+        }
         let Some(running) = self.places.get_mut(tag.place).and_then(|place| place.tagged(tag))
         else {
             return;
@@ -168,6 +173,7 @@ impl Supervisor {
             tracing::warn!(pid, text, "an executor wrote something before its ready line");
         } else if !running.is_ending() {
             running.ready = Some(now);
+            self.was_ready = true;
             running.next = None;
             place.since = std::time::SystemTime::now();
             tracing::info!(pid, executor = key, "executor is ready");
@@ -237,7 +243,7 @@ impl Supervisor {
 
     /// Decides what becomes of an executor that died or could not be started.
     fn after_death(&mut self, index: usize, lived: Option<Duration>, story: &str, now: Instant) {
-        if !self.announced {
+        if !self.announced && !self.waits_with_faults() {
             tracing::error!(executor = self.places[index].plan.key, story, "the start fails");
             self.places[index].enter(State::Stopped);
             let reason = format!("the supervisor could not start: {story}");
@@ -272,6 +278,30 @@ impl Supervisor {
         };
         place.enter(State::Waiting { until, looping });
         self.fail_if_none_left();
+    }
+
+    /// Whether an executor that fails at the start is started again: the parent starts a processor
+    /// that ends once more and never again, and must be told of faults in answers.
+    fn waits_with_faults(&self) -> bool {
+        self.file.is_some() && self.input_open
+    }
+
+    /// As long as no executor has ever been ready and some have failed, the fault may be in the
+    /// configuration: looks whether somebody has mended it.
+    pub(super) fn look_at_file(&mut self, now: Instant) {
+        self.look_at_file_at = None;
+        if self.was_ready || self.end.is_some() {
+            return;
+        }
+        let Some(file) = &self.file else { return };
+        if self.places.iter().all(|place| place.last_end.is_none()) {
+            return;
+        }
+        if file.has_changed() {
+            self.begin_anew();
+        } else {
+            self.look_at_file_at = Some(now + LOOK_AT_FILE);
+        }
     }
 
     pub(super) fn fail_if_none_left(&mut self) {

@@ -10,9 +10,9 @@ mod requests;
 mod tasks;
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use seal_config::{Drain, LockOrder, StageSettings};
@@ -23,15 +23,12 @@ use seal_wire::ExitCode;
 use crate::event::Event;
 use crate::facts::{Board, Totals};
 use crate::limits::{LimitsError, SharedLimits, Terms};
-use crate::parent::{Outlet, await_signals, block_signals, read_requests};
+use crate::parent::{Outlet, Parent};
 use crate::place::{Place, State, TaskTimes};
 use crate::queue::Queue;
 use crate::strays::Mark;
+use crate::watched_file::WatchedFile;
 use crate::{Plan, RestartPolicy, RuntimeDir};
-
-/// Events that may wait for the loop. The threads around it wait when there are more, so that a
-/// babbling executor does not fill the memory.
-const BACKLOG: usize = 64;
 
 /// Times the supervisor keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +65,7 @@ impl Timing {
 /// A supervisor that cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// A thread, pipe or signal cannot be had.
+    /// A thread or an address cannot be had.
     #[error("the supervisor cannot be set up")]
     SetUp(#[from] io::Error),
     /// Limits and locks cannot be used.
@@ -76,33 +73,45 @@ pub enum ServeError {
     Limits(#[from] LimitsError),
 }
 
+/// How serving the parent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// For good.
+    Ended(ExitCode),
+    /// No executor has ever been ready, and the configuration is another one now. The requests that
+    /// wait are the parent's again.
+    ConfigurationChanged,
+}
+
 /// Runs the executors of `plan` and serves the parent until it ends its input or asks for the end.
-/// Answers go to `output`; `watch` is called once with the board on which the supervisor publishes
-/// what is going on, and may start threads that read it.
+/// `watch` is called once with the board on which the supervisor publishes what is going on, and
+/// may start threads that read it.
 ///
-/// Must be called on the main thread, before any other thread is started that takes signals.
+/// An executor that fails before the parent was told to be ready ends the start, unless there is a
+/// `file`, from which `plan` was made: then it is started again like one that fails later, and a
+/// change of the file ends the service, as long as no executor has ever been ready.
+///
+/// Must be called on the main thread.
 pub fn serve(
     plan: Plan,
     timing: Timing,
     runtime_dir: RuntimeDir,
-    output: File,
+    parent: &mut Parent,
+    file: Option<WatchedFile>,
     watch: impl FnOnce(Board) -> io::Result<()>,
-) -> Result<ExitCode, ServeError> {
-    let signals = block_signals()?;
-    let (sender, events) = sync_channel(BACKLOG);
-    await_signals(signals, sender.clone())?;
-    let outlet = Outlet::start(output, sender.clone())?;
+) -> Result<Served, ServeError> {
     let mark = Mark::own(runtime_dir.path());
     for pid in mark.iter().flat_map(Mark::kill_left_by_the_dead) {
         tracing::warn!(pid, "killed what an executor of a dead supervisor had left behind");
     }
     let terms = terms(&plan);
-    let limits = SharedLimits::join(runtime_dir.path(), terms, Some(sender.clone()))?;
-    read_requests(plan.stage, sender.clone(), outlet.backlog())?;
+    let limits = SharedLimits::join(runtime_dir.path(), terms, Some(parent.sender.clone()))?;
     let now = Instant::now();
     let places: Vec<_> = plan.executors.into_iter().map(|plan| Place::new(plan, now)).collect();
     let board = Board::new(publish::first_facts(plan.stage, &places));
     watch(board.clone())?;
+    parent.services += 1;
+    let queue = std::mem::take(&mut parent.requests);
     let mut supervisor = Supervisor {
         stage: plan.stage,
         timing,
@@ -114,14 +123,18 @@ pub fn serve(
         },
         places,
         limits,
-        queue: Queue::default(),
-        outstanding: BTreeSet::new(),
-        outlet,
-        sender,
+        outstanding: queue.iter().map(|request| request.id).collect(),
+        queue,
+        outlet: Rc::clone(&parent.outlet),
+        sender: parent.sender.clone(),
+        service: parent.services,
         mark,
-        announced: false,
-        input_open: true,
-        input_ended: None,
+        announced: parent.announced,
+        input_open: parent.input_ended.is_none(),
+        input_ended: parent.input_ended,
+        file,
+        was_ready: false,
+        look_at_file_at: None,
         look_at: None,
         end: None,
         board,
@@ -130,13 +143,12 @@ pub fn serve(
         published: None,
         runtime_dir,
     };
-    let code = supervisor.run(&events);
+    let served = supervisor.run(&parent.events);
     supervisor.publish(Instant::now());
-    // Threads that still have something to tell must not wait for a loop that is over.
-    drop(events);
-    let Supervisor { outlet, .. } = supervisor;
-    outlet.finish(timing.grace);
-    Ok(code)
+    parent.announced = supervisor.announced;
+    parent.input_ended = supervisor.input_ended;
+    parent.requests = supervisor.queue;
+    Ok(served)
 }
 
 /// What the plan wants of limits and locks.
@@ -172,14 +184,22 @@ struct Supervisor {
     queue: Queue,
     /// Requests that have not been answered.
     outstanding: BTreeSet<u64>,
-    outlet: Outlet,
+    outlet: Rc<Outlet>,
     sender: SyncSender<Event>,
+    /// Which service of the parent this is.
+    service: u64,
     /// By which what executors start is known.
     mark: Option<Mark>,
     /// Whether the ready line was written.
     announced: bool,
     input_open: bool,
     input_ended: Option<Instant>,
+    /// What the plan was made from, if a start that fails is waited with.
+    file: Option<WatchedFile>,
+    /// Whether any executor has ever been ready.
+    was_ready: bool,
+    /// When to look again at the file.
+    look_at_file_at: Option<Instant>,
     /// When to look again at limits, locks or the parent, about which no event comes.
     look_at: Option<Instant>,
     /// Set when the supervisor ends.
@@ -195,22 +215,23 @@ struct Supervisor {
 
 #[derive(Clone, Debug)]
 struct End {
-    code: ExitCode,
+    how: Served,
     reason: String,
 }
 
 impl Supervisor {
-    fn run(&mut self, events: &Receiver<Event>) -> ExitCode {
+    fn run(&mut self, events: &Receiver<Event>) -> Served {
         loop {
             let now = Instant::now();
             self.keep_time(now);
+            self.look_at_file(now);
             self.announce(now);
             self.start_tasks(now);
             self.end_when_drained(now);
             if let Some(end) = &self.end
                 && self.places.iter().all(|place| matches!(place.state, State::Stopped))
             {
-                return end.code;
+                return end.how;
             }
             if self.publish_at.is_some_and(|at| at <= now) {
                 self.publish(now);
@@ -230,7 +251,8 @@ impl Supervisor {
     fn await_event(&self, events: &Receiver<Event>) -> Option<Event> {
         let announce = (!self.announced && self.end.is_none()).then_some(self.timing.announce_by);
         let places = self.places.iter().filter_map(|place| place.next(self.times));
-        let deadlines = places.chain(self.look_at).chain(self.publish_at).chain(announce);
+        let looks = self.look_at.into_iter().chain(self.look_at_file_at);
+        let deadlines = places.chain(looks).chain(self.publish_at).chain(announce);
         // What has become due since the round began is done by the next one.
         match deadlines.min() {
             Some(at) => events.recv_timeout(at.saturating_duration_since(Instant::now())).ok(),

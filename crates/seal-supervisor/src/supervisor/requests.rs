@@ -31,7 +31,7 @@ impl Supervisor {
         if self.outstanding.contains(&id) {
             return self.bad_request(Some(id), "its id is that of a request not answered yet");
         }
-        if let Some(end) = &self.end {
+        if let Some(end) = self.end.as_ref().filter(|_| self.is_ending()) {
             let reason = format!("{}; the request was not started", end.reason);
             return self.refuse(id, Whose::of(sector.as_deref()), ErrorCode::Cancelled, &reason);
         }
@@ -94,7 +94,7 @@ impl Supervisor {
             return;
         }
         let ready = self.places.iter().filter(|place| Place::takes_tasks(place)).count();
-        // One that failed would have ended the start.
+        // One that failed has ended the start, where that is not waited with.
         if ready > 0 || now >= self.timing.announce_by {
             tracing::info!(ready, executors = self.places.len(), "ready");
             self.outlet.send(format!("{}\n", ready_line(self.stage)).into_bytes());

@@ -90,6 +90,9 @@ fn executor_lines(machine: &MachineStatus) -> Vec<Line<'static>> {
         };
         let text = format!("{}  supervisor {}  {state}", supervisor.stage, supervisor.name());
         lines.push(Line::styled(clean(&text), Style::new().fg(Color::Cyan)));
+        if let Some(why) = supervisor.why.as_ref().filter(|_| supervisor.life == "cannot-start") {
+            lines.push(Line::styled(clean(&format!("    {why}")), Style::new().fg(Color::Red)));
+        }
         for executor in &supervisor.executors {
             lines.push(executor_line(executor, machine.at));
             if let Some(why) = &executor.why {

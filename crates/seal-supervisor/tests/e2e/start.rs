@@ -296,7 +296,7 @@ fn memory_of_the_preferred_node_is_preferred() {
     let nodes = seal_host::online_nodes(Path::new("/sys")).expect("readable");
     let Some(node) = nodes.first() else { return skipped(name, "this kernel has no NUMA nodes") };
     let config = scene.config("c.toml", &executor("c2", &[], &format!("numa_preferred = {node}")));
-    let mut supervisor = Supervisor::spawn(&mut scene.command("c2", &config));
+    let mut supervisor = Supervisor::spawn(scene.command("c2", &config).arg("--once"));
     let first = supervisor.line_or_end();
     if first.is_none() && supervisor.log().contains("CAP_SYS_NICE") {
         return skipped(name, "memory policies are not permitted here");
