@@ -60,10 +60,38 @@ impl std::fmt::Display for Ending {
             Self::Exited(code) => write!(f, "exited with code {code}"),
             Self::Signalled { signal, dumped } => {
                 write!(f, "was ended by signal {} ({signal})", *signal as i32)?;
-                if *dumped { f.write_str(" and dumped core") } else { Ok(()) }
+                if *dumped {
+                    f.write_str(" and dumped core")?;
+                }
+                meaning(*signal).map_or(Ok(()), |meaning| write!(f, " ({meaning})"))
             }
         }
     }
+}
+
+/// What a signal that ends a process usually means, and where to look, for those that a process
+/// brings upon itself.
+fn meaning(signal: Signal) -> Option<&'static str> {
+    Some(match signal {
+        Signal::SIGBUS => {
+            "a file that it had mapped was cut or could not be read, or memory has failed: see the \
+             kernel's log, `dmesg`"
+        }
+        Signal::SIGSEGV => {
+            "a wrong address: a defect, or memory or processor that err; `dmesg` has the address, \
+             and a memory test tells them apart"
+        }
+        Signal::SIGILL => {
+            "an instruction that this processor does not have: a program made for another one, a \
+             virtual machine that hides features, a damaged program file, or a core that errs"
+        }
+        Signal::SIGFPE => "an impossible division: a defect, or a processor that errs",
+        Signal::SIGABRT => "it gave up by itself: its last lines tell why",
+        Signal::SIGSYS => "a system call that a filter forbids: look at the container's seccomp",
+        Signal::SIGXFSZ => "a file beyond the limit of file sizes: raise `ulimit -f`",
+        Signal::SIGXCPU => "the limit of processor time is used up: raise `ulimit -t`",
+        _ => return None,
+    })
 }
 
 /// Everything the child needs between fork and exec, made before the fork.
@@ -338,6 +366,29 @@ pub(crate) mod tests {
         assert_eq!(ending, Ending::Signalled { signal: Signal::SIGKILL, dumped: false });
         assert_eq!(ending.to_string(), "was ended by signal 9 (SIGKILL)");
         child.wait().expect("our child");
+    }
+
+    #[test]
+    fn a_signal_that_a_process_brings_upon_itself_is_explained() {
+        for (name, meaning) in [
+            (
+                "BUS",
+                "(a file that it had mapped was cut or could not be read, or memory has failed",
+            ),
+            ("SEGV", "(a wrong address"),
+            ("ILL", "(an instruction that this processor does not have"),
+            ("ABRT", "(it gave up by itself"),
+            ("XFSZ", "(a file beyond the limit of file sizes"),
+            ("TERM", ""),
+        ] {
+            let command = shell(&format!("ulimit -c 0; kill -{name} $$"));
+            let mut child = spawn(command, &Placement::default()).expect("starts");
+            let ending = wait_ended(child.id()).expect("our child").to_string();
+            child.wait().expect("our child");
+            assert!(ending.contains(&format!("(SIG{name})")), "{ending}");
+            assert!(ending.contains(meaning), "{ending}");
+            assert_eq!(ending.matches('(').count(), 1 + meaning.matches('(').count(), "{ending}");
+        }
     }
 
     #[test]

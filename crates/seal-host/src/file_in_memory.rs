@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// A new, empty file in memory. It is gone when this is dropped and nobody has it open or mapped.
@@ -12,9 +13,12 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 pub struct FileInMemory(File);
 
 impl FileInMemory {
-    /// Makes one. `name` is what tools show for it.
+    /// Makes one. `name` is what tools show for it. It can grow and never become shorter: foreign
+    /// code that has it mapped would end the process.
     pub fn new(name: &str) -> io::Result<Self> {
-        let descriptor = memfd_create(name, MFdFlags::MFD_CLOEXEC)?;
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let descriptor = memfd_create(name, flags)?;
+        fcntl(&descriptor, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))?;
         Ok(Self(File::from(descriptor)))
     }
 
@@ -46,6 +50,8 @@ mod tests {
             std::fs::read_link(&path)
                 .is_ok_and(|at| at.display().to_string().contains("seal-exec test"))
         );
+        let by_others = File::options().write(true).open(&path).expect("by its path");
+        by_others.set_len(5).expect_err("it may be mapped");
         drop(memory);
         assert_eq!(opened.metadata().expect("still open").len(), 6);
     }

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::Region;
 use crate::count::Count;
+use crate::{MapError, Region};
 
 /// A label: 32 bytes.
 pub type Label = [u8; 32];
@@ -27,6 +27,14 @@ impl LabelMemory {
     /// How many labels fit.
     pub fn nodes(&self) -> usize {
         self.region.len() / size_of::<Label>()
+    }
+
+    /// As [`Region::check`].
+    ///
+    /// # Errors
+    /// When labels may be lost.
+    pub fn check(&self) -> Result<(), MapError> {
+        self.region.check()
     }
 
     /// All labels, written or not.
@@ -70,7 +78,7 @@ struct Shared {
     labels: Labels,
     nodes: usize,
     published: Count,
-    /// Owns the region; not touched as long as the layer is shared.
+    /// Owns the region; its bytes are not touched through it as long as the layer is shared.
     memory: LabelMemory,
 }
 
@@ -150,6 +158,14 @@ impl LayerReader {
     /// How many labels the layer has in all.
     pub fn nodes(&self) -> usize {
         self.shared.nodes
+    }
+
+    /// Whether its memory still holds all labels, as [`Region::check`] tells.
+    ///
+    /// # Errors
+    /// When labels may be lost.
+    pub fn check_memory(&self) -> Result<(), MapError> {
+        self.shared.memory.check()
     }
 
     /// Takes the memory back, if the writer and all other readers are gone; otherwise gives the

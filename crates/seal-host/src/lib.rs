@@ -37,6 +37,7 @@ mod stdio;
 mod topology;
 mod turns;
 mod units;
+mod watched;
 
 pub use admission::{Admission, AdmissionError, Admitted, NodeMemory, Reserved, Roots};
 pub use affinity::{
@@ -57,7 +58,7 @@ pub use files::{
 pub use filesystem::{FileSystem, is_without_locks, lock_failed};
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
 pub use log_levels::LogLevels;
-pub use map::ReadMap;
+pub use map::{MapError, ReadMap};
 pub use memory::{MemoryError, MemoryPolicy, PageChoice, Pages, Region};
 pub use memory_files::{BadPattern, MemoryFiles, PrepareError, Prepared};
 pub use numa::{Binding, NodeId, interleave_memory, node_cpus, online_nodes, preferred_node};

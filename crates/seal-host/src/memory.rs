@@ -15,7 +15,8 @@ use crate::fault::{FaultError, fault_in};
 use crate::huge_pages::{HUGE_PAGES, fits, free_huge_pages};
 use crate::memory_files::MemoryFile;
 use crate::numa::{bind_memory, nodes_of_pages};
-use crate::{BindError, Binding, CpuSet, FileError, NodeId};
+use crate::watched::{MapFault, Watched};
+use crate::{BindError, Binding, CpuSet, FileError, MapError, NodeId};
 
 /// Pages of this size are the ones every kernel has.
 pub(crate) const SMALL_PAGE: usize = 4096;
@@ -127,7 +128,8 @@ pub enum MemoryError {
 /// A region of memory of its own, given back when it is dropped.
 #[derive(Debug)]
 pub struct Region {
-    map: MmapMut,
+    /// Watched if it is that of a prepared file.
+    map: Watched<MmapMut>,
     len: usize,
     pages: Pages,
     /// Keeps a prepared file from others.
@@ -137,7 +139,7 @@ pub struct Region {
 impl Region {
     /// `bytes` zero bytes anywhere. Pages are taken when they are first touched.
     pub fn anonymous(bytes: usize) -> io::Result<Self> {
-        let map = MmapMut::map_anon(bytes)?;
+        let map = Watched::unwatched(MmapMut::map_anon(bytes)?);
         Ok(Self { map, len: bytes, pages: Pages::Transparent, file: None })
     }
 
@@ -198,6 +200,7 @@ impl Region {
             FaultError::Pages(source) => MemoryError::Fault { bytes, pages: pages.clone(), source },
             FaultError::Thread(error) => error.into(),
         })?;
+        let map = Watched::unwatched(map);
         let region = Self { map, len: bytes, pages, file: None };
         region.check_place(policy)?;
         Ok(region)
@@ -211,9 +214,34 @@ impl Region {
     ) -> Result<Self, MemoryError> {
         let pages = Pages::File(file.path().to_path_buf(), file.page_bytes());
         let len = map.len();
+        let map = Watched::new(map, file.page_bytes(), true)
+            .map_err(FileError::of("map", file.path()))?;
         let region = Self { map, len, pages, file: Some(file) };
         region.check_place(policy)?;
         Ok(region)
+    }
+
+    /// Whether the memory holds what was written to it: a prepared file can be cut by others, and
+    /// what was in the part that is gone reads as zeros then. To be asked before a result of it is
+    /// believed.
+    ///
+    /// # Errors
+    /// Tells what became of the file.
+    pub fn check(&self) -> Result<(), MapError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let path = || file.path().to_path_buf();
+        let fault = self.map.fault();
+        if fault == Some(MapFault::Memory) {
+            return Err(MapError::Memory { path: path() });
+        }
+        let (mapped, now) = (self.len as u64, file.length()?);
+        if now < mapped {
+            return Err(MapError::Cut { path: path(), mapped, now });
+        }
+        match fault {
+            Some(_) => Err(MapError::Unreadable { path: path() }),
+            None => Ok(()),
+        }
     }
 
     /// Strict means what it says, also where the kernel was not asked (prepared files).

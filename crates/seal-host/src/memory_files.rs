@@ -146,6 +146,11 @@ impl MemoryFile {
         self.page_bytes
     }
 
+    /// How long it is now.
+    pub(crate) fn length(&self) -> Result<u64, FileError> {
+        Ok(self.file.metadata().map_err(FileError::of("examine", &self.path))?.len())
+    }
+
     /// Opens a file of `bytes` bytes that nobody else holds.
     fn try_take(path: PathBuf, bytes: usize) -> Result<Option<Self>, FileError> {
         let file = OpenOptions::new()
@@ -176,7 +181,8 @@ fn map_shared(file: &File, path: &Path) -> Result<MmapMut, FileError> {
     // in memory (hugetlbfs or tmpfs) and is held by this process: its exclusive lock, or the
     // hidden name it has while it is made, keeps this software's other processes away. Who
     // overrides that and writes to it spoils labels, which the self-check finds; who cuts it
-    // short ends the process by SIGBUS, which the supervisor reports.
+    // short makes a `Region` of it fail (`Region::check`). Before it is one, only the kernel touches
+    // its pages, which answers with an error.
     unsafe { MmapMut::map_mut(file) }.map_err(FileError::of("map", path))
 }
 
@@ -513,6 +519,33 @@ mod tests {
         let region = files.take(SIZE, &policy).expect("readable").expect("free");
         assert_eq!((region.len(), region.bytes()[SIZE - 1]), (SIZE, 9));
         assert!(files.take(SIZE, &MemoryPolicy::default()).expect("readable").is_none());
+    }
+
+    #[test]
+    fn a_region_whose_file_is_cut_goes_on_with_zeros_and_says_so() {
+        let Some(dir) = in_memory() else { return };
+        let files = files_in(dir.path());
+        let directory = files.directory(NODE_0);
+        fs::create_dir_all(&directory).expect("writable");
+        fs::write(directory.join("file"), vec![1; SIZE]).expect("writable");
+        let policy = policy(Binding::Preferred);
+        let mut region = files.take(SIZE, &policy).expect("readable").expect("free");
+        region.check().expect("nothing has happened");
+        region.bytes_mut().fill(2);
+        let file = File::options().write(true).open(directory.join("file")).expect("writable");
+        file.set_len(SMALL_PAGE as u64).expect("writable");
+        assert!(region.bytes()[..SMALL_PAGE].iter().all(|byte| *byte == 2));
+        assert!(region.bytes()[SMALL_PAGE..].iter().all(|byte| *byte == 0));
+        region.bytes_mut().fill(3);
+        assert!(region.bytes().iter().all(|byte| *byte == 3));
+        let error = region.check().unwrap_err().to_string();
+        assert!(error.contains(&format!("was cut from {SIZE} to {SMALL_PAGE} bytes")), "{error}");
+        // Made as long as it was: what was in it is lost all the same.
+        file.set_len(SIZE as u64).expect("writable");
+        assert!(matches!(region.check(), Err(crate::MapError::Unreadable { .. })));
+        drop(region);
+        let region = files.take(SIZE, &policy).expect("readable").expect("free again");
+        region.check().expect("a new map");
     }
 
     /// A directory beside this test, which is built on a disk.
