@@ -2,7 +2,7 @@
 //! while it labels.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -131,5 +131,63 @@ fn tasks_of_a_process_share_one_map_of_the_parents() -> Result<()> {
         ensure!(answer.err_msg.is_none(), "{:?}", answer.err_msg);
     }
     ensure!(maps == 1, "two tasks have {maps} maps");
+    Ok(())
+}
+
+/// The path of the mapped parents cache called `name`.
+fn cache_of(pid: u32, name: &str) -> Result<PathBuf> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let path = maps.lines().filter_map(|line| line.split_ascii_whitespace().nth(5));
+    let found = path.map(PathBuf::from).find(|path| {
+        path.file_stem().is_some_and(|stem| stem == name) && path.extension().is_some()
+    });
+    found.with_context(|| format!("{name} is not mapped: {maps}"))
+}
+
+#[test]
+fn a_parents_cache_that_is_cut_fails_the_task_that_uses_it_and_no_other() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    // Slow enough to be cut in the middle.
+    let settings = [("SEAL_FORCE_ISA", "portable"), ("SEAL_PC1_LANES", "4")];
+    let (launch, cut) = labelling(dir.path(), &settings)?;
+    let sound = Sector::stage(&Vector::named("8MiB-v1-b")?, &dir.path().join("sound"))?;
+    let (mut pc1, log) = launch.serve(Stage::Pc1)?;
+    // Both caches are made before.
+    for sector in [&cut, &sound] {
+        pc1.call(&sector.pc1_task()?, PATIENCE)?;
+        sector.clear()?;
+    }
+    let (sent, mut sent_sound) = (pc1.send(&cut.pc1_task()?)?, None);
+    let labelling = ["\"message\":\"labelling\""];
+    until(PATIENCE, || Ok(log.lines_with(&labelling)?.len() == 3))?;
+    let graph = seal_sdr::Graph::new(&cut.proof.porep());
+    let path = cache_of(pc1.pid(), &graph.cache_name())?;
+    fs::File::options().write(true).open(&path)?.set_len(4096)?;
+    sent_sound.replace(pc1.send(&sound.pc1_task()?)?);
+
+    let mut answers = [pc1.answer(PATIENCE)?, pc1.answer(PATIENCE)?];
+    answers.sort_by_key(|answer| Some(answer.id) != Some(sent));
+    let error = answers[0].err_msg.as_deref().context("its parents are gone")?;
+    let told = format!("[io] parents cache: {} was cut from ", path.display());
+    ensure!(error.starts_with(&told), "{error}");
+    ensure!(error.contains(" to 4096 bytes while it was used"), "{error}");
+    ensure!(Some(answers[1].id) == sent_sound, "two answers for one request");
+    ensure!(answers[1].err_msg.is_none(), "{:?}", answers[1].err_msg);
+    // Layers that were finished before the cut may be there; none of them is wrong.
+    for (name, digest) in cut.files()? {
+        let layer = name.starts_with("sc-02-data-layer");
+        ensure!(!layer || digest == cut.vector.cache_files[&name], "{name} is wrong");
+    }
+
+    // The same process makes the cache again, and the sector is that of the vector.
+    pc1.call(&cut.pc1_task()?, PATIENCE)?;
+    for sector in [&cut, &sound] {
+        let files = sector.files()?;
+        for (name, digest) in &sector.vector.cache_files {
+            let of_pc1 = name.starts_with("sc-02-data-layer");
+            ensure!(!of_pc1 || files.get(name) == Some(digest), "{name} is wrong");
+        }
+    }
+    ensure!(pc1.finish()?.success(), "it ends as usual: {}", log.text()?);
     Ok(())
 }

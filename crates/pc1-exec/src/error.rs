@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use seal_host::{AdmissionError, BindError, FileError, NoUnits, SpaceError};
+use seal_host::{AdmissionError, BindError, FileError, MapError, NoUnits, SpaceError};
 use seal_sdr::SdrError;
 use seal_trees::{PieceError, TreesError};
 use seal_types::Commitment;
@@ -106,8 +106,13 @@ impl Pc1Error {
             Self::Labels(
                 SdrError::WrongParents { .. }
                 | SdrError::WrongLabel { .. }
-                | SdrError::ChangedLayer { .. },
+                | SdrError::ChangedLayer { .. }
+                | SdrError::BadParent { .. }
+                | SdrError::DistrustedParents { .. },
             ) => ErrorCode::SelfCheck,
+            Self::Labels(SdrError::ParentsMap(error) | SdrError::LabelMemory(error)) => {
+                code_of_map(error)
+            }
             Self::Labels(SdrError::Unit { .. }) => ErrorCode::Internal,
             Self::Labels(SdrError::Cancelled) | Self::Cancelled => ErrorCode::Cancelled,
             Self::Labels(_)
@@ -127,6 +132,14 @@ impl Pc1Error {
 
 fn code_of_file(error: &FileError) -> ErrorCode {
     if error.is_no_space() { ErrorCode::NoSpace } else { ErrorCode::Io }
+}
+
+fn code_of_map(error: &MapError) -> ErrorCode {
+    match error {
+        MapError::Memory { .. } => ErrorCode::SelfCheck,
+        MapError::File(error) => code_of_file(error),
+        _ => ErrorCode::Io,
+    }
 }
 
 fn code_of_trees(error: &TreesError) -> ErrorCode {

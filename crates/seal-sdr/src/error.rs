@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use seal_host::{AdmissionError, FileError, SpaceError};
+use seal_host::{AdmissionError, FileError, MapError, SpaceError};
 
 /// Why labels or a parents cache could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,48 @@ pub enum SdrError {
         /// Digest of what was made.
         found: String,
     },
+    /// The parents cache is not what it was when it was checked.
+    #[error(
+        "parents cache: {0}; who makes it anew has to write another file and rename it. Labels over \
+         what is gone are thrown away; send the request again: the cache is checked, made again if \
+         it is not right, and layers that were finished before are used"
+    )]
+    ParentsMap(#[source] MapError),
+    /// The parents cache holds something else than its graph has.
+    #[error(
+        "parents cache {}: parent {index} of node {node} is {found}, {wrong}; somebody writes to \
+         the file, or disk or memory of this machine are not reliable. The cache is checked, and \
+         made again if it is not right, before the next sector uses it",
+        path.display()
+    )]
+    BadParent {
+        /// The parents cache.
+        path: PathBuf,
+        /// The node.
+        node: u64,
+        /// Which of its parents.
+        index: usize,
+        /// What stands there.
+        found: u32,
+        /// What is wrong with it.
+        wrong: String,
+    },
+    /// Another sector found something in the parents cache that its graph does not have.
+    #[error(
+        "parents cache {}: another sector found that it does not hold what the graph has; send the \
+         request again: the cache is checked, and made again if it is not right, and layers that \
+         were finished before are used", path.display()
+    )]
+    DistrustedParents {
+        /// The parents cache.
+        path: PathBuf,
+    },
+    /// The memory of a layer lost what was in it.
+    #[error(
+        "memory for labels: {0}; make the file again with `pc1-exec hugepages`, keep other software \
+         off it, and send the request again: layers that were finished before are used"
+    )]
+    LabelMemory(#[source] MapError),
     /// A parents cache has to be made where nothing can be written.
     #[error(
         "the parents cache {} is missing or wrong, and it cannot be made there; make that directory \
@@ -95,4 +137,14 @@ pub enum SdrError {
     /// The work was no longer wanted.
     #[error("stopped before its end")]
     Cancelled,
+}
+
+impl SdrError {
+    /// Whether it says that the parents cache cannot be relied on.
+    pub(crate) fn is_of_parents(&self) -> bool {
+        matches!(
+            self,
+            Self::ParentsMap(_) | Self::BadParent { .. } | Self::DistrustedParents { .. }
+        )
+    }
 }

@@ -4,6 +4,7 @@
 //! Label `node` of a layer hashes the labels of its base parents in the same layer and, from
 //! layer 2 on, of its expander parents in the layer before.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use seal_sha256::{BASE_PARENTS, Kernel, LabelPrefix, prefetch};
@@ -35,12 +36,21 @@ type Label = [u8; NODE_SIZE];
 pub trait Parents {
     /// The parents of `node`.
     fn parents(&self, node: usize) -> [u32; PARENTS];
+
+    /// The file they come from, if they do.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
 }
 
 impl Parents for ParentsCache {
     #[inline]
     fn parents(&self, node: usize) -> [u32; PARENTS] {
         Self::parents(self, node)
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(Self::path(self))
     }
 }
 

@@ -11,6 +11,7 @@ use std::fs::{self, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -40,10 +41,12 @@ pub struct ParentsCache {
     sha256: String,
     /// The file that is mapped, as it was then.
     identity: Option<Identity>,
+    /// Somebody has found something in it that its graph does not have.
+    distrusted: AtomicBool,
 }
 
-/// Device, inode, length and time of the last change of a file.
-type Identity = (u64, u64, u64, i64, i64);
+/// Device, inode, length and times of the last changes of a file.
+type Identity = (u64, u64, u64, [(i64, i64); 2]);
 
 /// Whether a cache that has a stamp is hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,9 +106,47 @@ impl ParentsCache {
         directory.join(graph.cache_name() + ".cache")
     }
 
-    /// Whether the file under its name is still the one that is mapped, unchanged.
+    /// Whether the file under its name is still the one that is mapped, unchanged, and nobody has
+    /// found anything wrong with it.
     pub(crate) fn is_in_place(&self) -> bool {
-        self.identity.is_some() && identity(self.path()) == self.identity
+        !self.is_failed() && self.identity.is_some() && identity(self.path()) == self.identity
+    }
+
+    fn is_failed(&self) -> bool {
+        self.map.is_failed() || self.distrusted.load(Ordering::Acquire)
+    }
+
+    /// Whether the parents that were read so far are those of the file as it was checked: to be
+    /// asked before a label computed from them is believed.
+    ///
+    /// # Errors
+    /// Tells what became of the file.
+    pub(crate) fn check_map(&self) -> Result<(), SdrError> {
+        self.map.check().map_err(SdrError::ParentsMap)?;
+        if self.distrusted.load(Ordering::Acquire) {
+            return Err(SdrError::DistrustedParents { path: self.path().to_path_buf() });
+        }
+        Ok(())
+    }
+
+    /// It is not what its digest promised: nobody uses it any more, and the file under its name is
+    /// hashed before it is used again.
+    pub(crate) fn distrust(&self) {
+        if !self.distrusted.swap(true, Ordering::AcqRel) {
+            Stamp::remove_or_warn(self.path());
+        }
+    }
+
+    /// What is wrong with the parents of `node`, if they are not those of the graph.
+    pub(crate) fn compare(&self, graph: &Graph, node: u64) -> Result<(), SdrError> {
+        let number = u32::try_from(node).expect("nodes are below 2^32");
+        let (here, right) = (self.parents(number as usize), graph.parents(number));
+        let Some(index) = (0..PARENTS).find(|index| here[*index] != right[*index]) else {
+            return Ok(());
+        };
+        let wrong = format!("where the graph has {}", right[index]);
+        let path = self.path().to_path_buf();
+        Err(SdrError::BadParent { path, node, index, found: here[index], wrong })
     }
 
     /// Where it lies.
@@ -136,10 +177,10 @@ impl ParentsCache {
         check: Check,
         watch: Watch<'_>,
     ) -> Result<Option<Self>, SdrError> {
-        let file = match fs::File::open(path) {
+        let file = match seal_host::open_read(path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(FileError::of("open", path)(error).into()),
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
         wait_until_made(&file, path, watch)?;
 
@@ -159,7 +200,7 @@ impl ParentsCache {
         {
             let current = Stamp::of(&file, path, stamp.sha256.clone())?;
             if current == stamp && published.is_none_or(|digest| digest == stamp.sha256) {
-                return Ok(Some(Self { map, sha256: stamp.sha256, identity }));
+                return Ok(Some(Self::new(map, stamp.sha256, identity)));
             }
         }
 
@@ -168,7 +209,7 @@ impl ParentsCache {
         let found = digest(graph, Part::CheckParents, READERS, watch, |offset, block| {
             Ok(file.read_exact_at(block, offset).map_err(FileError::of("read", path))?)
         })?;
-        let cache = Self { map, sha256: found.clone(), identity };
+        let cache = Self::new(map, found.clone(), identity);
         let right = match published {
             Some(digest) => digest == found,
             None => cache.samples_agree(graph),
@@ -227,7 +268,10 @@ impl ParentsCache {
         }
         // Some nodes of what other processes will read, computed in the other way.
         let map = ReadMap::of_file(part.file(), part.part_path())?;
-        if !(Self { map, sha256: found.clone(), identity: None }).samples_agree(graph) {
+        let made = Self::new(map, found.clone(), None);
+        if !made.samples_agree(graph) {
+            // Somebody else's hand in it is no fault of this machine.
+            made.check_map()?;
             return Err(wrong("that of the graph", &found));
         }
         part.finish()?;
@@ -235,7 +279,11 @@ impl ParentsCache {
         let file = seal_host::open_read(path)?;
         Stamp::of(&file, path, found.clone())?.write_or_warn(path);
         let identity = file.metadata().ok().map(|meta| identity_of(&meta));
-        Ok(Self { map: ReadMap::of_file(&file, path)?, sha256: found, identity })
+        Ok(Self::new(ReadMap::of_file(&file, path)?, found, identity))
+    }
+
+    fn new(map: ReadMap, sha256: String, identity: Option<Identity>) -> Self {
+        Self { map, sha256, identity, distrusted: AtomicBool::new(false) }
     }
 }
 
@@ -314,7 +362,8 @@ fn identity(path: &Path) -> Option<Identity> {
 }
 
 fn identity_of(meta: &fs::Metadata) -> Identity {
-    (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())
+    let times = [(meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec())];
+    (meta.dev(), meta.ino(), meta.len(), times)
 }
 
 /// Waits while another process makes the cache: `filecoin-proofs` gives the file its name first
@@ -365,185 +414,4 @@ fn wait_for_lock(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use seal_types::RegisteredProof;
-
-    const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
-
-    fn graph(name: &str) -> Graph {
-        Graph::new(&name.parse::<RegisteredProof>().expect("a registered proof").porep())
-    }
-
-    fn cache_path(graph: &Graph, dir: &Path) -> PathBuf {
-        dir.join(graph.cache_name() + ".cache")
-    }
-
-    #[test]
-    fn published_digests_are_reproduced() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        for name in
-            ["StackedDrg2KiBV1", "StackedDrg2KiBV1_1", "StackedDrg8MiBV1", "StackedDrg8MiBV1_1"]
-        {
-            // `open` fails when the digest is not the published one.
-            let graph = graph(name);
-            ParentsCache::open(&graph, dir.path(), QUIET).expect(name);
-            let stamp = Stamp::read(&cache_path(&graph, dir.path())).expect("stamped");
-            let published = parents_cache_digest(&graph.cache_name()).expect("published");
-            assert_eq!(stamp.sha256, published.sha256);
-        }
-    }
-
-    #[test]
-    fn published_names_are_those_of_the_graphs_they_are_said_to_be_of() {
-        for published in seal_types::published_parents_caches() {
-            let (size, api) = (published.sector_size, published.api_version);
-            let proof =
-                seal_types::RegisteredProof::find(size, api, seal_types::Feature::Interactive);
-            let graph = Graph::new(&proof.expect("registered").porep());
-            assert_eq!(graph.cache_name(), published.name, "{size} {api:?}");
-        }
-    }
-
-    #[test]
-    fn a_damaged_cache_is_made_again_whatever_its_length() {
-        for name in ["StackedDrg2KiBV1_1", "StackedDrg2KiBV1_1_Feat_SyntheticPoRep"] {
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            let graph = graph(name);
-            let path = cache_path(&graph, dir.path());
-            ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
-            let good = fs::read(&path).expect("readable");
-
-            let mut flipped = good.clone();
-            flipped[37 * ENTRY + 5] ^= 1;
-            for bad in [&good[..good.len() - 4], &flipped, &[]] {
-                fs::write(&path, bad).expect("writable");
-                ParentsCache::open(&graph, dir.path(), QUIET).expect("made again");
-                assert_eq!(fs::read(&path).expect("readable"), good, "{name}");
-            }
-        }
-    }
-
-    #[test]
-    fn damage_that_leaves_the_stamp_valid_is_found_when_asked_for() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let graph = graph("StackedDrg2KiBV1_1");
-        let path = cache_path(&graph, dir.path());
-        ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
-        let good = fs::read(&path).expect("readable");
-        let file = fs::File::options().write(true).open(&path).expect("writable");
-        let modified = file.metadata().and_then(|meta| meta.modified()).expect("readable");
-        file.write_all_at(&[good[700] ^ 4], 700).expect("writable");
-        file.set_modified(modified).expect("writable");
-
-        let trusted = ParentsCache::open(&graph, dir.path(), QUIET).expect("stamped");
-        assert_ne!(fs::read(&path).expect("readable"), good);
-        let checked = ParentsCache::check(&graph, dir.path(), QUIET).expect("made again");
-        assert_eq!(fs::read(&path).expect("readable"), good);
-        assert_eq!(trusted.sha256(), checked.sha256());
-        assert_eq!(checked.path(), path);
-    }
-
-    #[test]
-    fn parents_that_are_not_the_published_ones_get_no_name() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let spoilt = graph("StackedDrg8MiBV1_1").spoilt();
-        for error in [
-            ParentsCache::open(&spoilt, dir.path(), QUIET).unwrap_err(),
-            parents_digest(&spoilt, QUIET).unwrap_err(),
-        ] {
-            assert!(matches!(error, SdrError::WrongParents { .. }), "{error}");
-            assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
-        }
-    }
-
-    #[test]
-    fn the_digest_alone_is_that_of_the_file() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        for name in ["StackedDrg2KiBV1_1", "StackedDrg8MiBV1_2_Feat_NonInteractivePoRep"] {
-            let graph = graph(name);
-            let cache = ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
-            let file = fs::read(cache.path()).expect("readable");
-            assert_eq!(hex::encode(Sha256::digest(file)), cache.sha256(), "{name}");
-            for kernel in seal_sha256::ChaCha8::available() {
-                let graph = graph.clone().drawing_with(kernel);
-                assert_eq!(parents_digest(&graph, QUIET).expect(name), cache.sha256(), "{name}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_stamp_is_worth_nothing_for_another_file() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let graph = graph("StackedDrg2KiBV1");
-        let path = cache_path(&graph, dir.path());
-        ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
-        let first = Stamp::read(&path).expect("stamped");
-        let copy = fs::read(&path).expect("readable");
-        fs::remove_file(&path).expect("writable");
-        fs::write(&path, copy).expect("writable");
-        ParentsCache::open(&graph, dir.path(), QUIET).expect("checked again");
-        let second = Stamp::read(&path).expect("stamped");
-        assert_ne!(first, second);
-        assert_eq!(first.sha256, second.sha256);
-    }
-
-    #[test]
-    fn waits_while_another_process_makes_it() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let graph = graph("StackedDrg2KiBV1");
-        let path = cache_path(&graph, dir.path());
-        ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
-        let maker = fs::File::open(&path).expect("readable");
-        maker.lock().expect("lockable");
-        // The lock stays, so only the cancellation can end the wait.
-        let asked = std::sync::atomic::AtomicU32::new(0);
-        let give_up = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 1;
-        let watch = Watch { cancelled: &give_up, ..QUIET };
-        let error = ParentsCache::open(&graph, dir.path(), watch).unwrap_err();
-        assert!(matches!(error, SdrError::Cancelled), "{error}");
-        maker.unlock().expect("unlockable");
-        ParentsCache::open(&graph, dir.path(), QUIET).expect("made");
-    }
-
-    #[test]
-    fn many_who_want_the_same_cache_at_once_all_get_it() {
-        let graph = graph("StackedDrg2KiBV1_1");
-        for _ in 0..20 {
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            let gate = std::sync::Barrier::new(4);
-            std::thread::scope(|scope| {
-                for _ in 0..4 {
-                    scope.spawn(|| {
-                        gate.wait();
-                        ParentsCache::open(&graph, dir.path(), QUIET).expect("made once");
-                    });
-                }
-            });
-            // The cache and its stamp.
-            assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 2);
-        }
-    }
-
-    #[test]
-    fn a_cancelled_making_leaves_nothing() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let watch = Watch { cancelled: &|| true, ..QUIET };
-        let error = ParentsCache::open(&graph("StackedDrg8MiBV1"), dir.path(), watch).unwrap_err();
-        assert!(matches!(error, SdrError::Cancelled), "{error}");
-        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
-    }
-
-    #[test]
-    fn the_directory_is_found_as_other_software_finds_it() {
-        let with = |set: &[(&str, &str)]| {
-            cache_directory(|name| {
-                set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-            })
-        };
-        assert_eq!(with(&[]), Path::new("/var/tmp/filecoin-parents"));
-        assert_eq!(with(&[("FIL_PROOFS_CACHE_DIR", "/d/")]), Path::new("/d/filecoin-parents"));
-        let both = [("FIL_PROOFS_PARENT_CACHE", "/p"), ("FIL_PROOFS_CACHE_DIR", "/d/")];
-        assert_eq!(with(&both), Path::new("/p"));
-    }
-}
+mod tests;

@@ -11,8 +11,8 @@ use seal_host::{LabelMemory, LayerReader, Region};
 use seal_sha256::LabelPrefix;
 
 use crate::{
-    Engine, Graph, Labelling, LayerHandle, LayerJob, LayerStore, SdrError, Seat, Watch,
-    check_labels, load_layer,
+    Engine, Graph, Labelling, LayerHandle, LayerJob, LayerStore, ParentsCache, SdrError, Seat,
+    Watch, check_labels, load_layer,
 };
 
 /// How long threads that have no work left may take to let go of a layer.
@@ -22,7 +22,28 @@ const LET_GO: Duration = Duration::from_secs(30);
 /// `core` is the cpu of the unit's consumer. `memory` is asked twice, each time for a region that
 /// holds a layer; for the second one while the first layer is labelled already, if none is
 /// finished yet.
+///
+/// A parents cache, or a file of memory, that others cut or write to meanwhile fails the layer that
+/// is computed; one that is found to be wrong is checked before its next use.
 pub fn label_sector(
+    engine: &Engine,
+    seat: &Seat,
+    core: Option<u32>,
+    memory: &mut dyn FnMut() -> Result<Region, SdrError>,
+    job: &Labelling<'_>,
+    store: &mut LayerStore,
+    watch: Watch<'_>,
+) -> Result<(), SdrError> {
+    let done = label_layers(engine, seat, core, memory, job, store, watch);
+    if let Err(error) = &done
+        && error.is_of_parents()
+    {
+        job.parents.distrust();
+    }
+    done
+}
+
+fn label_layers(
     engine: &Engine,
     seat: &Seat,
     core: Option<u32>,
@@ -38,7 +59,10 @@ pub fn label_sector(
         Some(record) => {
             // Both at once: whoever gives the memory keeps others waiting until it is taken.
             spare.push(LabelMemory::new(memory()?));
-            load_layer(store.directory(), record, job.porep.layers, first.labels_mut(), watch)?;
+            let layers = job.porep.layers;
+            load_layer(store.directory(), record, layers, first.labels_mut(), watch).map_err(
+                |error| first.check().map_err(SdrError::LabelMemory).err().unwrap_or(error),
+            )?;
             previous = Some(first.into_complete());
         }
         None => spare.push(first),
@@ -59,16 +83,29 @@ pub fn label_sector(
         let labels = running.handle.labels().clone();
         let current = RefCell::new(Some(running));
         let next = RefCell::new(None);
+        // The layer before, until all labels that are computed from it are there.
+        let before = RefCell::new(previous.clone());
+        let sound = || -> Result<(), SdrError> {
+            job.parents.check_map()?;
+            let checked = before.borrow().iter().try_for_each(LayerReader::check_memory);
+            checked.and_then(|()| labels.check_memory()).map_err(SdrError::LabelMemory)
+        };
         let alive = || {
             let (current, next) = (current.borrow(), next.borrow());
             let running: Option<&Running> = current.as_ref().or(next.as_ref());
-            running.map_or(Ok(()), |running| running.handle.wait(Duration::ZERO).map(drop))
+            let alive =
+                running.map_or(Ok(()), |running| running.handle.wait(Duration::ZERO).map(drop));
+            // After that: a thread that ended has published its last label.
+            sound().and(alive)
         };
-        store.store(&labels, watch, &alive, || {
+        let stored = store.store(&labels, watch, &alive, || {
             let done = current.take().expect("a layer is complete once");
             done.finish()?;
-            let before = previous.as_ref().map_or(&[][..], LayerReader::published);
-            check_labels(&graph, job.replica_id, layer, labels.published(), before, core)?;
+            sound()?;
+            let former = previous.as_ref().map_or(&[][..], LayerReader::published);
+            check_labels(&graph, job.replica_id, layer, labels.published(), former, core)
+                .map_err(|error| whose_fault(error, &graph, job.parents))?;
+            drop(before.take());
             if let Some(before) = previous.replace(labels.clone()) {
                 spare.push(reclaim(before, layer)?);
             }
@@ -78,6 +115,11 @@ pub fn label_sector(
                 *next.borrow_mut() = Some(Running::new(layer + 1, handle));
             }
             Ok(())
+        });
+        // Where memory or parents are gone, whatever came of that has its reason there.
+        stored.map_err(|error| match error {
+            SdrError::Cancelled => error,
+            error => sound().err().unwrap_or(error),
         })?;
         match next.into_inner() {
             Some(next) => running = next,
@@ -85,6 +127,15 @@ pub fn label_sector(
         }
     }
     Ok(())
+}
+
+/// Why a label is wrong: because the parents cache has other parents of its node than the graph, or
+/// because it was computed wrongly.
+fn whose_fault(error: SdrError, graph: &Graph, parents: &ParentsCache) -> SdrError {
+    match error {
+        SdrError::WrongLabel { node, .. } => parents.compare(graph, node).err().unwrap_or(error),
+        error => error,
+    }
 }
 
 /// A layer that is computed, and since when.
@@ -124,61 +175,4 @@ fn reclaim(mut reader: LayerReader, layer: u32) -> Result<LabelMemory, SdrError>
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::FileExt;
-
-    use super::*;
-    use crate::manifest::tests::sealing;
-    use crate::{ParentsCache, UnitCores};
-    use seal_host::read_dir_names;
-    use seal_sha256::Kernel;
-    use seal_types::MANIFEST;
-
-    const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
-
-    /// Labels a sector of 2 KiB over `parents` and stores it in `directory`.
-    fn label(
-        producers: usize,
-        parents: &Arc<ParentsCache>,
-        directory: &std::path::Path,
-    ) -> Result<(), SdrError> {
-        let cores = UnitCores { consumer: 5, producers: vec![0; producers], node: None };
-        let engine = Engine::start(&[cores], 1, Arc::new(|_| Ok(()))).expect("threads");
-        let seat = engine.take_seat(&|_| {}, &|| false).expect("a seat");
-        let mut sealing = sealing();
-        sealing.porep.layers = 2;
-        let mut store = LayerStore::begin(directory, &sealing, Vec::new()).expect("writable");
-        let mut memory = || Ok(Region::anonymous(2048).expect("memory"));
-        let (porep, replica_id) = (&sealing.porep, sealing.replica_id);
-        let job = Labelling { porep, parents, replica_id, kernel: Kernel::detect() };
-        label_sector(&engine, &seat, Some(5), &mut memory, &job, &mut store, QUIET)
-    }
-
-    #[test]
-    fn labels_over_a_wrong_parent_are_found_before_the_layer_has_its_name() {
-        let graph = Graph::new(&sealing().porep);
-        for producers in [0, 1] {
-            let dir = tempfile::tempdir().expect("a temporary directory");
-            let (parents, layers) = (dir.path().join("parents"), dir.path().join("layers"));
-            std::fs::create_dir(&layers).expect("writable");
-            let cache = Arc::new(ParentsCache::open(&graph, &parents, QUIET).expect("writable"));
-            label(producers, &cache, &layers).expect("all is right");
-            assert_eq!(read_dir_names(&layers).expect("readable").len(), 3);
-
-            // What bad memory or a bad disk does: one bit of what is mapped is another one.
-            let file = std::fs::File::options().read(true).write(true).open(cache.path());
-            let file = file.expect("writable");
-            let byte = 40 * 14 * 4;
-            let mut good = [0];
-            file.read_exact_at(&mut good, byte).expect("readable");
-            file.write_all_at(&[good[0] ^ 1], byte).expect("writable");
-            std::fs::remove_dir_all(&layers).expect("writable");
-            std::fs::create_dir(&layers).expect("writable");
-            let error = label(producers, &cache, &layers).expect_err("a parent is wrong");
-            let SdrError::WrongLabel { layer: 1, node: 40, core: Some(5) } = error else {
-                panic!("{error}");
-            };
-            assert_eq!(read_dir_names(&layers).expect("readable"), [MANIFEST]);
-        }
-    }
-}
+mod tests;

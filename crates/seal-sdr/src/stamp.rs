@@ -2,14 +2,20 @@
 //! at every start.
 //!
 //! A stamp lies beside the cache as `.<name>.seal-exec.json` and is worth something only as long
-//! as the file's inode, length and modification time are those it names.
+//! as the file's inode, length and times are those it names. The time of the last change of the
+//! inode is among them, because the time of the last change of the content can be set by anybody:
+//! what changes it and no content (a new owner, another link) costs one more check.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use seal_host::{FileError, PartFile};
+use seal_host::{FileError, PartFile, open_read, remove_if_there};
 use serde::{Deserialize, Serialize};
+
+/// A stamp is much shorter.
+const MOST_BYTES: u64 = 1 << 16;
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
@@ -17,6 +23,9 @@ pub(crate) struct Stamp {
     length: u64,
     modified_s: i64,
     modified_ns: i64,
+    /// Stamps of older versions have none and are worth nothing.
+    changed_s: i64,
+    changed_ns: i64,
     /// SHA-256 over the file, in hex.
     pub(crate) sha256: String,
 }
@@ -30,14 +39,28 @@ impl Stamp {
             length: meta.len(),
             modified_s: meta.mtime(),
             modified_ns: meta.mtime_nsec(),
+            changed_s: meta.ctime(),
+            changed_ns: meta.ctime_nsec(),
             sha256,
         })
     }
 
     /// The stamp of the cache at `path`, if there is one that can be read.
     pub(crate) fn read(path: &Path) -> Option<Self> {
-        let text = fs::read(stamp_path(path)).ok()?;
+        let mut text = Vec::new();
+        open_read(&stamp_path(path)).ok()?.take(MOST_BYTES).read_to_end(&mut text).ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// Removes the stamp of the cache at `path`, so that it is checked before it is used again.
+    pub(crate) fn remove_or_warn(path: &Path) {
+        if let Err(error) = remove_if_there(&stamp_path(path)) {
+            tracing::warn!(
+                %error,
+                "the parents cache is not to be trusted, and that it was checked before cannot be \
+                 forgotten: run `pc1-exec parents --check`"
+            );
+        }
     }
 
     /// Writes the stamp of the cache at `path`. A read-only directory cannot take it; the check

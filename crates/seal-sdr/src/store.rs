@@ -92,7 +92,8 @@ impl LayerStore {
     /// Stores [`LayerStore::next_layer`] while it is computed: returns when all of it is on disk
     /// and in the manifest.
     ///
-    /// `alive` is asked often, and ends the storing with its error when the labelling has failed.
+    /// `alive` is asked often, and ends the storing with its error when the labelling has failed;
+    /// for the last time when all labels are written, before the layer gets its name.
     /// `complete` is called once, as soon as the last label is published and before the layer gets
     /// its name: the place to check the labels and to start what has to wait for them.
     ///
@@ -143,6 +144,8 @@ impl LayerStore {
             };
             (watch.progress)(part, done as u64, nodes as u64);
         }
+        // What was written is believed only if nothing has failed on the way to the last label.
+        alive()?;
         file.finish()?;
         let bytes = (nodes * NODE_SIZE) as u64;
         self.manifest.push(LayerRecord { layer, bytes, sha256: hex::encode(digest.finalize()) });

@@ -19,22 +19,41 @@ impl Feed {
         let parents = self.shared.parents.parents(node);
         slot.late = 0;
         for (i, parent) in parents.into_iter().enumerate() {
-            self.gather(i, parent, labels, slot);
+            self.gather(node, i, parent, labels, slot);
         }
         self.hash_ahead(node, slot);
     }
 
-    /// Copies the label of parent `i`, or notes that it is late.
+    /// Copies the label of parent `i` of `node`, or notes that it is late. One that cannot be a
+    /// parent of it, which only a damaged file has, stops the layer.
     #[inline(always)]
-    pub(crate) fn gather(&self, i: usize, parent: u32, labels: &[[u8; 32]], slot: &mut Prepared) {
+    pub(crate) fn gather(
+        &self,
+        node: usize,
+        i: usize,
+        parent: u32,
+        labels: &[[u8; 32]],
+        slot: &mut Prepared,
+    ) {
         if i < BASE_PARENTS {
             slot.base_nodes[i] = parent;
             match labels.get(parent as usize) {
                 Some(label) => slot.parents[i] = *label,
-                None => slot.late |= 1 << i,
+                None => {
+                    slot.late |= 1 << i;
+                    // Node 0 has itself for parents, which nobody asks for.
+                    if parent as usize >= node.max(1) {
+                        self.shared.met_bad_parent(node, i, parent);
+                        // Node 0 is there when it is asked for.
+                        slot.base_nodes[i] = 0;
+                    }
+                }
             }
         } else if let Some(previous) = &self.shared.previous {
-            slot.parents[i] = previous.published()[parent as usize];
+            match previous.published().get(parent as usize) {
+                Some(label) => slot.parents[i] = *label,
+                None => self.shared.met_bad_parent(node, i, parent),
+            }
         }
     }
 
@@ -59,8 +78,10 @@ impl Feed {
             if let Some(label) = labels.get(parent as usize) {
                 prefetch(label);
             }
-        } else if let Some(previous) = &self.shared.previous {
-            prefetch(&previous.published()[parent as usize]);
+        } else if let Some(previous) = &self.shared.previous
+            && let Some(label) = previous.published().get(parent as usize)
+        {
+            prefetch(label);
         }
     }
 }

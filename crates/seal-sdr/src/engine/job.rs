@@ -1,11 +1,12 @@
 //! A layer to label, and the one who waits for it.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use seal_host::{LabelMemory, LayerReader, LayerWriter};
-use seal_sha256::LabelPrefix;
+use seal_sha256::{BASE_PARENTS, LabelPrefix};
 
 use crate::SdrError;
 use crate::labels::Parents;
@@ -38,16 +39,46 @@ pub(crate) struct Shared {
     pub(crate) previous: Option<LayerReader>,
     pub(crate) current: LayerReader,
     stop: AtomicBool,
+    bad: OnceLock<BadParent>,
+}
+
+/// A parent that no node can have.
+#[derive(Clone, Copy, Debug)]
+struct BadParent {
+    node: usize,
+    index: usize,
+    found: u32,
 }
 
 impl Shared {
     /// Asks everybody to leave the layer: nobody wants it, or somebody cannot go on.
     pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Release);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Somebody met parent `index` of `node`, which is no node that it can have: labels over it are
+    /// of no use.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn met_bad_parent(&self, node: usize, index: usize, found: u32) {
+        self.bad.get_or_init(|| BadParent { node, index, found });
+        self.stop();
+    }
+
+    fn check_parents(&self) -> Result<(), SdrError> {
+        let Some(&BadParent { node, index, found }) = self.bad.get() else { return Ok(()) };
+        let nodes = self.current.nodes();
+        let wrong = if index < BASE_PARENTS && (found as usize) < nodes {
+            "which does not come before it".to_owned()
+        } else {
+            format!("where the graph has {nodes} nodes")
+        };
+        let path = self.parents.path().unwrap_or(Path::new("(none)")).to_path_buf();
+        Err(SdrError::BadParent { path, node: node as u64, index, found, wrong })
     }
 }
 
@@ -90,13 +121,15 @@ impl LayerHandle {
     /// Waits for the layer, at most `patience`. `true` when it is complete.
     ///
     /// # Errors
-    /// When the unit failed.
+    /// When the unit failed, or met a parent that no node can have.
     pub fn wait(&self, patience: Duration) -> Result<bool, SdrError> {
         let waited =
             self.outcome
                 .set
                 .wait_timeout_while(self.outcome.lock(), patience, |complete| complete.is_none());
-        match *waited.unwrap_or_else(PoisonError::into_inner).0 {
+        let complete = *waited.unwrap_or_else(PoisonError::into_inner).0;
+        self.shared.check_parents()?;
+        match complete {
             None => Ok(false),
             Some(true) => Ok(true),
             Some(false) => Err(SdrError::Unit { layer: self.shared.layer }),
@@ -158,7 +191,8 @@ pub(crate) fn start(job: LayerJob) -> (Lane, LayerHandle) {
     let LayerJob { layer, prefix, parents, previous, memory } = job;
     let (writer, current) = memory.start_layer();
     let stop = AtomicBool::new(false);
-    let shared = Arc::new(Shared { layer, prefix, parents, previous, current, stop });
+    let bad = OnceLock::new();
+    let shared = Arc::new(Shared { layer, prefix, parents, previous, current, stop, bad });
     let outcome = Arc::new(Outcome::default());
     let lane = Lane {
         shared: Arc::clone(&shared),

@@ -98,7 +98,7 @@ impl Own {
             self.feed.hash_ahead(node, slot);
         } else {
             let parent = if step < HASH { step } else { step - 1 };
-            self.feed.gather(parent, self.parents[parent], labels, slot);
+            self.feed.gather(node, parent, self.parents[parent], labels, slot);
             self.feed.prefetch_one(parent, self.later[parent], labels);
         }
     }

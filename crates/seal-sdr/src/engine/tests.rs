@@ -224,8 +224,8 @@ fn a_layer_nobody_wants_is_left_and_the_unit_goes_on() {
 fn a_panic_in_a_thread_fails_the_layer_and_nobody_hangs() {
     struct Broken;
     impl Parents for Broken {
-        fn parents(&self, _: usize) -> [u32; crate::PARENTS] {
-            [u32::MAX; crate::PARENTS]
+        fn parents(&self, node: usize) -> [u32; crate::PARENTS] {
+            panic!("node {node} has no parents")
         }
     }
     for producers in [0, 1] {
