@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use seal_cuda::CudaError;
-use seal_host::{FileError, SpaceError};
+use seal_host::{FileError, MapError, SpaceError};
 use seal_types::{RegisteredProof, SectorSize};
 use seal_wire::ErrorCode;
 
@@ -38,6 +38,9 @@ pub enum Groth16Error {
         /// What is wrong.
         reason: String,
     },
+    /// A parameter file is not what it was when its reading began.
+    #[error("parameters: {0}; send the request again when the file is whole")]
+    ParametersMap(#[from] MapError),
     /// A parameter file that is whole but neither published nor allowed.
     #[error(
         "parameter file {} is not the published one ({reason}); proofs made with it are worthless \
@@ -261,6 +264,8 @@ impl Groth16Error {
                 }
             }
             Self::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
+            Self::ParametersMap(MapError::Memory { .. }) => ErrorCode::SelfCheck,
+            Self::ParametersMap(_) => ErrorCode::Io,
             Self::MissingParameters { .. }
             | Self::DamagedParameters { .. }
             | Self::NotPublished { .. }

@@ -58,8 +58,11 @@ pub(crate) fn load(
         b_g2: reader.list("B in G2", layout.b_g2)?,
     };
     if let (Some(expected), Some(digest)) = (&found.expected, &reader.digest) {
+        // What was not read is no reason to call the file a wrong one.
+        reader.map.check()?;
         found.judge(expected, &digest.finish())?;
     }
+    reader.map.check()?;
     let verifying_key = prepare_verifying_key(&key.vk);
     let points = LoadedPoints::Cpu(Box::new(with_h_bit_reversed(key)));
     Ok(Loaded { bytes: found.bytes, lengths: layout.lengths(), points, verifying_key })
@@ -86,10 +89,12 @@ pub(crate) fn load_on(
     })?;
     if let Some(expected) = &found.expected {
         reader.rest()?;
+        reader.map.check()?;
         if let Some(digest) = &reader.digest {
             found.judge(expected, &digest.finish())?;
         }
     }
+    reader.map.check()?;
     // It opens the file by its name: it must have been the one that was looked at.
     if Identity::of(&found.path).ok() != Some(found.identity) {
         return Err(reader.damaged("it was replaced or changed while it was read".to_owned()));
@@ -174,11 +179,16 @@ impl<'a> Reader<'a> {
 
     /// Tells how far it is, and hears whether to go on.
     fn tell(&mut self) -> Result<(), Groth16Error> {
+        self.map.check()?;
         let step = ProveStep::Loading { done: self.done as u64, total: self.map.len() as u64 };
         if (self.at)(step).is_break() { Err(Groth16Error::Cancelled) } else { Ok(()) }
     }
 
+    /// The file is damaged, unless it was changed while it was read.
     fn damaged(&self, reason: String) -> Groth16Error {
+        if let Err(error) = self.map.check() {
+            return error.into();
+        }
         Groth16Error::DamagedParameters { path: self.path.to_path_buf(), reason }
     }
 
@@ -406,6 +416,34 @@ mod tests {
         let error =
             failure(load(&found, CurveKernel::detect(), &mut |_| ControlFlow::Continue(())));
         assert!(error.contains("list H changed"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_cut_while_it_is_read_is_named_and_can_be_read_again() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let good = std::fs::read(&path).expect("readable");
+        let found = found_in(dir.path(), DigestCheck::Always);
+        // Its only page is gone, or the end of it, which can still be read.
+        for left in [0, good.len() as u64 - 1] {
+            let cut = |_| {
+                let file = std::fs::File::options().write(true).open(&path).expect("writable");
+                file.set_len(left).expect("writable");
+                ControlFlow::Continue(())
+            };
+            let mut cut = cut;
+            let error = load(&found, CurveKernel::detect(), &mut cut).err().expect("cut");
+            assert_eq!(error.code(), seal_wire::ErrorCode::Io, "{error}");
+            let told = format!(
+                "parameters: {} was cut from {} to {left} bytes while it was used",
+                path.display(),
+                good.len()
+            );
+            assert!(error.to_string().starts_with(&told), "{error}");
+            std::fs::write(&path, &good).expect("writable");
+            assert!(load_from(dir.path(), TestParams::Allow).is_ok());
+        }
     }
 
     #[test]
