@@ -4,9 +4,12 @@
 //! a Debian kernel is booted in QEMU (in software: no virtualisation is needed), with an archive
 //! of busybox and our binaries as its whole file system. `init.sh` runs there; what it writes is
 //! judged here.
+//!
+//! The same emulator has a power switch: `power` cuts it off while a sector is sealed.
 
 mod archive;
 mod checks;
+mod power;
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -47,6 +50,23 @@ pub(crate) struct Args {
     /// Print all that the machine writes.
     #[arg(long)]
     verbose: bool,
+    /// How often the power of a machine that seals is cut; 0: never.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    power_cuts: usize,
+    /// The seed that the moments of the cuts, and what is lost, are drawn from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only the power cuts, not the checks of placement.
+    #[arg(long)]
+    power_only: bool,
+}
+
+/// What a machine is made of.
+struct Tools {
+    /// Where files of these tests are kept.
+    dir: PathBuf,
+    kernel: PathBuf,
+    busybox: PathBuf,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -63,16 +83,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (Ok(kernel), Ok(busybox)) => (kernel, busybox),
         (Err(error), _) | (_, Err(error)) => return skip(&format!("{error:#}")),
     };
+    let tools = Tools { dir, kernel, busybox };
     cargo(&["build", "--release", "--package", "seal-host", "--example", "placement"], &[])?;
-    cargo(&["build", "--release", "--package", "pc1-exec", "--package", "seal-supervisor"], &[])?;
-    let release = target().join("release");
-    let programs =
-        ["examples/placement", "pc1-exec", "seal-supervisor"].map(|name| release.join(name));
-    let vector = Vector::named(VECTOR)?;
-    let initrd = dir.join("initrd");
-    std::fs::write(&initrd, file_system(&busybox, &programs, &vector)?)?;
-    let output = boot(&kernel, &initrd, args.verbose)?;
-    write_result("vm-test", checks::judge(&output, &vector)?)
+    let packages = ["pc1-exec", "pc2-exec", "seal-supervisor"];
+    let packages = packages.iter().flat_map(|name| ["--package", name]);
+    let build: Vec<_> = ["build", "--release"].into_iter().chain(packages).collect();
+    cargo(&build, &[])?;
+    if !args.power_only {
+        let vector = Vector::named(VECTOR)?;
+        let initrd = tools.dir.join("initrd");
+        std::fs::write(&initrd, file_system(&tools.busybox, &vector)?)?;
+        let output = boot(&tools.kernel, &initrd, args.verbose)?;
+        write_result("vm-test", checks::judge(&output, &vector)?)?;
+    }
+    if args.power_cuts > 0 {
+        power::run(&tools, args.power_cuts, args.seed, args.verbose)?;
+    }
+    Ok(())
 }
 
 fn skip(why: &str) -> Result<()> {
@@ -86,24 +113,37 @@ fn in_path(program: &str) -> bool {
 }
 
 /// The root file system: busybox, the programs with the libraries they need, and a sector.
-fn file_system(busybox: &Path, programs: &[PathBuf], vector: &Vector) -> Result<Vec<u8>> {
+fn file_system(busybox: &Path, vector: &Vector) -> Result<Vec<u8>> {
+    let mut archive = system(include_bytes!("init.sh"), busybox)?;
+    add_programs(&mut archive, &["examples/placement", "pc1-exec", "seal-supervisor"])?;
+    add_sector(&mut archive, vector)?;
+    Ok(archive.finish())
+}
+
+/// A root file system with nothing but the first program and busybox.
+fn system(init: &[u8], busybox: &Path) -> Result<Archive> {
     let mut archive = Archive::default();
     for dir in ["bin", "dev", "mnt", "proc", "sys", "tmp"] {
         archive.directory(Path::new(dir));
     }
-    archive.file(Path::new("init"), include_bytes!("init.sh"));
+    archive.file(Path::new("init"), init);
     archive.file(Path::new("bin/busybox"), &read(busybox)?);
+    Ok(archive)
+}
+
+/// Adds programs of ours and the libraries they need.
+fn add_programs(archive: &mut Archive, programs: &[&str]) -> Result<()> {
     let mut libraries = BTreeSet::new();
     for program in programs {
+        let program = target().join("release").join(program);
         let name = program.file_name().context("programs have names")?;
-        archive.file(&Path::new("bin").join(name), &read(program)?);
-        libraries.extend(needed(program)?);
+        archive.file(&Path::new("bin").join(name), &read(&program)?);
+        libraries.extend(needed(&program)?);
     }
     for library in libraries {
         archive.file(library.strip_prefix("/").unwrap_or(&library), &read(&library)?);
     }
-    add_sector(&mut archive, vector)?;
-    Ok(archive.finish())
+    Ok(())
 }
 
 /// Adds what a worker hands to PC1, to be copied from `/staged` to `/sector`.
