@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{ApiVersion, Feature, Porep, PorepId, SectorSize, TreeShape};
+use crate::{ApiVersion, Feature, Porep, PorepId, SectorSize, TreeShape, shown};
 
 /// A registered seal proof. The discriminant is the number the network knows it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ pub struct RegisteredProof(u8);
      and 64GiB"
 )]
 pub struct UnknownProof {
-    /// What was given.
+    /// What was given, as it is shown.
     pub name: String,
 }
 
@@ -121,7 +121,7 @@ impl FromStr for RegisteredProof {
     fn from_str(name: &str) -> Result<Self, UnknownProof> {
         Self::all()
             .find(|proof| proof.to_string() == name)
-            .ok_or_else(|| UnknownProof { name: name.to_owned() })
+            .ok_or_else(|| UnknownProof { name: shown(name).into_owned() })
     }
 }
 

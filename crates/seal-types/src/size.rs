@@ -76,7 +76,7 @@ impl FromStr for SectorSize {
     type Err = SizeError;
 
     fn from_str(text: &str) -> Result<Self, SizeError> {
-        let syntax = || SizeError::Syntax { text: text.to_owned() };
+        let syntax = || SizeError::Syntax { text: crate::shown(text).into_owned() };
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
         let shift = match unit.trim_start().to_ascii_lowercase().as_str() {

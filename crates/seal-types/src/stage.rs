@@ -67,6 +67,6 @@ impl FromStr for Stage {
         Self::ALL
             .into_iter()
             .find(|stage| stage.name() == name)
-            .ok_or_else(|| UnknownStage { name: name.to_owned() })
+            .ok_or_else(|| UnknownStage { name: crate::shown(name).into_owned() })
     }
 }

@@ -106,7 +106,8 @@ impl FromStr for StageName {
     type Err = UnknownStageName;
 
     fn from_str(name: &str) -> Result<Self, UnknownStageName> {
-        Self::from_name(name).ok_or_else(|| UnknownStageName { name: name.to_owned() })
+        Self::from_name(name)
+            .ok_or_else(|| UnknownStageName { name: crate::shown(name).into_owned() })
     }
 }
 
