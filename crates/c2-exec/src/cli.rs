@@ -75,7 +75,9 @@ Environment:
   VC_CG_CPUSET                         cpus to run on, as venus-worker sets them for its processors
   VENUS_WORKER_NUMA_PREFERRED          NUMA node whose memory to prefer, likewise
   RUST_LOG                             level of logs: error, warn, info (default), debug, trace
-Other FIL_PROOFS_* variables have no effect here; those that are set are named at start.
+  SEAL_LOG_FORM                        text or json; by default text on a terminal or beside
+                                       a parent's own lines
+Other FIL_PROOFS_* variables have no effect here; RUST_LOG=debug names those that are set.
 
 Examples:
   c2-exec params --sector-size 32GiB                       are the parameters there?
@@ -181,7 +183,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    init_logging();
+    let _last_words = init_logging();
     let kernel = match kernel {
         Ok(kernel) => kernel,
         Err(error) => {

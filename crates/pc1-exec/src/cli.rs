@@ -106,7 +106,9 @@ Environment:
   VENUS_WORKER_NUMA_PREFERRED
                            NUMA node whose memory to prefer, likewise
   RUST_LOG                 level of logs: error, warn, info (default), debug, trace
-Other FIL_PROOFS_* variables have no effect here; those that are set are named at start.
+  SEAL_LOG_FORM            text or json; by default text on a terminal or beside
+                           a parent's own lines
+Other FIL_PROOFS_* variables have no effect here; RUST_LOG=debug names those that are set.
 
 Files: layers and tree D are written to cache_path, each under a hidden name until it is complete.
 What an earlier sealing under another replica id left in cache_path is removed first.
@@ -175,7 +177,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    init_logging();
+    let _last_words = init_logging();
     let (kernel, draws) = match kernels {
         Ok(kernels) => kernels,
         Err(error) => {

@@ -59,7 +59,9 @@ Environment:
   VC_CG_CPUSET                       cpus to run on, as venus-worker sets them for its processors
   VENUS_WORKER_NUMA_PREFERRED        NUMA node whose memory to prefer, likewise
   RUST_LOG                           level of logs: error, warn, info (default), debug, trace
-Other FIL_PROOFS_* variables have no effect here; those that are set are named at start.
+  SEAL_LOG_FORM                      text or json; by default text on a terminal or beside
+                                     a parent's own lines
+Other FIL_PROOFS_* variables have no effect here; RUST_LOG=debug names those that are set.
 
 Examples:
   pc2-exec run --task task.json        one sector from a file; the output goes to standard output
@@ -131,7 +133,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    init_logging();
+    let _last_words = init_logging();
     let kernel = match kernel {
         Ok(kernel) => kernel,
         Err(error) => {

@@ -203,7 +203,7 @@ fn the_processor_does_the_tasks_of_a_gpu_that_computes_wrongly() {
 }
 
 fn serve_on(library: &Path, script: &str, replaceable: bool) -> ExitCode {
-    seal_runtime::init_logging();
+    let _last_words = seal_runtime::init_logging();
     let settings = GpuSettings {
         replaceable,
         driver: Some(library.to_path_buf()),

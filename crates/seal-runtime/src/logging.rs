@@ -1,10 +1,12 @@
-//! Logs on standard error: text on a terminal, JSON lines elsewhere.
+//! Logs on standard error, through a queue: a task must not wait for whoever reads the log.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
+use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
 
 use indicatif::MultiProgress;
-use seal_host::LogLevels;
+use seal_host::{LastWords, LogForm, LogLevels, LogQueue};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -15,56 +17,77 @@ pub(crate) fn bars() -> &'static MultiProgress {
     BARS.get_or_init(MultiProgress::new)
 }
 
-/// Sends logs to standard error. `RUST_LOG` chooses the level; `info` without it.
+/// Sends logs to standard error, in the form that the parent shows. `RUST_LOG` chooses the level;
+/// `info` without it. Keep what is returned until the process ends: it waits for the last lines.
 ///
 /// Called once, by the binary, before anything is logged.
-pub fn init_logging() {
-    let levels = LogLevels::of_process();
-    let registry = tracing_subscriber::registry().with(levels.filter());
-    let layer = tracing_subscriber::fmt::layer().with_writer(AroundBars);
-    // A second subscriber is a test harness's own; its choice stands.
-    let _ = if io::stderr().is_terminal() {
-        registry.with(layer.with_target(false)).try_init()
-    } else {
-        registry
-            .with(layer.json().flatten_event(true).with_current_span(true).with_span_list(false))
-            .try_init()
+pub fn init_logging() -> LastWords {
+    let tell = |lost| {
+        tracing::warn!(lost, "log lines were lost: nobody took the log from standard error");
     };
-    levels.warn_if_unread();
+    let last_words = match LogQueue::start(AroundBars, tell) {
+        Ok(log) => {
+            let last_words = log.last_words();
+            install(log);
+            // What the standard library writes by itself would wait for a reader.
+            std::panic::set_hook(Box::new(log_panic));
+            last_words
+        }
+        Err(error) => {
+            install(|| AroundBars);
+            tracing::warn!(%error, "no thread can be had for the log, which may hold up work");
+            LastWords::default()
+        }
+    };
+    LogLevels::of_process().warn_if_unread();
+    if let Some(unread) = LogForm::of_process().1 {
+        tracing::warn!("environment: {unread}");
+    }
+    last_words
+}
+
+fn install(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
+    let registry = tracing_subscriber::registry().with(LogLevels::of_process().filter());
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    // A second subscriber is a test harness's own; its choice stands.
+    let _ = match LogForm::of_process().0 {
+        LogForm::Text => {
+            let layer = layer.with_target(false).with_ansi(io::stderr().is_terminal());
+            registry.with(layer).try_init()
+        }
+        LogForm::Json => registry
+            .with(layer.json().flatten_event(true).with_current_span(true).with_span_list(false))
+            .try_init(),
+    };
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let text = crate::serve::panic_text(panic.payload());
+    let place = panic.location().map(ToString::to_string);
+    let trace = Backtrace::capture();
+    let trace = match trace.status() {
+        BacktraceStatus::Captured => format!("; {trace}"),
+        _ => String::new(),
+    };
+    let thread = std::thread::current();
+    let name = thread.name();
+    tracing::error!(thread = name, place, "a thread panicked: {text}{trace}");
 }
 
 /// Writes log lines between the bars instead of through them.
 #[derive(Debug)]
 struct AroundBars;
 
-impl<'a> MakeWriter<'a> for AroundBars {
-    type Writer = Line;
-
-    fn make_writer(&'a self) -> Line {
-        Line(Vec::new())
+impl Write for AroundBars {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.write_all(lines).map(|()| lines.len())
     }
-}
 
-/// One log line; written whole when it is dropped, so that lines of threads never mix.
-#[derive(Debug)]
-struct Line(Vec<u8>);
-
-impl Write for Line {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
+    fn write_all(&mut self, lines: &[u8]) -> io::Result<()> {
+        bars().suspend(|| io::stderr().lock().write_all(lines))
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        // Nobody is left to tell when standard error itself fails.
-        bars().suspend(|| {
-            let _ = io::stderr().lock().write_all(&self.0);
-        });
     }
 }

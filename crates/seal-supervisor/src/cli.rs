@@ -32,6 +32,8 @@ Environment:
   SEAL_READY_WITHIN   the same as --ready-within
   SEAL_FAULT_WAIT     the same as --fault-wait
   RUST_LOG            what is logged to standard error: error, warn, info (default), debug, trace
+  SEAL_LOG_FORM       text or json; by default text on a terminal or beside
+                      a parent's own lines
   VC_CG_NAME, VC_CG_CPUSET, VENUS_WORKER_NUMA_PREFERRED
                       set by venus-worker: where the supervisor itself is put (the name has no
                       effect); not passed on, because it places its executors by its own

@@ -14,6 +14,7 @@ mod dry_run;
 mod event;
 mod facts;
 mod groups;
+mod last_lines;
 mod limits;
 mod log;
 mod machine;

@@ -1,179 +1,46 @@
-//! The log: standard error, through a queue, so that nobody waits for whoever reads it.
-//!
-//! The supervisor's loop and its executors must go on when the log is not taken, as when it goes to
-//! a pipe whose reader hangs. A thread of its own writes; what does not fit into the queue is
-//! dropped, counted, and told when there is room again. The queue is bounded in bytes, because an
-//! executor's lines may be long.
+//! The log of this process: standard error, through a queue that all its threads share.
 
-use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
-use nix::sys::signal::{SigSet, SigmaskHow};
-use seal_host::LogLevels;
-use tracing_subscriber::fmt::MakeWriter;
+use seal_host::{LastWords, LogForm, LogLevels, LogQueue};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How much may wait to be written. As much again may be being written.
-const QUEUE: usize = 512 << 10;
-
-/// How long the last lines may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
 /// The queue of this process, where there is one.
-static LOG: OnceLock<Log> = OnceLock::new();
+static LOG: OnceLock<LogQueue> = OnceLock::new();
 
-/// Lines on their way to standard error.
-#[derive(Clone, Debug)]
-struct Log(Arc<Shared>);
+/// In which form this process writes: found out once, since parents come and go.
+static FORM: OnceLock<LogForm> = OnceLock::new();
 
-#[derive(Debug, Default)]
-struct Shared {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    /// Whole lines.
-    waiting: Vec<u8>,
-    /// Lines that were dropped and have not been told of.
-    lost: u64,
-    /// Whether the writer has something that is not written yet.
-    busy: bool,
-}
-
-impl Log {
-    /// Starts a thread that writes to `output`, and calls `tell` when lines were lost and there is
-    /// room again.
-    fn start(
-        mut output: impl Write + Send + 'static,
-        tell: impl Fn(u64) + Send + 'static,
-    ) -> io::Result<Self> {
-        let log = Self(Arc::default());
-        let shared = log.0.clone();
-        let write = move || {
-            let mut lines = Vec::new();
-            loop {
-                let lost = shared.take(&mut lines);
-                // Nobody can be told of what goes wrong here; the next lines may fare better.
-                let _ = output.write_all(&lines).and_then(|()| output.flush());
-                if lost > 0 {
-                    tell(lost);
-                }
-            }
-        };
-        // Signals are for the threads that await them.
-        let mut before = SigSet::empty();
-        nix::sys::signal::pthread_sigmask(
-            SigmaskHow::SIG_BLOCK,
-            Some(&SigSet::all()),
-            Some(&mut before),
-        )?;
-        let started = thread::Builder::new().name("log".to_owned()).spawn(write);
-        before.thread_set_mask()?;
-        started?;
-        Ok(log)
-    }
-
-    /// Adds a line with its end, or drops it where the queue is full.
-    fn push(&self, line: &[u8]) {
-        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.waiting.len() + line.len() > QUEUE {
-            queue.lost += 1;
-        } else {
-            queue.waiting.extend_from_slice(line);
-            self.0.changed.notify_all();
-        }
-    }
-
-    /// Waits until everything is written, at most so long.
-    fn flush(&self, patience: Duration) {
-        let by = Instant::now() + patience;
-        let mut queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        while queue.busy || !queue.waiting.is_empty() {
-            let left = by.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            let waited = self.0.changed.wait_timeout(queue, left);
-            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-impl Shared {
-    /// Waits for lines and takes them all. Returns how many were lost since the last time.
-    fn take(&self, lines: &mut Vec<u8>) -> u64 {
-        lines.clear();
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if queue.busy {
-            queue.busy = false;
-            self.changed.notify_all();
-        }
-        while queue.waiting.is_empty() {
-            queue = self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        queue.busy = true;
-        std::mem::swap(lines, &mut queue.waiting);
-        std::mem::take(&mut queue.lost)
-    }
-}
-
-/// A writer of one line.
-impl Write for &Log {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.push(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = &'a Log;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        self
-    }
-}
-
-/// Waits a while for the last lines to be written, when this is dropped.
-#[derive(Debug)]
-#[must_use = "the last lines are lost if this is dropped early"]
-pub(crate) struct LastWords(());
-
-impl Drop for LastWords {
-    fn drop(&mut self) {
-        if let Some(log) = LOG.get() {
-            log.flush(LAST_WORDS);
-        }
-    }
-}
-
-/// Logs what a supervisor does: text on a terminal, JSON elsewhere.
+/// Logs what a supervisor does, in the form that its parent shows.
 ///
 /// Must be called once.
 pub(crate) fn of_supervisor() -> io::Result<LastWords> {
     let tell = |lost| {
         tracing::warn!(lost, "log lines were lost: nobody took the log from standard error");
     };
-    let log = Log::start(io::stderr(), tell)?;
+    let log = LogQueue::start(io::stderr(), tell)?;
     let _ = LOG.set(log.clone());
+    let last_words = log.last_words();
     let levels = LogLevels::of_process();
+    let (form, unread) = LogForm::of_process();
+    let form = *FORM.get_or_init(|| form);
     let registry = tracing_subscriber::registry().with(levels.filter());
     let layer = tracing_subscriber::fmt::layer().with_writer(log);
-    if io::stderr().is_terminal() {
-        registry.with(layer.with_target(false)).init();
-    } else {
-        registry.with(layer.json().flatten_event(true).with_span_list(false)).init();
+    match form {
+        LogForm::Text => {
+            registry.with(layer.with_target(false).with_ansi(io::stderr().is_terminal())).init();
+        }
+        LogForm::Json => {
+            registry.with(layer.json().flatten_event(true).with_span_list(false)).init();
+        }
     }
     levels.warn_if_unread();
-    Ok(LastWords(()))
+    if let Some(unread) = unread {
+        tracing::warn!("environment: {unread}");
+    }
+    Ok(last_words)
 }
 
 /// Logs of commands that people type: short text, whatever they pipe it into.
@@ -185,54 +52,15 @@ pub(crate) fn of_command() {
     levels.warn_if_unread();
 }
 
+/// The form of the log, which executors follow: their lines come between our own.
+pub(crate) fn form() -> LogForm {
+    *FORM.get_or_init(|| LogForm::of_process().0)
+}
+
 /// Passes a line of an executor on, with its end and in one piece, so that lines of several do not
 /// mix.
 pub(crate) fn pass_on(line: &[u8]) {
     if let Some(log) = LOG.get() {
         log.push(line);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::sync::mpsc::channel;
-
-    use super::*;
-
-    #[test]
-    fn what_nobody_takes_is_bounded_dropped_counted_and_told_when_there_is_room() {
-        let (mut reader, writer) = io::pipe().expect("a pipe");
-        let (told, losses) = channel();
-        let log =
-            Log::start(writer, move |lost| told.send(lost).expect("awaited")).expect("starts");
-        let line = [b"x".repeat(999), b"\n".to_vec()].concat();
-        let sent = 4 * QUEUE / line.len();
-        for _ in 0..sent {
-            log.push(&line);
-        }
-        let lost = log.0.queue.lock().expect("no panic").lost;
-        assert!(lost > 0, "{sent} lines fit");
-        // It ends although nothing can be written.
-        log.flush(Duration::from_millis(10));
-        let kept = (sent - usize::try_from(lost).expect("small")) * line.len();
-        let mut read = vec![0; kept];
-        reader.read_exact(&mut read).expect("whole lines");
-        assert!(read.chunks(line.len()).all(|chunk| chunk == line), "lines are whole");
-        log.push(&line);
-        log.flush(Duration::from_secs(60));
-        assert_eq!(losses.recv_timeout(Duration::from_secs(60)), Ok(lost));
-    }
-
-    #[test]
-    fn the_end_waits_for_the_last_line() {
-        let (mut reader, writer) = io::pipe().expect("a pipe");
-        let log = Log::start(writer, |_| {}).expect("starts");
-        log.push(b"first\n");
-        log.push(b"last\n");
-        log.flush(Duration::from_secs(60));
-        let mut read = [0; 11];
-        reader.read_exact(&mut read).expect("written");
-        assert_eq!(&read, b"first\nlast\n");
     }
 }

@@ -1,31 +1,27 @@
 //! A running executor: its process and the threads around it.
 
-use std::collections::VecDeque;
 use std::io::{self, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use nix::sys::signal::Signal;
 use seal_config::PLACEMENT_NAMES;
-use seal_host::{CgroupError, OomCounter, SpawnError};
+use seal_host::{CgroupError, LOG_FORM, OomCounter, SpawnError};
 use seal_types::StageName;
 use seal_wire::{EVENTS, Line, LineReader};
 
 use crate::ExecutorPlan;
 use crate::event::{Event, FromExecutor, Tag};
 use crate::groups::OwnGroup;
+use crate::last_lines::LastLines;
 use crate::strays::MARK;
 
 /// The longest line of an executor's log that is passed on whole.
 const LOG_LINE: usize = 64 << 10;
-
-/// How much of the end of an executor's log is remembered.
-const LAST_LINES: usize = 6;
-const LAST_LINE_LENGTH: usize = 240;
 
 /// The process of an executor. It must be reaped.
 #[derive(Debug)]
@@ -48,10 +44,6 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
 }
-
-/// The end of an executor's log.
-#[derive(Clone, Debug, Default)]
-struct LastLines(Arc<Mutex<VecDeque<String>>>);
 
 /// What a new executor gets from its supervisor beside its plan.
 pub(crate) struct Equipment {
@@ -81,6 +73,7 @@ impl Process {
             command.env_clear();
         }
         command.env("SEAL_RUNTIME_DIR", equipment.runtime_dir);
+        command.env(LOG_FORM, crate::log::form().name());
         command.envs(&plan.envs);
         for name in PLACEMENT_NAMES {
             command.env_remove(name);
@@ -110,8 +103,7 @@ impl Process {
 
     /// The end of its log, as one line; empty if it wrote nothing.
     pub(crate) fn last_words(&self) -> String {
-        let lines = self.last.0.lock().unwrap_or_else(PoisonError::into_inner);
-        lines.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
+        self.last.told()
     }
 
     /// What is to be said if memory ran out while it lived.
@@ -243,7 +235,7 @@ fn pass_log_on(stderr: ChildStderr, last: &LastLines) {
     loop {
         let mut line = match lines.next_line() {
             Ok(Some(Line::Whole(line) | Line::Unterminated(line))) => line,
-            Ok(Some(Line::TooLong { mut head, length })) => {
+            Ok(Some(Line::TooLong { mut head, length, .. })) => {
                 head.extend_from_slice(format!(" ... ({length} bytes)").as_bytes());
                 head
             }
@@ -253,20 +245,5 @@ fn pass_log_on(stderr: ChildStderr, last: &LastLines) {
         line.push(b'\n');
         // When nobody takes the log the executor goes on all the same.
         crate::log::pass_on(&line);
-    }
-}
-
-impl LastLines {
-    fn add(&self, line: &[u8]) {
-        let text = String::from_utf8_lossy(line);
-        let text: String = text.trim().chars().take(LAST_LINE_LENGTH).collect();
-        if text.is_empty() {
-            return;
-        }
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == LAST_LINES {
-            lines.pop_front();
-        }
-        lines.push_back(text);
     }
 }

@@ -345,7 +345,10 @@ fn an_executor_has_the_environment_it_is_given_and_its_own_locks_alone() {
     let mark = env.as_object_mut().expect("names").remove("SEAL_SUPERVISED");
     assert!(mark.is_some(), "what it starts can be found");
     let run = scene.text("run");
-    assert_eq!(env, json!({ "A": "x", "SEAL_EXEC_EVENTS": "1", "SEAL_RUNTIME_DIR": run }));
+    assert_eq!(
+        env,
+        json!({ "A": "x", "SEAL_EXEC_EVENTS": "1", "SEAL_LOG_FORM": "json", "SEAL_RUNTIME_DIR": run })
+    );
     supervisor.finish();
 }
 
