@@ -146,6 +146,24 @@ fn sectors_pass_through_supervised_executors() -> Result<()> {
 }
 
 #[test]
+fn a_task_that_fails_is_logged_once_with_and_without_a_supervisor() -> Result<()> {
+    const NOTHING: &str = "/no/such/staged-file";
+    let dir = tempfile::tempdir()?;
+    let sector = stage("2KiB-v1_1-a", dir.path())?;
+    let mut task = sector.pc1_task()?;
+    task["in_path"] = NOTHING.into();
+    let alone = Launch::executor(Stage::Pc1, dir.path())?.serve(Stage::Pc1)?;
+    for (mut processor, log) in [alone, supervise(Stage::Pc1, dir.path())?] {
+        let error = processor.call_failing(&task, PATIENCE)?;
+        ensure!(error.contains(NOTHING), "{error}");
+        ends_well(processor)?;
+        let told = log.lines_with(&[NOTHING])?;
+        ensure!(told.len() == 1, "{told:#?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn an_executor_tells_how_far_it_is_if_its_parent_asks_and_only_then() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let sector = stage("2KiB-v1_1-a", dir.path())?;
@@ -164,7 +182,9 @@ fn an_executor_tells_how_far_it_is_if_its_parent_asks_and_only_then() -> Result<
         let events = events.iter().map(|line| Event::parse(line.as_bytes()));
         let mut events = events.collect::<Result<Vec<_>, _>>()?.into_iter();
         if asked {
-            let sector = sector.vector.sector_id.to_string();
+            // No directory names it, and its prover id is no miner's number.
+            let prover = sector.vector.prover_id()?.to_string();
+            let sector = format!("s-{}-{}", &prover[..12], sector.vector.sector_id);
             // PC1 has no choice of devices.
             let started = Started { id, sector, device: None };
             ensure!(events.next() == Some(Event::Started(started)));

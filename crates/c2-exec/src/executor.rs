@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use seal_groth16::{Groth16Error, ProveStep, Prover};
 use seal_runtime::{Executor, TaskContext, Unit};
-use seal_types::Stage;
+use seal_types::{SectorName, Stage};
 use seal_wire::{C2Output, C2Task, DeviceReport, TaskError};
 
 /// The executor of C2.
@@ -18,8 +18,8 @@ impl Executor for C2 {
     type Task = C2Task;
     type Output = C2Output;
 
-    fn sector(task: &C2Task) -> String {
-        task.sector_id.to_string()
+    fn sector(task: &C2Task) -> SectorName {
+        task.sector()
     }
 
     fn run(&self, task: C2Task, context: &TaskContext) -> Result<C2Output, TaskError> {

@@ -3,7 +3,7 @@
 use seal_runtime::{Executor, TaskContext};
 use seal_sdr::SdrError;
 use seal_trees::Piece;
-use seal_types::{Stage, layer_id};
+use seal_types::{SectorName, Stage, layer_id};
 use seal_wire::{LabelStores, Labels, Pc1Output, Pc1Task, StoreConfig, TaskError};
 
 use crate::{Pc1Error, Pc1Job, Pc1Settings, pre_commit1};
@@ -20,8 +20,8 @@ impl Executor for Pc1 {
     type Task = Pc1Task;
     type Output = Pc1Output;
 
-    fn sector(task: &Pc1Task) -> String {
-        task.sector_id.to_string()
+    fn sector(task: &Pc1Task) -> SectorName {
+        task.sector()
     }
 
     fn run(&self, task: Pc1Task, context: &TaskContext) -> Result<Pc1Output, TaskError> {

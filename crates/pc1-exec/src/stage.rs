@@ -9,7 +9,7 @@ use seal_runtime::{TaskContext, Unit};
 use seal_sdr::{Graph, Labelling, LayerStore, Sealing, finished_layers, label_sector, replica_id};
 use seal_sha256::{ChaCha8, Kernel};
 use seal_trees::{
-    Piece, ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces,
+    Piece, TreesError, ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces,
     zero_commitment,
 };
 use seal_types::{Commitment, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket};
@@ -226,7 +226,18 @@ fn usable_tree_d(path: &Path, porep: &Porep, comm_d: Commitment) -> Result<bool,
             Ok(true)
         }
         Err(error) => {
-            tracing::warn!("{error}; building this sector's own in its place");
+            // The error's own remedy is for PC2, which cannot make one.
+            let what = match &error {
+                TreesError::TreeDSize { found, wanted, .. } => {
+                    format!("has {found} bytes and {wanted} are wanted")
+                }
+                TreesError::TreeDRoot { found, wanted, .. } => {
+                    format!("has the root {found} but comm_d is {wanted}")
+                }
+                other => format!("is not used ({other})"),
+            };
+            let path = path.display();
+            tracing::warn!("tree D {path} {what}; building this sector's own in its place");
             Ok(false)
         }
     }

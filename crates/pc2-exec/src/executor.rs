@@ -7,7 +7,7 @@ use seal_runtime::{Executor, TaskContext, Unit};
 use seal_trees::{
     Backend, PartUnit, Pc2Job, Pc2Paths, Pc2Report, Settings, Standing, Watch, pre_commit2,
 };
-use seal_types::{Stage, layer_id};
+use seal_types::{SectorName, Stage, layer_id};
 use seal_wire::{DeviceReport, DeviceStanding, Pc1Output, Pc2Output, Pc2Task, TaskError};
 
 use crate::Pc2Error;
@@ -39,9 +39,8 @@ impl Executor for Pc2 {
     type Task = Pc2Task;
     type Output = Pc2Output;
 
-    fn sector(task: &Pc2Task) -> String {
-        // The task has no sector number; the file is what people know it by.
-        task.sealed_file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    fn sector(task: &Pc2Task) -> SectorName {
+        task.sector()
     }
 
     fn run(&self, task: Pc2Task, context: &TaskContext) -> Result<Pc2Output, TaskError> {

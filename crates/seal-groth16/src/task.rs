@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use filecoin_hashers::{Domain, Hasher};
 use filecoin_proofs::{DefaultPieceDomain, DefaultPieceHasher, DefaultTreeHasher};
 use rayon::prelude::*;
-use seal_types::ReplicaId;
+use seal_types::{ReplicaId, shown, shown_reason};
 use seal_wire::{C1Output, C2Task};
 use serde_json::value::RawValue;
 use storage_proofs_core::merkle::{MerkleProofTrait, MerkleTreeTrait};
@@ -49,7 +49,7 @@ pub(crate) fn check_task(task: &C2Task) -> Result<(), Groth16Error> {
     }
     let text = proofs_of_shape(c1)?;
     let partitions: Vec<Vec<VanillaProof>> = serde_json::from_str(text.get())
-        .map_err(|error| bad(Fault::new(error.to_string()).within("vanilla_proofs")))?;
+        .map_err(|error| bad(Fault::new(shown_reason(&error)).within("vanilla_proofs")))?;
     Expectation::of(proof)
         .check(&partitions)
         .map_err(|fault| bad(fault.within(proof.shape_name()).within("vanilla_proofs")))
@@ -77,11 +77,12 @@ fn proofs_of_shape(c1: &C1Output) -> Result<&RawValue, Groth16Error> {
         reason,
     };
     let by_shape: BTreeMap<String, &RawValue> =
-        serde_json::from_str(c1.vanilla_proofs.get()).map_err(|error| bad(error.to_string()))?;
+        serde_json::from_str(c1.vanilla_proofs.get()).map_err(|error| bad(shown_reason(&error)))?;
     let expected = proof.shape_name();
     let names: Vec<&str> = by_shape.keys().map(String::as_str).collect();
     if names != [expected.as_str()] {
-        return Err(bad(format!("proofs for {names:?}, expected {expected}")));
+        let names = names.join(", ");
+        return Err(bad(format!("proofs for {:?}, expected {expected}", shown(&names))));
     }
     by_shape.into_values().next().ok_or_else(|| bad(format!("no proofs, expected {expected}")))
 }
@@ -89,8 +90,12 @@ fn proofs_of_shape(c1: &C1Output) -> Result<&RawValue, Groth16Error> {
 pub(crate) fn vanilla_proofs<Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>>(
     c1: &C1Output,
 ) -> Result<VanillaProofs<Tree>, Groth16Error> {
-    serde_json::from_str(proofs_of_shape(c1)?.get())
-        .map_err(Groth16Error::upstream("read the vanilla proofs"))
+    // Some of what the published types want, such as their markers, `check_task` does not look at.
+    serde_json::from_str(proofs_of_shape(c1)?.get()).map_err(|error| Groth16Error::BadC1Output {
+        proof: c1.registered_proof,
+        at: format!("vanilla_proofs.{}", c1.registered_proof.shape_name()),
+        reason: shown_reason(&error),
+    })
 }
 
 pub(crate) fn public_inputs(c1: &C1Output) -> Result<PublicInputs, Groth16Error> {
@@ -220,6 +225,35 @@ mod tests {
             |task| challenge(task, 0)["comm_d_proofs"] = json!("text"),
             &["vanilla_proofs", "invalid type"],
         );
+    }
+
+    /// No check of ours looks at the markers of the published types; reading those finds it.
+    #[test]
+    fn a_marker_of_the_wrong_type_is_bad_input() {
+        for place in ["c_x", "drg_parents/0", "exp_parents/7"] {
+            for value in [json!(7), json!("x"), json!([]), json!({})] {
+                let change = |task: &mut Value| {
+                    let pointer = format!("/replica_column_proofs/{place}/column/_h");
+                    *challenge(task, 1).pointer_mut(&pointer).expect("there") = value;
+                };
+                check_refused(change, &["vanilla_proofs.StackedDrg2KiBV1", "expected unit"]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_c1_output_holds_is_not_repeated_whole() {
+        let long = "x".repeat(1 << 20);
+        for change in [
+            json!({ long.clone(): [] }),
+            json!({ "StackedDrg2KiBV1": long.clone() }),
+            json!({ "StackedDrg2KiBV1": [[{ long.clone(): 1 }]] }),
+            json!(long),
+        ] {
+            let error = refused(|task| task["c1out"]["vanilla_proofs"] = change);
+            let length = error.to_string().len();
+            assert!(length < 1024, "{length} bytes");
+        }
     }
 
     #[test]

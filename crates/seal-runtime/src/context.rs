@@ -147,8 +147,8 @@ impl Parent {
             Unit::Steps => ProgressUnit::Steps,
         };
         let progress = Progress { id: self.id, part: part.name.clone(), done, total, unit };
-        // A parent that is gone is noticed by the loop; progress is not worth an error.
-        let _ = self.answers.send(&Event::Progress(progress));
+        // Progress that a slow parent misses is soon told anew.
+        self.answers.tell(&Event::Progress(progress));
     }
 }
 
@@ -208,7 +208,7 @@ mod tests {
     fn a_parent_that_asked_is_told_each_parts_begin_and_end_and_little_between() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let file = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
-        let answers = Arc::new(Answers::new(file));
+        let answers = Arc::new(Answers::start(file).expect("a thread"));
         let context = TaskContext::new("pc1 7".to_owned(), CancelToken::default());
         let context = context.telling(9, answers);
         for part in ["layer 1 of 2", "layer 2 of 2"] {

@@ -33,9 +33,7 @@ impl DeviceReports {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let report = executor.device_report();
         if let Some(report) = report.filter(|report| last.as_ref() != Some(report)) {
-            if let Err(error) = self.answers.send(&Event::Device(report.clone())) {
-                tracing::error!(%error, "cannot tell the parent of the device");
-            }
+            self.answers.send(&Event::Device(report.clone()));
             *last = Some(report);
         }
     }

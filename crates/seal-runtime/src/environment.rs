@@ -1,13 +1,13 @@
 //! The environment variables users already set: which are honoured, which have no effect.
 //!
-//! Users carry these names from guide to guide. One that does nothing, or is misspelt, is told at
-//! the start instead of being believed in.
+//! Users carry these names from guide to guide. One that does nothing anywhere, or is misspelt, is
+//! told at the start instead of being believed in.
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::str::FromStr;
 
-use seal_types::{FIL_PROOFS_SETTINGS, is_unknown_seal_setting};
+use seal_types::{FIL_PROOFS_SETTINGS, is_unknown_seal_setting, shown};
 
 /// Other names that users set for some stage. Those of a place are for all of them: see
 /// [`place`](crate::place).
@@ -52,20 +52,17 @@ impl Environment {
     pub fn parse<T: FromStr>(&self, name: &str) -> Result<Option<T>, String> {
         self.get(name)
             .map(|value| {
-                value.parse().map_err(|_| format!("{name}={value:?} cannot be understood"))
+                value
+                    .parse()
+                    .map_err(|_| format!("{name}={:?} cannot be understood", shown(&value)))
             })
             .transpose()
     }
 
-    /// One text for each variable that is set and does nothing here, and for a settings file of
-    /// other software in `directory`.
-    pub fn findings(&self, honoured: Honoured, directory: &Path) -> Vec<String> {
-        let mut findings: Vec<_> = self
-            .0
-            .iter()
-            .filter(|(name, _)| !honoured.0.contains(&name.as_str()))
-            .filter_map(|(name, value)| finding(name, value))
-            .collect();
+    /// One text for each variable that is set and that no software knows, and for a settings file
+    /// of other software in `directory`. No text has a value, which may be somebody's secret.
+    pub fn findings(&self, directory: &Path) -> Vec<String> {
+        let mut findings: Vec<_> = self.0.iter().filter_map(|(name, _)| finding(name)).collect();
         const SETTINGS: &str = "rust-fil-proofs.config.toml";
         if directory.join(SETTINGS).exists() {
             findings.push(format!(
@@ -76,29 +73,44 @@ impl Environment {
         findings
     }
 
-    /// Logs [`Environment::findings`] as warnings.
+    /// The variables that are set and known, but not to this executor: users export what one stage
+    /// needs for all of them.
+    pub fn of_others(&self, honoured: Honoured) -> Vec<&str> {
+        let known = |name: &str| {
+            (FIL_PROOFS_SETTINGS.contains(&name) || OTHERS.contains(&name))
+                && name != NO_EFFECT
+                && !honoured.0.contains(&name)
+        };
+        self.0.iter().map(|(name, _)| name.as_str()).filter(|name| known(name)).collect()
+    }
+
+    /// Logs [`Environment::findings`] as warnings, and [`Environment::of_others`] for who looks for
+    /// why a setting does nothing.
     pub fn report(&self, honoured: Honoured) {
         let directory = std::env::current_dir().unwrap_or_default();
-        for finding in self.findings(honoured, &directory) {
+        for finding in self.findings(&directory) {
             tracing::warn!("{finding}");
+        }
+        let others = self.of_others(honoured);
+        if !others.is_empty() {
+            tracing::debug!(names = others.join(" "), "settings without effect on this executor");
         }
     }
 }
 
-fn finding(name: &str, value: &str) -> Option<String> {
-    if name == "FIL_PROOFS_MAXIMIZE_CACHING" {
-        return Some(format!("{name}={value} has no effect, here or in any current software"));
-    }
-    if FIL_PROOFS_SETTINGS.contains(&name) || OTHERS.contains(&name) {
-        return Some(format!("{name}={value} has no effect on this executor"));
+/// Users carry it from guide to guide, and nothing reads it.
+const NO_EFFECT: &str = "FIL_PROOFS_MAXIMIZE_CACHING";
+
+fn finding(name: &str) -> Option<String> {
+    let told = shown(name);
+    if name == NO_EFFECT {
+        return Some(format!("{told} has no effect, here or in any current software"));
     }
     if is_unknown_seal_setting(name) {
-        // Not its value: it may be a secret of somebody else's.
-        return Some(format!("{name} is not a setting of this software; is it misspelt?"));
+        return Some(format!("{told} is not a setting of this software; is it misspelt?"));
     }
-    name.starts_with("FIL_PROOFS_").then(|| {
-        format!("{name}={value} is not a setting that any software knows; is it misspelt?")
-    })
+    (name.starts_with("FIL_PROOFS_") && !FIL_PROOFS_SETTINGS.contains(&name))
+        .then(|| format!("{told} is not a setting that any software knows; is it misspelt?"))
 }
 
 #[cfg(test)]
@@ -106,35 +118,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_what_has_no_effect_and_what_is_unknown() {
-        let environment = Environment::of(&[
-            ("FIL_PROOFS_MAXIMIZE_CACHING", "1"),
-            ("FIL_PROOFS_PARENT_CACHE", "/p"),
-            ("FIL_PROOFS_USE_MULTICORE_SDR", "1"),
-            ("FIL_PROOFS_PARENTS_CACHE", "/p"),
-            ("HOME", "/h"),
-            ("SEAL_PC1_LANE", "2"),
-            ("SEAL_PC1_LANES", "2"),
-            ("FIL_PROOFS_DISABLE_NUMA", "1"),
-        ]);
+    fn what_nobody_knows_is_named_without_its_value_and_what_others_know_is_no_warning() {
+        let set = [
+            "FIL_PROOFS_MAXIMIZE_CACHING",
+            "FIL_PROOFS_PARENT_CACHE",
+            "FIL_PROOFS_USE_MULTICORE_SDR",
+            "FIL_PROOFS_PARENTS_CACHE",
+            "HOME",
+            "SEAL_PC1_LANE",
+            "SEAL_PC1_LANES",
+            "FIL_PROOFS_DISABLE_NUMA",
+            "SEAL_GPU",
+        ];
+        let pairs = set.map(|name| (name, "hunter2"));
+        let environment = Environment::of(&pairs);
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let findings = environment.findings(dir.path());
+        let [caching, misspelt, ours] = &findings[..] else { panic!("{findings:?}") };
+        assert!(caching.starts_with("FIL_PROOFS_MAXIMIZE_CACHING has no effect"), "{caching}");
+        assert!(misspelt.starts_with("FIL_PROOFS_PARENTS_CACHE is not a setting"), "{misspelt}");
+        assert!(ours.starts_with("SEAL_PC1_LANE is not a setting"), "{ours}");
+        assert!(findings.iter().all(|finding| !finding.contains("hunter2")), "{findings:?}");
         let honoured = Honoured(&["FIL_PROOFS_PARENT_CACHE"]);
-        let findings = environment.findings(honoured, dir.path());
-        assert_eq!(findings.len(), 5, "{findings:?}");
-        assert!(findings[0].contains("any current software"), "{findings:?}");
-        assert!(findings[1].contains("no effect on this executor"), "{findings:?}");
-        assert!(findings[2].contains("FIL_PROOFS_PARENTS_CACHE=/p is not a setting"));
-        assert!(findings[3].starts_with("SEAL_PC1_LANE is not a setting"), "{findings:?}");
-        assert!(findings[4].starts_with("FIL_PROOFS_DISABLE_NUMA=1 has no effect on"));
+        let others = environment.of_others(honoured);
+        let expected = ["FIL_PROOFS_USE_MULTICORE_SDR", "FIL_PROOFS_DISABLE_NUMA", "SEAL_GPU"];
+        assert_eq!(others, expected);
     }
 
     #[test]
     fn a_settings_file_of_other_software_is_told() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let environment = Environment::of(&[]);
-        assert!(environment.findings(Honoured(&[]), dir.path()).is_empty());
+        assert!(environment.findings(dir.path()).is_empty());
         std::fs::write(dir.path().join("rust-fil-proofs.config.toml"), "").expect("writable");
-        assert_eq!(environment.findings(Honoured(&[]), dir.path()).len(), 1);
+        assert_eq!(environment.findings(dir.path()).len(), 1);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub use placement::{place, spread_memory};
 pub use serve::{ServeOptions, serve};
 pub use version::long_version;
 
-use seal_types::Stage;
+use seal_types::{SectorName, Stage};
 use seal_wire::{DeviceReport, TaskError};
 
 /// A stage: from task to output.
@@ -39,8 +39,8 @@ pub trait Executor: Send + Sync + 'static {
     /// What is answered.
     type Output: serde::Serialize;
 
-    /// Which sector the task is for, as logs name it.
-    fn sector(task: &Self::Task) -> String;
+    /// Which sector the task is for, as everybody names it.
+    fn sector(task: &Self::Task) -> SectorName;
 
     /// Does the task. Called from a thread of the task's own; a panic is answered as `internal`
     /// and ends the process after the other tasks.

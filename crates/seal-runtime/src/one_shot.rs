@@ -1,10 +1,11 @@
 //! One task from a file, for benchmarks and for use without venus-worker.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use seal_host::FileError;
+use seal_types::{SectorName, shown_reason};
 use seal_wire::{ErrorCode, ExitCode, RawRequest, TaskError};
 
 use crate::serve::panic_text;
@@ -24,7 +25,7 @@ pub fn run_one<E: Executor>(executor: &E, file: &Path) -> ExitCode {
 
 fn run<E: Executor>(executor: &E, file: &Path) -> Result<(), TaskError> {
     let io = |error: &FileError| TaskError::from_error(ErrorCode::Io, error);
-    let output = seal_host::claim_stdout()
+    let mut output = seal_host::claim_stdout()
         .map_err(FileError::of("take over", Path::new("standard output")))
         .map_err(|error| io(&error))?;
     let text = read_text(file).map_err(|error| io(&error))?;
@@ -32,9 +33,12 @@ fn run<E: Executor>(executor: &E, file: &Path) -> Result<(), TaskError> {
 
     let cancel = CancelToken::default();
     stop_on_signal(&cancel)?;
-    let sector = E::sector(&task);
+    let SectorName { name: sector, doubt } = E::sector(&task);
     let span = tracing::info_span!("task", stage = %E::STAGE, sector);
     let _in_span = span.enter();
+    if let Some(doubt) = doubt {
+        tracing::warn!("the task contradicts itself: {doubt}");
+    }
     let context = TaskContext::new(format!("{} {sector}", E::STAGE), cancel);
     let answer = catch_unwind(AssertUnwindSafe(|| executor.run(task, &context))).unwrap_or_else(
         |panic| {
@@ -43,8 +47,8 @@ fn run<E: Executor>(executor: &E, file: &Path) -> Result<(), TaskError> {
         },
     )?;
     drop(context);
-    crate::answers::Answers::new(output)
-        .send(&answer)
+    output
+        .write_all(&seal_wire::to_line(&answer))
         .map_err(FileError::of("write to", Path::new("standard output")))
         .map_err(|error| io(&error))
 }
@@ -64,7 +68,8 @@ fn parse<E: Executor>(text: &str, file: &Path) -> Result<E::Task, TaskError> {
         Err(_) => serde_json::from_str(text),
     };
     task.map_err(|error| {
-        let message = format!("{} is not a task of {}: {error}", file.display(), E::STAGE);
+        let message =
+            format!("{} is not a task of {}: {}", file.display(), E::STAGE, shown_reason(&error));
         TaskError::new(ErrorCode::BadRequest, message)
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! One thread reads requests, one runs this loop, and each task has a thread of its own. What
 //! happens reaches the loop as an event; only the loop decides what starts and when the process
-//! ends.
+//! ends. Nothing waits for who reads the answers but the thread that writes them and, when much is
+//! unread or many requests wait, the one that reads requests.
 //!
 //! The end: when the input ends, the parent is gone or wants no more. If somebody still reads the
 //! answers, the tasks at hand are done first; if nobody does, they are stopped at their next
@@ -12,17 +13,17 @@
 
 use std::any::Any;
 use std::collections::{HashSet, VecDeque};
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use seal_types::{SectorName, shown_reason};
 use seal_wire::{
     EVENTS, ErrorCode, ExitCode, Line, LineReader, RawRequest, Response, Started, TaskError,
-    ready_line, salvage_id,
+    ready_line,
 };
-use serde::de::Error as _;
 
 use crate::answers::Answers;
 use crate::device_reports::DeviceReports;
@@ -50,7 +51,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 enum Event {
     Line(Line),
     EndOfInput,
-    Done { id: u64, ended: Option<Ended> },
+    Done { ended: Option<Ended> },
     Signal(i32),
 }
 
@@ -76,8 +77,8 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
             return ExitCode::Config;
         }
     };
-    let answers = match seal_host::claim_stdout() {
-        Ok(output) => Arc::new(Answers::new(output)),
+    let mut output = match seal_host::claim_stdout() {
+        Ok(output) => output,
         Err(error) => {
             tracing::error!(%error, "cannot take over standard output");
             return ExitCode::Start;
@@ -89,14 +90,24 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         return ExitCode::Start;
     }
     let ready = ready_line(E::STAGE);
-    if let Err(error) = answers.send_line(format!("{ready}\n").as_bytes()) {
+    if let Err(error) = output.write_all(format!("{ready}\n").as_bytes()) {
         tracing::error!(%error, "nobody reads the ready line");
         return ExitCode::ParentGone;
     }
+    let answers = Answers::start(output).map(Arc::new);
+    let started = answers.and_then(|answers| {
+        read_input(E::STAGE.line_cap(), events.clone(), Arc::clone(&answers)).map(|()| answers)
+    });
+    let answers = match started {
+        Ok(answers) => answers,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the threads that serve requests");
+            return ExitCode::Start;
+        }
+    };
     // Without a limit nothing is said of one.
     let concurrent = (options.concurrent < usize::MAX).then_some(options.concurrent);
     tracing::info!(stage = %E::STAGE, pid = std::process::id(), concurrent, "{ready}");
-    read_input(E::STAGE.line_cap(), events.clone());
     Loop {
         executor,
         options,
@@ -106,7 +117,7 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         events,
         cancel: CancelToken::default(),
         unanswered: Unanswered::default(),
-        running: HashSet::new(),
+        running: 0,
         queue: VecDeque::new(),
         input_ended: false,
         ended: None,
@@ -139,12 +150,18 @@ fn watch_signals(events: Sender<Event>) -> io::Result<()> {
     Ok(())
 }
 
-fn read_input(cap: usize, events: Sender<Event>) {
-    std::thread::spawn(move || {
+/// Starts reading requests, none while much of what came before has not been read or begun.
+fn read_input(cap: usize, events: Sender<Event>, answers: Arc<Answers>) -> io::Result<()> {
+    let read = move || {
         let mut lines = LineReader::new(BufReader::with_capacity(1 << 16, io::stdin()), cap);
         loop {
+            // What waits may be as long as the longest line: as much again may be on its way.
+            answers.await_room(cap);
             let event = match lines.next_line() {
-                Ok(Some(line)) => Event::Line(line),
+                Ok(Some(line)) => {
+                    answers.hold(weight(&line));
+                    Event::Line(line)
+                }
                 Ok(None) => Event::EndOfInput,
                 Err(error) => {
                     tracing::error!(%error, "cannot read requests");
@@ -156,17 +173,34 @@ fn read_input(cap: usize, events: Sender<Event>) {
                 return;
             }
         }
-    });
+    };
+    std::thread::Builder::new().name("requests".into()).spawn(read)?;
+    Ok(())
+}
+
+/// How many bytes a line is held with. Even an empty one takes some.
+fn weight(line: &Line) -> usize {
+    let (Line::Whole(text) | Line::Unterminated(text) | Line::TooLong { head: text, .. }) = line;
+    64 + text.len()
 }
 
 /// The running tasks that have no answer yet. Whoever takes an id out answers it, so that none is
-/// answered twice.
+/// answered twice. It is taken out before the answer is written: the sender may use it again as
+/// soon as it has read that.
 #[derive(Clone, Default)]
 struct Unanswered(Arc<Mutex<HashSet<u64>>>);
 
 impl Unanswered {
     fn add(&self, id: u64) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
+    fn contains(&self, id: u64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    fn take_all(&self) -> HashSet<u64> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether `id` had no answer; it is the caller's to answer now.
@@ -179,6 +213,8 @@ struct Waiting<T> {
     id: u64,
     sector: String,
     task: T,
+    /// How many bytes it is held with.
+    weight: usize,
 }
 
 struct Loop<E: Executor> {
@@ -190,7 +226,8 @@ struct Loop<E: Executor> {
     events: Sender<Event>,
     cancel: CancelToken,
     unanswered: Unanswered,
-    running: HashSet<u64>,
+    /// How many tasks have a thread, answered or not.
+    running: usize,
     queue: VecDeque<Waiting<E::Task>>,
     input_ended: bool,
     /// Why no further task starts, if so.
@@ -210,18 +247,23 @@ impl<E: Executor> Loop<E> {
             self.device_reports.tell(&*self.executor);
             if !self.cancel.is_cancelled() && !self.answers.have_reader() {
                 tracing::warn!(
-                    running = self.running.len(),
+                    running = self.running,
                     waiting = self.queue.len(),
                     "nobody reads the answers any more: the parent is gone"
                 );
                 self.stop("the parent is gone");
                 self.input_ended = true;
             }
-            let idle = self.running.is_empty() && self.queue.is_empty();
+            let idle = self.running == 0 && self.queue.is_empty();
             let over = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if idle && (self.ended.is_some() || self.input_ended) || over {
                 self.answer_running();
-                return self.exit_code();
+                let code = self.exit_code();
+                if self.answers.finish(self.options.grace) {
+                    return code;
+                }
+                tracing::error!("nobody reads; the last answers are lost");
+                return if code == ExitCode::Success { ExitCode::ParentGone } else { code };
             }
         }
     }
@@ -229,13 +271,13 @@ impl<E: Executor> Loop<E> {
     /// Answers the tasks under which the process ends.
     fn answer_running(&self) {
         let grace = self.options.grace;
-        for id in self.running.iter().copied().filter(|id| self.unanswered.take(*id)) {
+        for id in self.unanswered.take_all() {
             let message = format!(
                 "the executor was told to end and the task did not stop within {grace:?}; the \
                  executor ends without it"
             );
             let error = TaskError::new(ErrorCode::Cancelled, message);
-            tracing::error!(req = id, code = %error.code, "task failed: {}", error.message);
+            self.tell_failure(id, &error);
             self.answer_failure(id, &error);
         }
     }
@@ -253,15 +295,11 @@ impl<E: Executor> Loop<E> {
         match event {
             Event::Line(line) => self.on_line(line),
             Event::EndOfInput => {
-                tracing::info!(
-                    running = self.running.len(),
-                    waiting = self.queue.len(),
-                    "end of input"
-                );
+                tracing::info!(running = self.running, waiting = self.queue.len(), "end of input");
                 self.input_ended = true;
             }
-            Event::Done { id, ended } => {
-                self.running.remove(&id);
+            Event::Done { ended } => {
+                self.running -= 1;
                 if let Some(ended) = ended {
                     self.end(ended);
                 }
@@ -276,29 +314,32 @@ impl<E: Executor> Loop<E> {
     }
 
     fn on_line(&mut self, line: Line) {
+        let weight = weight(&line);
+        if !self.takes(line, weight) {
+            self.answers.let_go(weight);
+        }
+    }
+
+    /// Whether the line is a request that waits now.
+    fn takes(&mut self, line: Line, weight: usize) -> bool {
         let bytes = match line {
             Line::Whole(bytes) | Line::Unterminated(bytes) => bytes,
-            Line::TooLong { head, length } => {
+            Line::TooLong { length, id, .. } => {
                 let cap = E::STAGE.line_cap();
                 let message = format!("a request line of {length} bytes is over the {cap} allowed");
-                return self.refuse(salvage_id(&head), ErrorCode::BadRequest, message);
+                return self.refuse(id, ErrorCode::BadRequest, message);
             }
         };
         if bytes.trim_ascii().is_empty() {
-            return;
+            return false;
         }
         let request = match RawRequest::parse(&bytes) {
             Ok(request) => request,
             Err(bad) => return self.refuse(bad.id, ErrorCode::BadRequest, bad.to_string()),
         };
         let id = request.id;
-        if self.running.contains(&id) || self.queue.iter().any(|waiting| waiting.id == id) {
-            // An answer would be taken for that of the first.
-            tracing::error!(
-                req = id,
-                "a request repeats the id of an unanswered one and is dropped"
-            );
-            return;
+        if self.has(id) {
+            return self.refuse(Some(id), ErrorCode::BadRequest, String::new());
         }
         if self.cancel.is_cancelled() || self.ended.is_some() {
             let message = "the executor is ending and takes no tasks; send the request again";
@@ -306,37 +347,69 @@ impl<E: Executor> Loop<E> {
         }
         match parse_task::<E>(&request) {
             Ok(task) => {
-                let sector = E::sector(&task);
-                if self.running.len() >= self.options.concurrent {
-                    tracing::info!(req = id, sector, running = self.running.len(), "task waits");
+                let SectorName { name: sector, doubt } = E::sector(&task);
+                if let Some(doubt) = doubt
+                    && !self.events_wanted
+                {
+                    tracing::warn!(req = id, sector, "the request contradicts itself: {doubt}");
                 }
-                self.queue.push_back(Waiting { id, sector, task });
+                if self.running >= self.options.concurrent {
+                    tracing::info!(req = id, sector, running = self.running, "task waits");
+                }
+                self.queue.push_back(Waiting { id, sector, task, weight });
+                true
             }
             Err(error) => {
                 let message = format!("not a task of {}: {error}", E::STAGE);
-                self.refuse(Some(id), ErrorCode::BadRequest, message);
+                self.refuse(Some(id), ErrorCode::BadRequest, message)
             }
         }
     }
 
-    fn refuse(&self, id: Option<u64>, code: ErrorCode, message: String) {
-        tracing::warn!(req = id, code = %code, "refused: {message}");
-        if let Some(id) = id {
-            self.answer_failure(id, &TaskError::new(code, message));
+    /// Whether `id` is that of a request without an answer.
+    fn has(&self, id: u64) -> bool {
+        self.unanswered.contains(id) || self.queue.iter().any(|waiting| waiting.id == id)
+    }
+
+    /// Answers a line that is not taken, if an answer can be of it. Returns that it is not taken.
+    fn refuse(&self, id: Option<u64>, code: ErrorCode, message: String) -> bool {
+        match id {
+            // An answer would be taken for that of the first.
+            Some(id) if self.has(id) => tracing::error!(
+                req = id,
+                "a line repeats the id of an unanswered request and is dropped; that request goes on"
+            ),
+            Some(id) => {
+                let error = TaskError::new(code, message);
+                if self.events_wanted {
+                    tracing::debug!(req = id, %code, "refused: {}", error.message);
+                } else {
+                    tracing::warn!(req = id, %code, "refused: {}", error.message);
+                }
+                self.answer_failure(id, &error);
+            }
+            None => tracing::warn!(%code, "refused, with no id that could be answered: {message}"),
         }
+        false
+    }
+
+    fn tell_failure(&self, id: u64, error: &TaskError) {
+        tell_failure(self.events_wanted, Some(id), None, error);
     }
 
     fn answer_failure(&self, id: u64, error: &TaskError) {
-        send(&self.answers, &Response::<()>::failed(id, error));
+        self.answers.send(&Response::<()>::failed(id, error));
     }
 
     fn start_waiting(&mut self) {
         if self.ended.is_some() || self.cancel.is_cancelled() {
             return;
         }
-        while self.running.len() < self.options.concurrent.max(1) {
-            let Some(Waiting { id, sector, task }) = self.queue.pop_front() else { return };
-            self.running.insert(id);
+        while self.running < self.options.concurrent.max(1) {
+            let Some(waiting) = self.queue.pop_front() else { return };
+            let Waiting { id, sector, task, weight } = waiting;
+            self.answers.let_go(weight);
+            self.running += 1;
             self.unanswered.add(id);
             let unanswered = self.unanswered.clone();
             let executor = Arc::clone(&self.executor);
@@ -345,28 +418,30 @@ impl<E: Executor> Loop<E> {
             let events = self.events.clone();
             let mut context =
                 TaskContext::new(format!("{} {sector}", E::STAGE), self.cancel.clone());
-            if self.events_wanted {
+            let supervised = self.events_wanted;
+            if supervised {
                 let (sector, device) = (sector.clone(), self.executor.device());
-                send(&answers, &seal_wire::Event::Started(Started { id, sector, device }));
+                self.answers.send(&seal_wire::Event::Started(Started { id, sector, device }));
                 context = context.telling(id, Arc::clone(&answers));
             }
             let work = move || {
-                let outputs = (&*answers, &*reports);
-                let panicked =
-                    run_task(&*executor, (id, &unanswered), &sector, task, outputs, context);
+                let whose = Whose { id, unanswered: &unanswered, sector: &sector, supervised };
+                let panicked = run_task(&*executor, whose, task, (&answers, &reports), context);
                 let ended = if panicked {
                     Some(Ended::Panicked)
                 } else {
                     executor.is_lost().map(Ended::Lost)
                 };
                 // The loop outlives its tasks or the process is ending.
-                let _ = events.send(Event::Done { id, ended });
+                let _ = events.send(Event::Done { ended });
             };
             if let Err(error) = std::thread::Builder::new().name(format!("task-{id}")).spawn(work) {
-                self.running.remove(&id);
+                self.running -= 1;
                 self.unanswered.take(id);
                 let message = format!("cannot start a thread for the task: {error}");
-                self.answer_failure(id, &TaskError::new(ErrorCode::Unavailable, message));
+                let error = TaskError::new(ErrorCode::Unavailable, message);
+                self.tell_failure(id, &error);
+                self.answer_failure(id, &error);
             }
         }
     }
@@ -383,7 +458,7 @@ impl<E: Executor> Loop<E> {
         let why = match &ended {
             Ended::Panicked => "another task of this executor panicked".to_owned(),
             Ended::Lost(why) => {
-                tracing::error!(running = self.running.len(), "the executor ends: {why}");
+                tracing::error!(running = self.running, "the executor ends: {why}");
                 why.clone()
             }
         };
@@ -397,28 +472,35 @@ impl<E: Executor> Loop<E> {
 
     fn answer_waiting(&mut self, error: &TaskError) {
         for waiting in std::mem::take(&mut self.queue) {
+            self.answers.let_go(waiting.weight);
             self.answer_failure(waiting.id, error);
         }
     }
 }
 
-fn parse_task<E: Executor>(request: &RawRequest) -> serde_json::Result<E::Task> {
-    let text = request.task.get();
-    serde_json::from_str(text).map_err(|error| {
-        // Positions count from the start of the task, not of the line.
-        serde_json::Error::custom(error)
-    })
+/// The task, or why it is none. Positions count from the start of the task, not of the line.
+fn parse_task<E: Executor>(request: &RawRequest) -> Result<E::Task, String> {
+    serde_json::from_str(request.task.get()).map_err(|error| shown_reason(&error))
+}
+
+/// Whose task it is.
+struct Whose<'a> {
+    id: u64,
+    unanswered: &'a Unanswered,
+    sector: &'a str,
+    /// Whether the parent logs how tasks end.
+    supervised: bool,
 }
 
 /// Runs one task to its answer. Returns whether it panicked.
 fn run_task<E: Executor>(
     executor: &E,
-    (id, unanswered): (u64, &Unanswered),
-    sector: &str,
+    whose: Whose<'_>,
     task: E::Task,
     (answers, reports): (&Answers, &DeviceReports),
     context: TaskContext,
 ) -> bool {
+    let Whose { id, unanswered, sector, supervised } = whose;
     let span = tracing::info_span!("task", stage = %E::STAGE, req = id, sector);
     let _in_span = span.enter();
     let context = context.within(span.clone());
@@ -440,19 +522,23 @@ fn run_task<E: Executor>(
     match result {
         Ok(output) => {
             tracing::info!(elapsed_ms, "task done");
-            send(answers, &Response::done(id, output));
+            answers.send(&Response::done(id, output));
         }
         Err(error) => {
-            tracing::error!(elapsed_ms, code = %error.code, "task failed: {}", error.message);
-            send(answers, &Response::<()>::failed(id, &error));
+            tell_failure(supervised, None, Some(elapsed_ms), &error);
+            answers.send(&Response::<()>::failed(id, &error));
         }
     }
     panicked
 }
 
-fn send<T: serde::Serialize>(answers: &Answers, message: &T) {
-    if let Err(error) = answers.send(message) {
-        tracing::error!(%error, "cannot write an answer");
+/// Logs a failure, for people where the parent does not log it itself: it is told once.
+fn tell_failure(supervised: bool, id: Option<u64>, elapsed_ms: Option<u64>, error: &TaskError) {
+    let TaskError { code, message } = error;
+    if supervised {
+        tracing::debug!(req = id, elapsed_ms, %code, "task failed: {message}");
+    } else {
+        tracing::error!(req = id, elapsed_ms, %code, "task failed: {message}");
     }
 }
 
@@ -463,225 +549,4 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{BufRead, BufReader, PipeReader};
-    use std::sync::mpsc::SyncSender;
-
-    use seal_types::Stage;
-    use seal_wire::{DeviceReport, DeviceStanding};
-
-    use super::*;
-
-    /// Never looks whether to stop; ends when the test lets go of the other end.
-    struct Deaf {
-        begun: SyncSender<()>,
-        released: Mutex<Receiver<()>>,
-    }
-
-    impl Executor for Deaf {
-        const STAGE: Stage = Stage::C2;
-        type Task = u64;
-        type Output = u64;
-
-        fn sector(task: &u64) -> String {
-            task.to_string()
-        }
-
-        fn run(&self, task: u64, _: &TaskContext) -> Result<u64, TaskError> {
-            self.begun.send(()).expect("the test waits for it");
-            let _ = self.released.lock().expect("one task").recv();
-            Ok(task)
-        }
-    }
-
-    fn answers() -> (PipeReader, Arc<Answers>) {
-        let (reader, writer) = io::pipe().expect("a pipe");
-        let file = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
-        (reader, Arc::new(Answers::new(file)))
-    }
-
-    /// A loop of `executor` with its inbox at hand.
-    fn serving<E: Executor>(executor: E, answers: Arc<Answers>, events: Sender<Event>) -> Loop<E> {
-        Loop {
-            executor: Arc::new(executor),
-            options: ServeOptions { concurrent: 1, grace: Duration::from_millis(50) },
-            device_reports: Arc::new(DeviceReports::new(Arc::clone(&answers), false)),
-            answers,
-            events_wanted: false,
-            events,
-            cancel: CancelToken::default(),
-            unanswered: Unanswered::default(),
-            running: HashSet::new(),
-            queue: VecDeque::new(),
-            input_ended: false,
-            ended: None,
-            deadline: None,
-        }
-    }
-
-    fn request(id: u64) -> Event {
-        Event::Line(Line::Whole(format!("{{\"id\":{id},\"task\":1}}").into_bytes()))
-    }
-
-    /// Its device is lost by the second task.
-    struct Losing {
-        tasks: std::sync::atomic::AtomicU64,
-    }
-
-    impl Executor for Losing {
-        const STAGE: Stage = Stage::Pc2;
-        type Task = u64;
-        type Output = u64;
-
-        fn sector(task: &u64) -> String {
-            task.to_string()
-        }
-
-        fn run(&self, task: u64, _: &TaskContext) -> Result<u64, TaskError> {
-            let before = self.tasks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            if before == 1 {
-                return Err(TaskError::new(ErrorCode::Unavailable, "the device failed"));
-            }
-            Ok(task)
-        }
-
-        fn is_lost(&self) -> Option<String> {
-            let tasks = self.tasks.load(std::sync::atomic::Ordering::Relaxed);
-            (tasks > 1).then(|| "device 7 is lost".to_owned())
-        }
-    }
-
-    #[test]
-    fn a_lost_device_ends_the_process_after_the_answers() {
-        let (reader, answers) = answers();
-        let (events, inbox) = mpsc::channel();
-        let serve = serving(Losing { tasks: 0.into() }, answers, events.clone());
-        for id in [7, 8, 9] {
-            events.send(request(id)).expect("it listens");
-        }
-        // The input stays open.
-        assert_eq!(serve.run(&inbox), ExitCode::DeviceLost);
-        let lines: Vec<String> =
-            BufReader::new(reader).lines().map(|line| line.expect("text")).collect();
-        let [done, failed, refused] = &lines[..] else { panic!("three answers: {lines:?}") };
-        assert!(done.contains("\"id\":7") && done.contains("\"output\":1"), "{done}");
-        assert!(failed.contains("\"id\":8") && failed.contains("the device failed"), "{failed}");
-        assert!(refused.contains("\"id\":9") && refused.contains("[unavailable]"), "{refused}");
-        assert!(refused.contains("device 7 is lost") && refused.contains("again"), "{refused}");
-    }
-
-    /// Its device computes every second task wrongly.
-    struct Doubtful {
-        tasks: std::sync::atomic::AtomicU64,
-    }
-
-    impl Executor for Doubtful {
-        const STAGE: Stage = Stage::Pc2;
-        type Task = u64;
-        type Output = u64;
-
-        fn sector(task: &u64) -> String {
-            task.to_string()
-        }
-
-        fn run(&self, task: u64, _: &TaskContext) -> Result<u64, TaskError> {
-            self.tasks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            Ok(task)
-        }
-
-        fn device_report(&self) -> Option<DeviceReport> {
-            let wrong = self.tasks.load(std::sync::atomic::Ordering::Relaxed) / 2;
-            let standing = if wrong == 0 { DeviceStanding::Good } else { DeviceStanding::Suspect };
-            let device = "device 7".to_owned();
-            Some(DeviceReport { device, standing, wrong, reason: None, replaced_by: None })
-        }
-    }
-
-    fn telling<E: Executor>(events_wanted: bool, serve: Loop<E>) -> Loop<E> {
-        let reports = DeviceReports::new(Arc::clone(&serve.answers), events_wanted);
-        Loop { events_wanted, device_reports: Arc::new(reports), ..serve }
-    }
-
-    /// By the answer a supervisor gives the executor the next request, if it knows nothing against
-    /// it.
-    #[test]
-    fn a_device_is_reported_before_the_answer_that_it_is_to_blame_for() {
-        let (reader, answers) = answers();
-        let (events, inbox) = mpsc::channel();
-        let doubtful = Doubtful { tasks: 0.into() };
-        let serve = telling(true, serving(doubtful, answers, events.clone()));
-        for id in 1..=4 {
-            events.send(request(id)).expect("it listens");
-        }
-        events.send(Event::EndOfInput).expect("it listens");
-        assert!(matches!(serve.run(&inbox), ExitCode::Success));
-        let lines: Vec<String> =
-            BufReader::new(reader).lines().map(|line| line.expect("text")).collect();
-        let place = |parts: [&str; 2]| {
-            lines.iter().position(|line| parts.iter().all(|part| line.contains(part)))
-        };
-        for (wrong, id) in [(1, 2), (2, 4)] {
-            let report = place(["\"standing\":\"suspect\"", &format!("\"wrong\":{wrong}")]);
-            let answer = place(["\"output\":1", &format!("\"id\":{id}")]);
-            assert!(report.expect("told") < answer.expect("an answer"), "{lines:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_thought_of_a_device_is_told_at_the_start_and_when_it_changes() {
-        for events_wanted in [true, false] {
-            let executor = Doubtful { tasks: 0.into() };
-            let (reader, answers) = answers();
-            let (events, inbox) = mpsc::channel();
-            let serve = telling(events_wanted, serving(executor, answers, events.clone()));
-            for id in 1..=4 {
-                events.send(request(id)).expect("it listens");
-            }
-            events.send(Event::EndOfInput).expect("it listens");
-            assert!(matches!(serve.run(&inbox), ExitCode::Success));
-            let reports: Vec<_> = BufReader::new(reader)
-                .lines()
-                .filter_map(|line| match seal_wire::Event::parse(line.expect("text").as_bytes()) {
-                    Ok(seal_wire::Event::Device(report)) => Some((report.standing, report.wrong)),
-                    _ => None,
-                })
-                .collect();
-            let expected = [
-                (DeviceStanding::Good, 0),
-                (DeviceStanding::Suspect, 1),
-                (DeviceStanding::Suspect, 2),
-            ];
-            assert_eq!(reports, if events_wanted { &expected[..] } else { &[] });
-        }
-    }
-
-    #[test]
-    fn a_task_that_does_not_stop_within_the_grace_is_answered_once_and_left() {
-        let (begun, has_begun) = mpsc::sync_channel(1);
-        let (release, released) = mpsc::channel();
-        let executor = Deaf { begun, released: Mutex::new(released) };
-        let (reader, answers) = answers();
-        let (events, inbox) = mpsc::channel();
-        let serve = serving(executor, answers, events.clone());
-        let unanswered = serve.unanswered.clone();
-        let code = std::thread::scope(|scope| {
-            let looped = scope.spawn(move || serve.run(&inbox));
-            for id in [7, 8] {
-                events.send(request(id)).expect("it listens");
-            }
-            has_begun.recv().expect("the first task begins");
-            events.send(Event::Signal(15)).expect("it listens");
-            looped.join().expect("no panic")
-        });
-        assert!(matches!(code, ExitCode::Success), "{code:?}");
-        // The task ends after the loop and finds that it has been answered.
-        drop(release);
-        assert!(!unanswered.take(7));
-        let lines: Vec<String> =
-            BufReader::new(reader).lines().map(|line| line.expect("text")).collect();
-        let [waiting, running] = &lines[..] else { panic!("two answers: {lines:?}") };
-        assert!(waiting.contains("\"id\":8") && waiting.contains("told to end"), "{waiting}");
-        assert!(running.contains("\"id\":7"), "{running}");
-        assert!(running.contains("[cancelled]") && running.contains("within 50ms"), "{running}");
-    }
-}
+mod tests;

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
-use seal_types::StageName;
-use seal_wire::{Line, LineReader, RequestHead, ready_line, salvage_id};
+use seal_types::{SectorName, StageName};
+use seal_wire::{Line, LineReader, RequestHead, ready_line};
 
 use crate::event::Event;
 use crate::queue::Queue;
@@ -108,16 +108,25 @@ fn read_requests(
     Ok(())
 }
 
+/// The name of a request's sector. What contradicts it in the request is logged.
+pub(crate) fn sector_of(id: u64, sector: Option<SectorName>) -> Option<String> {
+    let SectorName { name, doubt } = sector?;
+    if let Some(doubt) = doubt {
+        tracing::warn!(req = id, sector = name, "the request contradicts itself: {doubt}");
+    }
+    Some(name)
+}
+
 /// What a line of the parent is. Read here and not in the loop, because it may be long.
 fn understand(stage: StageName, line: Line) -> Option<Event> {
     let line = match line {
         // Input that ends without a line end may still be a whole request.
         Line::Whole(line) | Line::Unterminated(line) => line,
-        Line::TooLong { head, length } => {
+        Line::TooLong { length, id, .. } => {
             let cap = stage.line_cap();
             let reason =
                 format!("the line has {length} bytes and requests of {stage} may have {cap}");
-            return Some(Event::BadRequest { id: salvage_id(&head), reason });
+            return Some(Event::BadRequest { id, reason });
         }
     };
     if line.trim_ascii().is_empty() {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use seal_limits::{History, Resource};
+use seal_types::shown_bytes;
 use seal_wire::{DeviceReport, ErrorCode, Event as Told, Line, Progress, RawResponse, salvage_id};
 
 use crate::event::Tag;
@@ -396,7 +397,7 @@ impl Running {
 /// Understands a line that an executor wrote.
 pub(crate) fn understand(line: Line) -> Answer {
     let beginning = shown(&line);
-    let (text, reason) = match line {
+    let (id, reason) = match line {
         Line::Whole(mut text) => match RawResponse::parse(&text) {
             Ok(response) => {
                 text.push(b'\n');
@@ -404,15 +405,17 @@ pub(crate) fn understand(line: Line) -> Answer {
             }
             Err(bad) => match Told::parse(&text) {
                 Ok(told) => return Answer::Told(told),
-                Err(_) => (text, bad.reason),
+                Err(_) => (bad.id, bad.reason),
             },
         },
-        Line::Unterminated(text) => (text, "it ended in the middle of the line".to_owned()),
-        Line::TooLong { head, length } => (head, format!("the line has {length} bytes")),
+        Line::Unterminated(text) => {
+            (salvage_id(&text), "it ended in the middle of the line".to_owned())
+        }
+        Line::TooLong { id, length, .. } => (id, format!("the line has {length} bytes")),
     };
-    match salvage_id(&text) {
+    match id {
         Some(id) => Answer::Broken { id, reason },
-        None => Answer::Junk { reason: format!("{reason}; it begins with {beginning:?}") },
+        None => Answer::Junk { reason: format!("{reason}; it is {beginning:?}") },
     }
 }
 
@@ -421,11 +424,10 @@ pub(crate) fn code_of(error: &str) -> String {
     ErrorCode::of_message(error).map(|code| code.name().to_owned()).unwrap_or_default()
 }
 
-/// The beginning of a line, for the log.
+/// What is shown of a line in the log.
 pub(crate) fn shown(line: &Line) -> String {
-    const SHOWN: usize = 200;
     let (Line::Whole(text) | Line::Unterminated(text) | Line::TooLong { head: text, .. }) = line;
-    String::from_utf8_lossy(&text[..text.len().min(SHOWN)]).into_owned()
+    shown_bytes(text)
 }
 
 #[cfg(test)]
@@ -453,7 +455,7 @@ mod tests {
             Line::Whole(br#"{"id":7,"err_msg":null,"output":null}"#.into()),
             Line::Whole(br#"{"id":7,"err_msg":"x","output":1}"#.into()),
             Line::Unterminated(br#"{"id":7,"err_msg":null,"output":{"a""#.into()),
-            Line::TooLong { head: br#"{"id":7,"err_msg":null,"#.into(), length: 1 << 30 },
+            Line::TooLong { head: br#"{"output":"#.into(), length: 1 << 30, id: Some(7) },
         ] {
             assert!(matches!(understand(line), Answer::Broken { id: 7, .. }));
         }

@@ -12,7 +12,7 @@ use seal_wire::{ErrorCode, ExitCode, RequestHead, Response, TaskError, to_line};
 
 use crate::event::Event;
 use crate::facts::{Board, Facts, Life, QUEUE_SHOWN, Totals, WaitingFacts};
-use crate::parent::Parent;
+use crate::parent::{Parent, sector_of};
 use crate::queue::Request;
 use crate::watched_file::{LOOK_AT_FILE, WatchedFile};
 
@@ -138,6 +138,7 @@ fn accept(parent: &mut Parent, fault: &Fault, head: RequestHead, mut line: Vec<u
         let reason = format!("{}; {count} requests wait already", fault.reason);
         return fail(parent, id, ErrorCode::Unavailable, &reason);
     }
+    let sector = sector_of(id, sector);
     tracing::info!(req = id, sector, "a request waits until the start succeeds");
     line.push(b'\n');
     parent.requests.add(id, sector.map(Into::into), line, Instant::now());

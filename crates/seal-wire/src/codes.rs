@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use seal_types::{MESSAGE_MOST, shortened};
+
 /// Why a task was not done. The code stands in brackets at the start of `err_msg`, so that
 /// people and programs that only know the text can still tell the kinds apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,9 +111,9 @@ pub struct TaskError {
 }
 
 impl TaskError {
-    /// A failure with a plain message.
+    /// A failure with a plain message, on one line and of bounded length whatever it quotes.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: shortened(&message.into(), MESSAGE_MOST).into_owned() }
     }
 
     /// A failure told by `error` and everything that caused it.
@@ -123,7 +125,7 @@ impl TaskError {
             message.push_str(&cause.to_string());
             source = cause.source();
         }
-        Self { code, message }
+        Self::new(code, message)
     }
 }
 
@@ -177,6 +179,19 @@ mod tests {
         for foreign in ["", "plain text", "[no-such-code] x", "[io"] {
             let known = ErrorCode::of_message(foreign);
             assert!(known.is_none() || foreign == "[io", "{foreign:?} gave {known:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_message_quotes_cannot_make_it_long_or_more_than_one_line() {
+        let value = format!("{}\n[io] made up", "x".repeat(100 << 20));
+        for error in [
+            TaskError::new(ErrorCode::BadInput, format!("no such file {value}")),
+            TaskError::from_error(ErrorCode::BadInput, &std::io::Error::other(value.clone())),
+        ] {
+            let told = error.to_string();
+            assert!(told.len() < 2 * MESSAGE_MOST && !told.contains('\n'), "{}", told.len());
+            assert!(told.ends_with("made up"), "the end is told");
         }
     }
 

@@ -7,7 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BadLine, salvage_id};
+use crate::BadLine;
+use crate::objects::message_of;
 
 /// The environment variable by which a parent asks for events, with the value `1`.
 pub const EVENTS: &str = "SEAL_EXEC_EVENTS";
@@ -126,8 +127,7 @@ impl DeviceReport {
 impl Event {
     /// Reads one line.
     pub fn parse(line: &[u8]) -> Result<Self, BadLine> {
-        serde_json::from_slice(line)
-            .map_err(|error| BadLine { id: salvage_id(line), reason: error.to_string() })
+        message_of(line)
     }
 }
 
@@ -187,7 +187,13 @@ mod tests {
 
     #[test]
     fn an_answer_is_no_event_and_an_event_no_answer() {
-        for answer in [r#"{"id":1,"err_msg":null,"output":1}"#, r#"{"id":1}"#, "junk", ""] {
+        for answer in [
+            r#"{"id":1,"err_msg":null,"output":1}"#,
+            r#"{"id":1}"#,
+            "junk",
+            "",
+            r#"["started",1,"7"]"#,
+        ] {
             assert!(Event::parse(answer.as_bytes()).is_err(), "{answer}");
         }
         let line = to_line(&Event::Started(Started {

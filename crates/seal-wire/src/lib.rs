@@ -9,15 +9,17 @@ mod event;
 mod head;
 mod line;
 mod message;
+mod objects;
+mod salvage;
+mod sector;
 mod tasks;
 
 pub use codes::{ErrorCode, ExitCode, TaskError};
 pub use event::{DeviceReport, DeviceStanding, EVENTS, Event, Progress, ProgressUnit, Started};
 pub use head::RequestHead;
 pub use line::{Line, LineReader};
-pub use message::{
-    BadLine, READY_SUFFIX, RawRequest, RawResponse, Response, ready_line, salvage_id, to_line,
-};
+pub use message::{BadLine, READY_SUFFIX, RawRequest, RawResponse, Response, ready_line, to_line};
+pub use salvage::salvage_id;
 pub use tasks::{
     C1Output, C2Output, C2Task, LabelStores, Labels, Pc1Output, Pc1Task, Pc2Output, Pc2Task,
     PieceInfo, StoreConfig,

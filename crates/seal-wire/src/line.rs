@@ -1,11 +1,13 @@
 //! Reading lines of bounded length.
 //!
-//! A line over the cap is skipped to its end instead of being held in memory, and its head is
-//! kept, so that the request it began can still be answered.
+//! A line over the cap is skipped to its end instead of being held in memory. Its head is kept, and
+//! an id is looked for on the way, so that the request can still be answered.
 
 use std::io::{self, BufRead};
 
-/// How much of a line over the cap is kept: enough for the request's id.
+use crate::salvage::IdScanner;
+
+/// How much of a line over the cap is kept, for whoever is told of it.
 const HEAD: usize = 4096;
 
 /// What was read.
@@ -21,6 +23,8 @@ pub enum Line {
         head: Vec<u8>,
         /// Its length in bytes.
         length: u64,
+        /// The id of the message, wherever it stands in the line.
+        id: Option<u64>,
     },
 }
 
@@ -41,6 +45,7 @@ impl<R: BufRead> LineReader<R> {
     pub fn next_line(&mut self) -> io::Result<Option<Line>> {
         let mut line = Vec::new();
         let mut length = 0_u64;
+        let mut scanner = None;
         loop {
             let chunk = match self.input.fill_buf() {
                 Ok(chunk) => chunk,
@@ -48,7 +53,7 @@ impl<R: BufRead> LineReader<R> {
                 Err(error) => return Err(error),
             };
             if chunk.is_empty() {
-                return Ok((length > 0).then(|| self.finish(line, length, false)));
+                return Ok((length > 0).then(|| self.finish(line, length, scanner, false)));
             }
             let end = chunk.iter().position(|byte| *byte == b'\n');
             let part = &chunk[..end.unwrap_or(chunk.len())];
@@ -56,6 +61,12 @@ impl<R: BufRead> LineReader<R> {
             if length <= self.cap as u64 {
                 line.extend_from_slice(part);
             } else {
+                let scanner = scanner.get_or_insert_with(|| {
+                    let mut scanner = IdScanner::default();
+                    scanner.read(&line);
+                    scanner
+                });
+                scanner.read(part);
                 let missing = HEAD.saturating_sub(line.len()).min(part.len());
                 line.extend_from_slice(&part[..missing]);
                 line.truncate(HEAD);
@@ -64,14 +75,21 @@ impl<R: BufRead> LineReader<R> {
             let used = part.len() + usize::from(end.is_some());
             self.input.consume(used);
             if end.is_some() {
-                return Ok(Some(self.finish(line, length, true)));
+                return Ok(Some(self.finish(line, length, scanner, true)));
             }
         }
     }
 
-    fn finish(&self, mut line: Vec<u8>, length: u64, terminated: bool) -> Line {
+    fn finish(
+        &self,
+        mut line: Vec<u8>,
+        length: u64,
+        scanner: Option<IdScanner>,
+        terminated: bool,
+    ) -> Line {
         if length > self.cap as u64 {
-            return Line::TooLong { head: line, length };
+            let id = scanner.and_then(|scanner| scanner.id());
+            return Line::TooLong { head: line, length, id };
         }
         if line.last() == Some(&b'\r') {
             line.pop();
@@ -105,8 +123,27 @@ mod tests {
         let got = lines(&input, 5, 7);
         assert_eq!(
             got,
-            [Line::TooLong { head: vec![b'x'; HEAD], length: 10_000 }, Line::Whole(b"next".into())]
+            [
+                Line::TooLong { head: vec![b'x'; HEAD], length: 10_000, id: None },
+                Line::Whole(b"next".into())
+            ]
         );
+    }
+
+    #[test]
+    fn the_id_of_a_line_over_the_cap_is_found_wherever_it_stands() {
+        let padding = "x".repeat(10_000);
+        for (line, expected) in [
+            (format!("{{\"id\":7,\"task\":\"{padding}\"}}\n"), Some(7)),
+            (format!("{{\"task\":{{\"a\":[\"{padding}\"],\"id\":1}},\"id\":7}}\n"), Some(7)),
+            (format!("{{\"task\":\"{padding}\"}}\n"), None),
+        ] {
+            for buffer in [7, 4096, 1 << 20] {
+                let got = lines(line.as_bytes(), 5000, buffer);
+                let [Line::TooLong { id, .. }] = &got[..] else { panic!("{got:?}") };
+                assert_eq!(*id, expected, "{}", &line[..20]);
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,9 @@ use serde_json::value::RawValue;
 
 use seal_types::StageName;
 
+use crate::objects::message_of;
+use crate::salvage_id;
+
 /// What follows the stage's name in the first line an executor writes.
 pub const READY_SUFFIX: &str = " processor ready";
 
@@ -71,8 +74,7 @@ pub struct BadLine {
 impl RawRequest {
     /// Reads one line.
     pub fn parse(line: &[u8]) -> Result<Self, BadLine> {
-        serde_json::from_slice(line)
-            .map_err(|error| BadLine { id: salvage_id(line), reason: error.to_string() })
+        message_of(line)
     }
 }
 
@@ -80,26 +82,13 @@ impl RawResponse {
     /// Reads one line. Exactly one of `err_msg` and `output` must be there.
     pub fn parse(line: &[u8]) -> Result<Self, BadLine> {
         let bad = |reason: String| BadLine { id: salvage_id(line), reason };
-        let response: Self =
-            serde_json::from_slice(line).map_err(|error| bad(error.to_string()))?;
+        let response: Self = message_of(line)?;
         match (&response.err_msg, &response.output) {
             (Some(_), None) | (None, Some(_)) => Ok(response),
             (None, None) => Err(bad("neither err_msg nor output is there".to_owned())),
             (Some(_), Some(_)) => Err(bad("both err_msg and output are there".to_owned())),
         }
     }
-}
-
-/// The id at the start of a line that begins like a message but is broken further on.
-pub fn salvage_id(line: &[u8]) -> Option<u64> {
-    let rest = line.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start();
-    let rest = rest.strip_prefix(b"\"id\"")?.trim_ascii_start();
-    let rest = rest.strip_prefix(b":")?.trim_ascii_start();
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (number, after) = rest.split_at(digits);
-    // A number that the break cut short is not the id.
-    let complete = matches!(after.trim_ascii_start().first(), Some(b',' | b'}'));
-    complete.then(|| std::str::from_utf8(number).ok()?.parse().ok()).flatten()
 }
 
 /// `message` as one line, with its line end.
@@ -119,21 +108,6 @@ mod tests {
     fn the_ready_line_has_the_name_that_workers_wait_for() {
         assert_eq!(ready_line(StageName::SnapProve), "snap_prove processor ready");
         assert_eq!(ready_line(StageName::SealingDaemons), "EMPTY processor ready");
-    }
-
-    #[test]
-    fn salvages_the_id_of_a_broken_line() {
-        for (line, id) in [
-            (r#"{"id":7,"task":{"a""#, Some(7)),
-            (r#" { "id" : 7 , "ta"#, Some(7)),
-            (r#"{"id":7"#, None),
-            (r#"{"id":-7,"#, None),
-            (r#"{"id":99999999999999999999,"#, None),
-            (r#"{"task":{},"id":7}"#, None),
-            ("junk", None),
-        ] {
-            assert_eq!(salvage_id(line.as_bytes()), id, "{line}");
-        }
     }
 
     #[test]

@@ -10,9 +10,11 @@ use seal_types::{Commitment, ProverId, RegisteredProof, ReplicaId, SectorId, See
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::objects::objects_only;
+
 /// A piece of a sector's data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct PieceInfo {
     /// Root of the piece's own tree.
     pub commitment: Commitment,
@@ -22,7 +24,7 @@ pub struct PieceInfo {
 
 /// Task of PC1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Pc1Task {
     /// Which proof the sector is sealed for.
     pub registered_proof: RegisteredProof,
@@ -44,7 +46,7 @@ pub struct Pc1Task {
 
 /// Where a store lies: `<path>/sc-02-data-<id>.dat`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct StoreConfig {
     /// Directory.
     pub path: PathBuf,
@@ -58,7 +60,7 @@ pub struct StoreConfig {
 
 /// The stores of a sector's layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct LabelStores {
     /// One store per layer, first layer first.
     pub labels: Vec<StoreConfig>,
@@ -74,7 +76,7 @@ pub struct Labels(pub BTreeMap<String, LabelStores>);
 
 /// Output of PC1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Pc1Output {
     /// As in the task.
     pub registered_proof: RegisteredProof,
@@ -88,7 +90,7 @@ pub struct Pc1Output {
 
 /// Task of PC2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Pc2Task {
     /// What PC1 answered. Its paths are not used: the sector may have moved.
     pub pc1out: Pc1Output,
@@ -100,7 +102,7 @@ pub struct Pc2Task {
 
 /// Output of PC2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Pc2Output {
     /// As in the task.
     pub registered_proof: RegisteredProof,
@@ -112,7 +114,7 @@ pub struct Pc2Output {
 
 /// Output of C1, which C2 proves. The vanilla proofs stay text: only the prover knows them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct C1Output {
     /// Which proof the sector is sealed for.
     pub registered_proof: RegisteredProof,
@@ -132,7 +134,7 @@ pub struct C1Output {
 
 /// Task of C2.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct C2Task {
     /// What C1 answered.
     pub c1out: C1Output,
@@ -146,11 +148,24 @@ pub struct C2Task {
 
 /// Output of C2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct C2Output {
     /// The Groth16 proofs of all partitions, 192 bytes each.
     pub proof: Vec<u8>,
 }
+
+objects_only!(
+    PieceInfo,
+    Pc1Task,
+    StoreConfig,
+    LabelStores,
+    Pc1Output,
+    Pc2Task,
+    Pc2Output,
+    C1Output,
+    C2Task,
+    C2Output,
+);
 
 #[cfg(test)]
 mod tests {
@@ -187,6 +202,66 @@ mod tests {
         same_json(&serde_json::from_str::<Pc2Output>(&output).expect("captured"), &output);
         let c2: C2Task = task("c2.request.jsonl");
         assert!(c2.c1out.vanilla_proofs.get().starts_with(r#"{"StackedDrg2KiBV1":"#));
+    }
+
+    /// A list of values is no task: which of them is which is nobody's to guess.
+    #[test]
+    fn values_without_names_are_refused_at_every_depth() {
+        fn lists(value: &serde_json::Value, found: &mut Vec<serde_json::Value>) {
+            // Every object of the value once as a list of what is in it.
+            match value {
+                serde_json::Value::Object(fields) => {
+                    found.push(fields.values().cloned().collect());
+                    for (name, inner) in fields {
+                        let mut inners = Vec::new();
+                        lists(inner, &mut inners);
+                        for changed in inners {
+                            let mut fields = fields.clone();
+                            fields.insert(name.clone(), changed);
+                            found.push(fields.into());
+                        }
+                    }
+                }
+                serde_json::Value::Array(values) => {
+                    for (place, inner) in values.iter().enumerate() {
+                        let mut inners = Vec::new();
+                        lists(inner, &mut inners);
+                        for changed in inners {
+                            let mut values = values.clone();
+                            values[place] = changed;
+                            found.push(values.into());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        fn refused<T: serde::de::DeserializeOwned>(text: &str) {
+            let value: serde_json::Value = serde_json::from_str(text).expect("captured");
+            serde_json::from_value::<T>(value.clone()).map(drop).expect("captured");
+            let mut found = Vec::new();
+            lists(&value, &mut found);
+            assert!(!found.is_empty());
+            for changed in found {
+                let changed = changed.to_string();
+                assert!(serde_json::from_str::<T>(&changed).is_err(), "accepted {changed}");
+            }
+        }
+        let task = |name: &str| {
+            let line = captured(name);
+            let request = RawRequest::parse(line.trim_end().as_bytes()).expect("captured");
+            request.task.get().to_owned()
+        };
+        refused::<Pc1Task>(&task("pc1.request.jsonl"));
+        refused::<Pc2Task>(&task("pc2.request.jsonl"));
+        refused::<Pc1Output>(&captured("pc1.output.json"));
+        refused::<Pc2Output>(&captured("pc2.output.json"));
+        // What is in the vanilla proofs is not read here.
+        let mut c2: serde_json::Value =
+            serde_json::from_str(&task("c2.request.jsonl")).expect("it");
+        c2["c1out"]["vanilla_proofs"] = serde_json::json!(null);
+        refused::<C2Task>(&c2.to_string());
+        refused::<C2Output>(r#"{"proof":[1,2]}"#);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::io::{self, BufReader, Read};
 
 use proptest::prelude::*;
-use seal_wire::{Event, Line, LineReader, RawRequest, RawResponse, salvage_id};
+use seal_wire::{Event, Line, LineReader, RawRequest, RawResponse, RequestHead, salvage_id};
 
 /// The most memory this process has had, in bytes.
 fn peak() -> u64 {
@@ -32,9 +32,9 @@ fn a_line_without_end_takes_no_more_memory_than_the_cap() {
     let before = peak();
     let mut reader = LineReader::new(BufReader::new(endless), CAP);
     match reader.next_line().expect("memory cannot fail") {
-        Some(Line::TooLong { head, length }) => {
+        Some(Line::TooLong { head, length, id }) => {
             assert_eq!(length, 16 + (512 << 20));
-            assert_eq!(salvage_id(&head), Some(7));
+            assert_eq!(id, Some(7));
             assert!(head.capacity() < 64 << 10);
         }
         other => panic!("{other:?}"),
@@ -53,6 +53,118 @@ fn depth_does_not_overflow_the_stack() {
         {
             understand(text.as_bytes());
         }
+    }
+}
+
+/// A request's parts, of which a line is made in any order, number and state.
+#[derive(Clone, Debug)]
+enum Part {
+    Id,
+    Task(&'static str),
+    More(&'static str),
+}
+
+impl Part {
+    fn text(&self) -> String {
+        match self {
+            Self::Id => r#""id":41"#.to_owned(),
+            Self::Task(value) => format!("\"task\":{value}"),
+            Self::More(text) => (*text).to_owned(),
+        }
+    }
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let values = prop::sample::select(vec![
+        "{}",
+        "[1,{\"id\":2}]",
+        "null",
+        "\"}\\\"\"",
+        "nonsense",
+        "{\"id\":3,\"a\":{}}",
+        "-1e9",
+        "",
+    ]);
+    let more = prop::sample::select(vec![
+        "\"x\":{\"id\":9}",
+        "\"ids\":5",
+        "\"err_msg\":\"\\\\\"",
+        "1",
+        "\"y\"",
+        "\"z\":[[],{}]",
+    ]);
+    prop_oneof![
+        2 => Just(Part::Id),
+        3 => values.prop_map(Part::Task),
+        1 => more.prop_map(Part::More),
+    ]
+}
+
+proptest! {
+    /// Whoever sent a line with an id, wherever it stands and whatever else is wrong, is told: it
+    /// is a request with this id, or it is none and the id is known.
+    #[test]
+    fn an_id_is_found_wherever_it_stands_and_whatever_stands_beside_it(
+        parts in proptest::collection::vec(part(), 0..6),
+        after in prop::sample::select(vec!["}", "", ",", "} ", "}}", "} {"]),
+        cap in 8_usize..200,
+    ) {
+        let texts: Vec<_> = parts.iter().map(Part::text).collect();
+        let line = format!("{{{}{after}", texts.join(","));
+        // An id that ends the line, without anything after it, may have been cut.
+        let complete = !(after.is_empty() && matches!(parts.last(), Some(Part::Id)));
+        let ids = parts.iter().filter(|part| matches!(part, Part::Id)).count();
+        let there = ids > usize::from(!complete);
+        let expected = there.then_some(41);
+        prop_assert_eq!(salvage_id(line.as_bytes()), expected, "{}", &line);
+        match RawRequest::parse(line.as_bytes()) {
+            Ok(request) => prop_assert_eq!(Some(request.id), expected, "{}", &line),
+            Err(bad) => prop_assert_eq!(bad.id, expected, "{}: {}", &line, bad.reason),
+        }
+        let text = format!("{line}\n");
+        let mut reader = LineReader::new(BufReader::with_capacity(7, text.as_bytes()), cap);
+        let found = match reader.next_line().expect("memory cannot fail").expect("a line") {
+            Line::TooLong { id, .. } => id,
+            Line::Whole(whole) | Line::Unterminated(whole) => salvage_id(&whole),
+        };
+        prop_assert_eq!(found, expected);
+    }
+
+    /// What a refusal quotes of a line is bounded.
+    #[test]
+    fn no_refusal_repeats_the_line(length in 1_usize..200_000, place in 0_usize..4) {
+        let long = "x".repeat(length);
+        let line = [
+            format!("{{\"id\":1,\"{long}"),
+            format!("{{\"id\":\"{long}\",\"task\":1}}"),
+            long.clone(),
+            format!("[\"{long}\",{{}}]"),
+        ][place].clone();
+        for reason in [
+            RawRequest::parse(line.as_bytes()).map(drop).unwrap_err().reason,
+            RawResponse::parse(line.as_bytes()).map(drop).unwrap_err().reason,
+            Event::parse(line.as_bytes()).map(drop).unwrap_err().reason,
+        ] {
+            prop_assert!(reason.len() < 1024, "{} bytes", reason.len());
+        }
+    }
+}
+
+#[test]
+fn a_list_of_values_is_no_message() {
+    for list in [
+        r#"[7,{}]"#,
+        r#" [7,{"a":1}]"#,
+        r#"[7,null,{"proof":[]}]"#,
+        r#"["started",7,"s"]"#,
+        r#"["progress",7,"p",1,2,"nodes"]"#,
+        r#"["device","d","good",0]"#,
+    ] {
+        let list = list.as_bytes();
+        assert!(RawRequest::parse(list).is_err());
+        assert!(RequestHead::parse(list).is_err());
+        assert!(RawResponse::parse(list).is_err());
+        assert!(Event::parse(list).is_err());
     }
 }
 

@@ -9,6 +9,7 @@ mod pc1;
 mod pc2;
 mod requests;
 mod start;
+mod unread;
 
 use std::collections::BTreeMap;
 use std::fs;

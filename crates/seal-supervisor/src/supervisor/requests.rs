@@ -6,6 +6,7 @@ use seal_wire::{ErrorCode, RequestHead, Response, TaskError, ready_line, to_line
 
 use super::Supervisor;
 use crate::facts::EndedTask;
+use crate::parent::sector_of;
 use crate::place::Place;
 use crate::queue::Request;
 
@@ -28,6 +29,7 @@ impl<'a> Whose<'a> {
 impl Supervisor {
     pub(super) fn accept(&mut self, head: RequestHead, mut line: Vec<u8>) {
         let RequestHead { id, sector } = head;
+        let sector = sector_of(id, sector);
         if self.outstanding.contains(&id) {
             return self.bad_request(Some(id), "its id is that of a request not answered yet");
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use seal_config::Drain;
 use seal_limits::{Openings, Resource, TICKETS_MOST};
+use seal_types::{MESSAGE_MOST, shortened};
 use seal_wire::{ErrorCode, Line};
 
 use super::Supervisor;
@@ -113,10 +114,13 @@ impl Supervisor {
                         tracing::info!(req = id, sector, pid, ran_ms, "task ends");
                     }
                     Some(error) => {
+                        // The parent gets it whole.
+                        let error = &*shortened(error, MESSAGE_MOST);
                         *self.totals.failed.entry(code.unwrap_or_default()).or_default() += 1;
                         tracing::warn!(req = id, sector, pid, ran_ms, error, "task fails");
                     }
                 }
+                let error = error.map(|error| shortened(&error, MESSAGE_MOST).into_owned());
                 self.remember(index, id, task, error, now);
                 self.outlet.send(line);
                 self.remind_when_idle(index, now);
