@@ -64,13 +64,13 @@ fn slip_of(name: &str) -> Option<&'static str> {
 /// What may be shown of the value of an environment name: values of names that are settings of
 /// sealing software; others may be secrets.
 pub fn shown_value<'a>(name: &str, value: &'a str) -> &'a str {
-    let settings = ["FIL_PROOFS_", "CUDA_", "RUST_LOG", "RUST_BACKTRACE", "BELLMAN_", "HUGEPAGE_"];
-    let known = settings.iter().any(|prefix| name.starts_with(prefix))
-        || name.starts_with("SEAL_")
+    // Whole names: what begins like a setting may be anybody's.
+    let known = OTHERS.contains(&name)
+        || ["RUST_LOG", "RUST_BACKTRACE", "CUDA_DEVICE_ORDER"].contains(&name)
+        || FIL_PROOFS_SETTINGS.contains(&name)
+        || SEAL_SETTINGS.contains(&name)
         || PLACEMENT_NAMES.contains(&name);
-    let secret = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "APIKEY", "API_KEY"];
-    let upper = name.to_ascii_uppercase();
-    if known && !secret.iter().any(|word| upper.contains(word)) { value } else { "(set)" }
+    if known { value } else { "(set)" }
 }
 
 impl std::fmt::Display for EnvWarning {
@@ -99,6 +99,9 @@ mod tests {
             ("CUDA_VISIBLE_DEVICES", "1"),
             ("SEAL_GPU", "1"),
             ("SEAL_API_TOKEN", "(set)"),
+            ("FIL_PROOFS_PARENTS_CACHE", "(set)"),
+            ("CUDA_LICENSE", "(set)"),
+            ("RUST_LOG_KEY", "(set)"),
             ("RUSTSEC_KEY", "(set)"),
             ("FULLNODE_API_INFO", "(set)"),
             ("AWS_SECRET_ACCESS_KEY", "(set)"),

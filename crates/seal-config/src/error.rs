@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use seal_types::{MESSAGE_MOST, shortened, shown, shown_reason};
+
 /// A configuration that is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -17,7 +19,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file is not TOML.
-    #[error("{}:{line}: not valid TOML: {reason}", path.display())]
+    #[error("{}:{line}: not valid TOML: {}", path.display(), shown_reason(reason))]
     Syntax {
         /// The file.
         path: PathBuf,
@@ -33,7 +35,10 @@ pub enum ConfigError {
 
 /// A key or value that has no meaning here.
 #[derive(Debug, thiserror::Error)]
-#[error("{}:{line}: {key}{}: {reason}{}", path.display(), Value(value), Hint(hint))]
+#[error(
+    "{}:{line}: {}{}: {}{}",
+    path.display(), shown(key), Value(value), shortened(reason, MESSAGE_MOST / 4), Hint(hint)
+)]
 pub struct Invalid {
     /// The file.
     pub path: PathBuf,
@@ -109,7 +114,7 @@ struct Value<'a>(&'a Option<String>);
 
 impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |value| write!(f, " = {value}"))
+        self.0.as_ref().map_or(Ok(()), |value| write!(f, " = {}", shown(value)))
     }
 }
 

@@ -162,7 +162,7 @@ processors.c2[0] (line 10):
   each holds   lock gpu1, limit c2
   environment  API_TOKEN=(set)
   environment  CUDA_VISIBLE_DEVICES=1
-  environment  FIL_PROOFS_PARENTCACHE=x
+  environment  FIL_PROOFS_PARENTCACHE=(set)
   environment  nothing else
   start        ready within 5s, not restarted
 

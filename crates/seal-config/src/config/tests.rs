@@ -26,6 +26,24 @@ fn count(number: u32) -> NonZeroU32 {
 }
 
 #[test]
+fn what_a_configuration_holds_is_not_repeated_whole() {
+    let long = "x".repeat(1 << 20);
+    for text in [
+        format!("[processors]\nlimit.{long} = 1"),
+        format!("[processors]\n{long} = 1"),
+        format!("[[processors.pc1]]\n{long} = 1"),
+        format!("[[processors.pc1]]\ncgroup.cpuset = '{long}'"),
+        format!("[[processors.pc1]]\nlocks = ['{long}']"),
+        format!("[supervisor]\ndrain = '{long}'"),
+        format!("[supervisor]\nmetrics = '{long}'"),
+        format!("[supervisor]\n{long}"),
+    ] {
+        let error = refused(&text);
+        assert!(error.len() < 4096, "{} bytes for {}", error.len(), &text[..40]);
+    }
+}
+
+#[test]
 fn scheme_a_means_what_its_users_mean() {
     let config = scheme("scheme-a.toml");
     assert_eq!(config.concurrent[&StageName::Pc1], count(28));

@@ -10,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use seal_host::{Cpu, CpuSet, L3Id, NodeId, Topology};
+use seal_types::{shown, shown_reason};
 use serde::{Deserialize, Serialize};
 
 use super::{Disk, Gpu, Hardware, HugePages, L3Group, Node};
@@ -133,13 +134,13 @@ pub fn parse(path: &Path, text: &str) -> Result<Hardware, HardwareError> {
         HardwareError::Syntax {
             path: path.to_path_buf(),
             line: text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1,
-            reason: error.message().trim().replace('\n', ", "),
+            reason: shown_reason(&error.message().trim().replace('\n', ", ")),
         }
     })?;
     understand(written).map_err(|(key, reason)| HardwareError::Contradiction {
         path: path.to_path_buf(),
-        key,
-        reason,
+        key: shown(&key).into_owned(),
+        reason: shown_reason(&reason),
     })
 }
 
@@ -432,6 +433,22 @@ mod tests {
         let cpu = |number| hardware.topology.cpu(number).expect("there");
         assert_eq!((cpu(10).core, cpu(10).l3), (2, L3Id(2)));
         assert_eq!((cpu(13).core, cpu(13).l3, cpu(13).node), (5, L3Id(4), NodeId(1)));
+    }
+
+    #[test]
+    fn what_a_file_holds_is_not_repeated_whole() {
+        let long = "x".repeat(1 << 20);
+        let good = "name = 'm'\nmemory = '64GiB'\nnuma_nodes = [{ id = 0, cpus = '0-3' }]\n";
+        for text in [
+            format!("{good}{long} = 1"),
+            format!("{good}{long}"),
+            good.replace("64GiB", &long),
+            good.replace("0-3", &long),
+        ] {
+            let error = read(&text).unwrap_err();
+            assert!(error.len() < 1024, "{} bytes", error.len());
+            assert!(error.contains("m.toml") && !error.contains('\n'), "{error}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use seal_types::{RegisteredProof, StageName};
+use seal_types::{RegisteredProof, StageName, shown_reason};
 use serde::Deserialize;
 
 use super::{StageTimes, Times};
@@ -58,8 +58,8 @@ struct Ended {
 }
 
 pub(super) fn take_over(times: &mut Times, path: &Path, text: &str) -> Result<(), String> {
-    let measured: Measured =
-        serde_json::from_str(text).map_err(|error| format!("it is no JSON known here: {error}"))?;
+    let measured: Measured = serde_json::from_str(text)
+        .map_err(|error| format!("it is no JSON known here: {}", shown_reason(&error)))?;
     let mut found = BTreeMap::new();
     if let (Some(command), Some(result)) = (&measured.command, &measured.result) {
         let (stage, stage_times) = of_benchmark(times, command, result, path)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use seal_types::StageName;
+use seal_types::{StageName, shown};
 use serde::Deserialize;
 
 use super::{StageTimes, Times};
@@ -40,8 +40,11 @@ struct WrittenStage {
 }
 
 pub(super) fn take_over(times: &mut Times, path: &Path, text: &str) -> Result<(), String> {
-    let written: Written =
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+    let written: Written = toml::from_str(text).map_err(|error: toml::de::Error| {
+        // It shows the line of the file, which may be of any length.
+        let told = error.to_string();
+        told.trim_end().lines().map(shown).collect::<Vec<_>>().join("\n")
+    })?;
     if let Some(wait) = &written.seed_wait {
         times.seed_wait = duration("seed_wait", wait)?;
     }
@@ -49,7 +52,8 @@ pub(super) fn take_over(times: &mut Times, path: &Path, text: &str) -> Result<()
         times.retry_wait = duration("retry_wait", wait)?;
     }
     for (name, stage) in written.stages {
-        let known: StageName = name.parse().map_err(|error| format!("[{name}]: {error}"))?;
+        let known: StageName =
+            name.parse().map_err(|error| format!("[{}]: {error}", shown(&name)))?;
         let read = read_stage(known, stage, times.of(known), path)?;
         times.stages.insert(known, read);
     }
