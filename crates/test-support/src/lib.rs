@@ -7,6 +7,7 @@ mod build;
 pub mod client;
 pub mod cuda;
 pub mod data;
+pub mod exposition;
 pub mod launch;
 mod machine;
 pub mod oracle;

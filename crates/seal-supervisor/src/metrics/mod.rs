@@ -4,6 +4,7 @@
 //! given the same address takes over.
 
 mod render;
+mod request;
 mod server;
 
 pub(crate) use server::serve;

@@ -1,7 +1,9 @@
 //! The text.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
+use seal_types::shown;
 use seal_wire::DeviceStanding;
 
 use crate::status::{BOUNDS, Histogram, MachineStatus, SupervisorStatus, share};
@@ -20,7 +22,8 @@ const STATES: [&str; 8] = [
 
 /// All metrics.
 pub(super) fn render(machine: &MachineStatus) -> String {
-    let mut out = Out { text: String::new() };
+    let mut out = Out { text: String::new(), told: HashSet::new() };
+    out.build_info(&machine.supervisors);
     out.supervisors(&machine.supervisors);
     out.executors(&machine.supervisors);
     out.devices(&machine.supervisors);
@@ -32,6 +35,9 @@ pub(super) fn render(machine: &MachineStatus) -> String {
 
 struct Out {
     text: String,
+    /// The series that are there. One that is there twice makes scrapers refuse the whole page:
+    /// whatever two tasks or supervisors call themselves, the first is told.
+    told: HashSet<String>,
 }
 
 type Labels<'a> = &'a [(&'a str, &'a str)];
@@ -42,16 +48,18 @@ impl Out {
     }
 
     fn sample(&mut self, name: &str, labels: Labels<'_>, value: f64) {
-        self.text.push_str(name);
+        let mut series = name.to_owned();
         let mut separator = '{';
         for (label, value) in labels {
-            let _ = write!(self.text, "{separator}{label}=\"{}\"", escaped(value));
+            let _ = write!(series, "{separator}{label}=\"{}\"", escaped(&shown(value)));
             separator = ',';
         }
         if !labels.is_empty() {
-            self.text.push('}');
+            series.push('}');
         }
-        let _ = writeln!(self.text, " {value}");
+        if self.told.insert(series.clone()) {
+            let _ = writeln!(self.text, "{series} {}", number(value));
+        }
     }
 
     fn histogram(&mut self, name: &str, labels: Labels<'_>, histogram: &Histogram) {
@@ -68,6 +76,20 @@ impl Out {
         self.sample(&bucket, &all, count as f64);
         self.sample(&format!("{name}_sum"), labels, histogram.sum);
         self.sample(&format!("{name}_count"), labels, count as f64);
+    }
+
+    fn build_info(&mut self, supervisors: &[SupervisorStatus]) {
+        let name = "seal_build_info";
+        self.family(name, "gauge", "1, with the version that runs.");
+        for supervisor in supervisors {
+            let instance = supervisor.label();
+            let labels = [
+                ("stage", supervisor.stage.as_str()),
+                ("supervisor", &instance),
+                ("version", &supervisor.version),
+            ];
+            self.sample(name, &labels, 1.0);
+        }
     }
 
     fn supervisors(&mut self, supervisors: &[SupervisorStatus]) {
@@ -99,18 +121,21 @@ impl Out {
         for (name, kind, help, value) in families {
             self.family(name, kind, help);
             for supervisor in supervisors {
-                let pid = supervisor.name();
-                let labels = [("stage", supervisor.stage.as_str()), ("supervisor", &pid)];
+                let instance = supervisor.label();
+                let labels = [("stage", supervisor.stage.as_str()), ("supervisor", &instance)];
                 self.sample(name, &labels, value(supervisor));
             }
         }
         let name = "seal_tasks_failed_total";
         self.family(name, "counter", "Tasks that failed, by the code of their error.");
         for supervisor in supervisors {
-            let pid = supervisor.name();
+            let instance = supervisor.label();
             for (code, count) in &supervisor.failed {
-                let labels =
-                    [("stage", supervisor.stage.as_str()), ("supervisor", &pid), ("code", code)];
+                let labels = [
+                    ("stage", supervisor.stage.as_str()),
+                    ("supervisor", &instance),
+                    ("code", code),
+                ];
                 self.sample(name, &labels, *count as f64);
             }
         }
@@ -179,11 +204,11 @@ impl Out {
         mut tell: impl FnMut(&mut Self, Labels<'_>, &crate::status::Executor),
     ) {
         for supervisor in supervisors {
-            let pid = supervisor.name();
+            let instance = supervisor.label();
             for executor in &supervisor.executors {
                 let labels = [
                     ("stage", supervisor.stage.as_str()),
-                    ("supervisor", pid.as_str()),
+                    ("supervisor", instance.as_str()),
                     ("executor", executor.key.as_str()),
                 ];
                 tell(self, &labels, executor);
@@ -212,7 +237,8 @@ impl Out {
                 for task in &executor.tasks {
                     let Some(progress) = &task.progress else { continue };
                     let Some(value) = value(progress) else { continue };
-                    let sector = task.sector.as_deref().unwrap_or_default();
+                    let unknown = format!("request {}", task.req);
+                    let sector = task.sector.as_deref().unwrap_or(&unknown);
                     let more = [
                         ("sector", sector),
                         ("part", progress.part.as_str()),
@@ -229,13 +255,13 @@ impl Out {
         let name = "seal_task_duration_seconds";
         self.family(name, "histogram", "How long tasks ran, without waiting.");
         for supervisor in supervisors {
-            let pid = supervisor.name();
+            let instance = supervisor.label();
             let measures = &supervisor.measures;
             for (result, by_executor) in [("done", &measures.done), ("failed", &measures.failed)] {
                 for (executor, histogram) in by_executor {
                     let labels = [
                         ("stage", supervisor.stage.as_str()),
-                        ("supervisor", &pid),
+                        ("supervisor", &instance),
                         ("executor", executor),
                         ("result", result),
                     ];
@@ -246,18 +272,18 @@ impl Out {
         let name = "seal_task_waiting_seconds";
         self.family(name, "histogram", "How long tasks waited before they ran.");
         for supervisor in supervisors {
-            let pid = supervisor.name();
-            let labels = [("stage", supervisor.stage.as_str()), ("supervisor", &pid)];
+            let instance = supervisor.label();
+            let labels = [("stage", supervisor.stage.as_str()), ("supervisor", &instance)];
             self.histogram(name, &labels, &supervisor.measures.waited);
         }
         let name = "seal_resource_hold_seconds";
         self.family(name, "histogram", "How long tasks held a limit or lock.");
         for supervisor in supervisors {
-            let pid = supervisor.name();
+            let instance = supervisor.label();
             for (resource, histogram) in &supervisor.measures.held {
                 let labels = [
                     ("stage", supervisor.stage.as_str()),
-                    ("supervisor", &pid),
+                    ("supervisor", &instance),
                     ("resource", resource),
                 ];
                 self.histogram(name, &labels, histogram);
@@ -286,6 +312,17 @@ impl Out {
     }
 }
 
+/// A number as the format has it.
+fn number(value: f64) -> String {
+    if value == f64::INFINITY {
+        "+Inf".to_owned()
+    } else if value == f64::NEG_INFINITY {
+        "-Inf".to_owned()
+    } else {
+        value.to_string()
+    }
+}
+
 fn escaped(value: &str) -> String {
     let mut text = String::with_capacity(value.len());
     for c in value.chars() {
@@ -301,7 +338,7 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use test_support::exposition::Exposition;
 
     use super::*;
     use crate::status::busy;
@@ -316,7 +353,7 @@ mod tests {
             done.or_default().add(seconds);
         }
         let text = render(&machine);
-        let own = "stage=\"pc2\",supervisor=\"300\"";
+        let own = "stage=\"pc2\",supervisor=\"processors\"";
         let executor = format!("{own},executor=\"processors.pc2[0]\"");
         for line in [
             format!("seal_tasks_done_total{{{own}}} 4"),
@@ -330,7 +367,7 @@ mod tests {
             ),
             format!("seal_task_duration_seconds_sum{{{executor},result=\"done\"}} 100030.5"),
             format!(
-                "seal_task_progress_ratio{{{executor},sector=\"t01000-12\",part=\"tree C\",\
+                "seal_task_progress_ratio{{{executor},sector=\"s-t01000-12\",part=\"tree C\",\
                  unit=\"bytes\"}} 0.25"
             ),
             "seal_resource_held{kind=\"lock\",name=\"gpu1\"} 1".to_owned(),
@@ -347,43 +384,100 @@ mod tests {
         }
     }
 
-    /// What a scraper checks: every sample belongs to the family named last, each family is named
-    /// once, and no line is there twice.
-    #[test]
-    fn the_text_is_well_formed() {
-        let text = render(&busy());
-        let (mut families, mut lines) = (BTreeSet::new(), BTreeSet::new());
-        let mut family = "";
-        for line in text.lines() {
-            if let Some(rest) = line.strip_prefix("# TYPE ") {
-                family = rest.split(' ').next().expect("a name");
-                assert!(families.insert(family), "{family} is there twice");
-            } else if !line.starts_with('#') {
-                let name = line.split(['{', ' ']).next().expect("a name");
-                let base = ["_bucket", "_sum", "_count"]
-                    .iter()
-                    .find_map(|suffix| name.strip_suffix(suffix).filter(|base| *base == family));
-                assert!(name == family || base.is_some(), "{line} is not of {family}");
-                let value = line.rsplit(' ').next().expect("a value");
-                value.parse::<f64>().expect("a number");
-                let series = line.rsplit_once(' ').expect("a value").0;
-                assert!(lines.insert(series), "{series} is there twice");
+    fn parsed(machine: &MachineStatus) -> Exposition {
+        let text = render(machine);
+        Exposition::parse(&text).unwrap_or_else(|error| panic!("{error:#}\n{text}"))
+    }
+
+    /// A machine with all that can be told, some of it twice and some of it hostile.
+    fn crowded() -> MachineStatus {
+        let mut machine = busy();
+        let supervisor = &mut machine.supervisors[0];
+        supervisor.failed.insert("no-space".to_owned(), 1);
+        supervisor.failed.insert(String::new(), 2);
+        for executor in ["processors.pc2[0]", "processors.pc2[1]"] {
+            for measure in [&mut supervisor.measures.done, &mut supervisor.measures.failed] {
+                measure.entry(executor.to_owned()).or_default().add(5.0);
             }
         }
-        assert!(text.ends_with('\n'));
+        supervisor.measures.held.entry("lock gpu1".to_owned()).or_default().add(1.0);
+        supervisor.measures.waited.add(1e9);
+        let executor = &mut supervisor.executors[0];
+        let task = executor.tasks[0].clone();
+        for (req, sector) in [(8, None), (9, None), (10, Some("a\"b\\c\nd\u{1b}[31m\u{e9}"))] {
+            let mut task = task.clone();
+            (task.req, task.sector) = (req, sector.map(str::to_owned));
+            executor.tasks.push(task);
+        }
+        let progress = executor.tasks[3].progress.as_mut().expect("it tells");
+        (progress.per_second, progress.left) = (f64::INFINITY, Some(f64::NAN));
+        // The same sector again, which only a sender that repeats itself makes.
+        executor.tasks.push(task);
+        // A second supervisor of the stage, one in another namespace, one of an older version.
+        for (instance, namespace) in [("processors-2", 0), ("processors", 77), ("", 78)] {
+            let mut other = machine.supervisors[0].clone();
+            other.instance = instance.to_owned();
+            (other.pid_namespace, other.foreign) = (namespace, namespace > 0);
+            machine.supervisors.push(other);
+        }
+        machine
     }
 
     #[test]
-    fn supervisors_with_one_pid_in_two_namespaces_are_two_series() {
-        let mut machine = busy();
-        let mut other = machine.supervisors[0].clone();
-        (other.pid_namespace, other.foreign) = (77, true);
-        machine.supervisors.push(other);
-        let text = render(&machine);
-        for supervisor in ["300", "300@77"] {
-            let line = format!("seal_queue_length{{stage=\"pc2\",supervisor=\"{supervisor}\"}} 2");
-            assert_eq!(text.lines().filter(|there| *there == line).count(), 1, "{text}");
+    fn a_strict_reader_takes_the_text_whatever_there_is() {
+        let machine = crowded();
+        let page = parsed(&machine);
+        let done = |supervisor: &str| {
+            page.value("seal_tasks_done_total", &[("stage", "pc2"), ("supervisor", supervisor)])
+        };
+        let names = ["processors", "processors-2", "300@78", "300@77"];
+        assert_eq!(names.map(done), [Some(4.0), Some(4.0), Some(4.0), None]);
+        let parts = |series: &&(String, test_support::exposition::Labels)| {
+            series.0 == "seal_task_progress_ratio" && series.1["supervisor"] == "processors"
+        };
+        let sectors: Vec<_> =
+            page.series().filter(parts).map(|(_, labels)| labels["sector"].as_str()).collect();
+        let hostile = "a\"b\\c\\nd\\u{1b}[31m\u{e9}";
+        assert_eq!(sectors, [hostile, "request 8", "request 9", "s-t01000-12"]);
+        parsed(&MachineStatus::default());
+    }
+
+    /// What was counted goes on in the same series, or a graph begins anew at every restart.
+    #[test]
+    fn series_are_the_same_after_a_restart() {
+        let before = busy();
+        let mut after = before.clone();
+        let supervisor = &mut after.supervisors[0];
+        (supervisor.pid, supervisor.start_ticks, supervisor.since) = (4000, 99_999, 990.0);
+        for executor in &mut supervisor.executors {
+            executor.pid = executor.pid.map(|pid| pid + 4000);
         }
+        let series =
+            |machine: &MachineStatus| parsed(machine).series().cloned().collect::<Vec<_>>();
+        assert_eq!(series(&before), series(&after));
+    }
+
+    #[test]
+    fn sectors_of_two_miners_with_one_number_are_two_series() {
+        let mut machine = busy();
+        let tasks = &mut machine.supervisors[0].executors[0].tasks;
+        tasks.push(tasks[0].clone());
+        for (task, miner) in tasks.iter_mut().zip([1000, 1001]) {
+            task.sector = Some(format!("s-t0{miner}-77"));
+        }
+        let page = parsed(&machine);
+        let of = |series: &&(String, test_support::exposition::Labels)| {
+            series.0 == "seal_task_rate" && series.1["sector"].ends_with("-77")
+        };
+        assert_eq!(page.series().filter(of).count(), 2);
+    }
+
+    #[test]
+    fn the_version_of_each_supervisor_is_told() {
+        let mut machine = busy();
+        machine.supervisors[0].version = "1.2.3".to_owned();
+        let labels = [("stage", "pc2"), ("supervisor", "processors"), ("version", "1.2.3")];
+        assert_eq!(parsed(&machine).value("seal_build_info", &labels), Some(1.0));
     }
 
     #[test]

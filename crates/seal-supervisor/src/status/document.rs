@@ -28,6 +28,9 @@ pub(crate) struct Machine {
 pub(crate) struct Supervisor {
     /// The form of this text.
     pub(crate) form: u32,
+    /// Its name among those of its stage, which is the same after a restart.
+    #[serde(default)]
+    pub(crate) instance: String,
     /// Its process.
     pub(crate) pid: u32,
     /// The pid namespace in which it and its executors have their process ids.
@@ -253,5 +256,10 @@ impl Supervisor {
     pub(crate) fn name(&self) -> String {
         let Self { pid, pid_namespace, .. } = self;
         if self.foreign { format!("{pid}@{pid_namespace}") } else { pid.to_string() }
+    }
+
+    /// What metrics call it. One of an older version tells no more than its process id.
+    pub(crate) fn label(&self) -> String {
+        if self.instance.is_empty() { self.name() } else { self.instance.clone() }
     }
 }

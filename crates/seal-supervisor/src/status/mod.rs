@@ -6,6 +6,7 @@
 //! and locks they share. Nobody has to be asked, so a supervisor that hangs is seen too.
 
 mod document;
+mod instance;
 mod live;
 mod measures;
 mod reporter;

@@ -13,6 +13,7 @@ use seal_host::FileError;
 use seal_wire::ProgressUnit;
 
 use super::document::{Device, Ended, Executor, FORM, Progress, Supervisor, Task, Waiting};
+use super::instance::Instance;
 use super::{Measures, store};
 use crate::facts::{
     Board, DeviceFacts, EndedTask, ExecutorFacts, ExecutorState, Facts, Life, TaskFacts,
@@ -74,7 +75,14 @@ fn fixed(plan: &ExecutorPlan) -> Fixed {
 /// The file of this supervisor. It is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reporter {
-    file: Arc<Mutex<Option<PathBuf>>>,
+    own: Arc<Mutex<Option<Own>>>,
+}
+
+/// What this supervisor has in the runtime directory.
+#[derive(Debug)]
+struct Own {
+    file: PathBuf,
+    instance: Instance,
 }
 
 impl Reporter {
@@ -89,30 +97,31 @@ impl Reporter {
         }
         store::remove_dead(&dir);
         let stage = board.facts().stage;
+        let instance = Instance::take(runtime_dir, stage, Path::new(&about.config));
         // Processes of different namespaces may have the same id.
         let (pid, namespace) = (std::process::id(), own_namespace());
         let file = dir.join(format!("{stage}-{pid}-{namespace}.json"));
-        let file = Arc::new(Mutex::new(Some(file)));
+        let own = Arc::new(Mutex::new(Some(Own { file, instance })));
         let report = {
-            let file = file.clone();
-            move || report(&board, &about, &file)
+            let own = own.clone();
+            move || report(&board, &about, &own)
         };
         let started = thread::Builder::new().name("status".to_owned()).spawn(report);
         started.map_err(FileError::of("start writing", &dir))?;
-        Ok(Self { file })
+        Ok(Self { own })
     }
 }
 
 impl Drop for Reporter {
     fn drop(&mut self) {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(file) = file {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Own { file, .. }) = own {
             let _ = fs::remove_file(file);
         }
     }
 }
 
-fn report(board: &Board, about: &About, file: &Mutex<Option<PathBuf>>) {
+fn report(board: &Board, about: &About, own: &Mutex<Option<Own>>) {
     let mut sums = Sums::default();
     let (mut generation, mut trouble) = (0, false);
     let since = seconds(SystemTime::now());
@@ -124,9 +133,10 @@ fn report(board: &Board, about: &About, file: &Mutex<Option<PathBuf>>) {
         sums.add(board, about.history);
         let document = Supervisor { since, ..document(&facts, about, &sums) };
         {
-            let file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(path) = &*file else { return };
-            match store::write(path, &document) {
+            let own = own.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(Own { file, instance }) = &*own else { return };
+            let document = Supervisor { instance: instance.name().to_owned(), ..document };
+            match store::write(file, &document) {
                 Ok(file) => {
                     held.replace(file);
                     trouble = false;
@@ -195,6 +205,7 @@ fn document(facts: &Facts, about: &About, sums: &Sums) -> Supervisor {
     };
     Supervisor {
         form: FORM,
+        instance: String::new(),
         pid,
         pid_namespace,
         foreign: false,

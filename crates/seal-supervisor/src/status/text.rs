@@ -294,7 +294,7 @@ pub(crate) mod tests {
     pub(crate) fn busy() -> Machine {
         let task = Task {
             req: 7,
-            sector: Some("t01000-12".to_owned()),
+            sector: Some("s-t01000-12".to_owned()),
             started: 940.0,
             waited: 5.0,
             tries: 2,
@@ -351,7 +351,7 @@ pub(crate) mod tests {
         };
         let failed = Ended {
             req: 6,
-            sector: Some("t01000-11".to_owned()),
+            sector: Some("s-t01000-11".to_owned()),
             ended: 880.0,
             ran: 3.0,
             waited: 1.0,
@@ -359,6 +359,7 @@ pub(crate) mod tests {
             ..Ended::default()
         };
         let supervisor = Supervisor {
+            instance: "processors".to_owned(),
             pid: 300,
             stage: "pc2".to_owned(),
             life: "serving".to_owned(),
@@ -374,7 +375,7 @@ pub(crate) mod tests {
         let holder = Holder {
             stage: "pc2".to_owned(),
             req: 7,
-            sector: Some("t01000-12".to_owned()),
+            sector: Some("s-t01000-12".to_owned()),
             supervisor: 300,
             executor: 301,
             held: 60.0,
@@ -391,7 +392,7 @@ pub(crate) mod tests {
             runtime_dir: "/run/seal-exec".to_owned(),
             supervisors: vec![supervisor],
             resources: vec![lock],
-            queue: vec![waiting("lock gpu1 is held by pc2 of sector t01000-12 (pid 301)", 300)],
+            queue: vec![waiting("lock gpu1 is held by pc2 of sector s-t01000-12 (pid 301)", 300)],
         }
     }
 
@@ -402,19 +403,19 @@ pc2  supervisor 300 serving for 16m 40s, 2 waiting, 4 done, 0 failed  /etc/p.tom
   processors.pc2[0]  pid 301  ready for 8m 20s  cpus 0-2 (asked for 0-3)  node 0 (98 % of its memory)  3.0 GiB  gpu 0  1 of 1 tasks  1 restarts
     A100 (GPU-7) computed wrongly 1 times, suspect for 1m 00s: row 3
     last end: exited with code 9
-    req 7  sector t01000-12  tree C 25 %, 1.9 GiB/s, 48s left  running for 1m 00s  try 2  holds lock gpu1, limit of pc2
+    req 7  sector s-t01000-12  tree C 25 %, 1.9 GiB/s, 48s left  running for 1m 00s  try 2  holds lock gpu1, limit of pc2
   processors.pc2[1]  crash-loop for 10s, next start in 1m 00s  any cpus  0 tasks
 
 limits and locks
   lock gpu1  1 of 1 held
-    pc2 sector t01000-12, req 7, executor 301, for 1m 00s
+    pc2 sector s-t01000-12, req 7, executor 301, for 1m 00s
 
 waiting
-  pc2 of supervisor 300 for 1m 01s: lock gpu1 is held by pc2 of sector t01000-12 (pid 301)
+  pc2 of supervisor 300 for 1m 01s: lock gpu1 is held by pc2 of sector s-t01000-12 (pid 301)
   pc2 of supervisor 300 for 1m 01s: no executor has room
 
 last tasks
-  pc2  req 6  sector t01000-11  ran 3s  waited 1s  2m 00s ago  failed: [no-space] disk\u{fffd}[31m full
+  pc2  req 6  sector s-t01000-11  ran 3s  waited 1s  2m 00s ago  failed: [no-space] disk\u{fffd}[31m full
 ";
         let text = tell(&busy());
         assert_eq!(text, expected, "{text}");

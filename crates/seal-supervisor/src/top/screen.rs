@@ -257,17 +257,17 @@ mod tests {
             (4, "A100 (GPU-7) computed wrongly 1 times, suspect for 1m 00s: row 3"),
             (
                 5,
-                "t01000-12          1m 00s  █████░░░░░░░░░░░░░░░  tree C 25 %, 1.9 GiB/s, 48s left",
+                "s-t01000-12        1m 00s  █████░░░░░░░░░░░░░░░  tree C 25 %, 1.9 GiB/s, 48s left",
             ),
             (6, "processors.pc2[1]             -  crash-loop  any cpus  next start in 1m 00s"),
         ] {
             assert!(lines[line].contains(text), "{text}\n{}", lines.join("\n"));
         }
         for text in [
-            "lock gpu1  1 of 1  pc2 t01000-12 for 1m 00s",
+            "lock gpu1  1 of 1  pc2 s-t01000-12 for 1m 00s",
             "pc2 waits for 1m 01s: no executor has room",
-            "pc2 waits for 1m 01s: lock gpu1 is held by pc2 of sector t01000-12 (pid 301)",
-            "t01000-11              3s  waited 1s         2m 00s ago  [no-space] disk",
+            "pc2 waits for 1m 01s: lock gpu1 is held by pc2 of sector s-t01000-12 (pid 301)",
+            "s-t01000-11            3s  waited 1s         2m 00s ago  [no-space] disk",
         ] {
             assert!(lines.iter().any(|line| line.contains(text)), "{text}\n{}", lines.join("\n"));
         }

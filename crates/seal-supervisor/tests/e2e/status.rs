@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
+use test_support::exposition::Exposition;
 use test_support::skip::skipped;
 
 use crate::harness::{Scene, Supervisor, eventually, executor};
@@ -46,14 +47,15 @@ fn free_port() -> u16 {
     listener.local_addr().expect("bound").port()
 }
 
-fn scrape(port: u16) -> Option<String> {
+/// The metrics, which a strict reader takes, once somebody serves them.
+fn scrape(port: u16) -> Option<Exposition> {
     let mut client = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    client.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").ok()?;
+    client.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").ok()?;
     let mut text = String::new();
     client.read_to_string(&mut text).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
-    Some(body.to_owned())
+    Some(Exposition::parse(body).unwrap_or_else(|error| panic!("{error:#}\n{body}")))
 }
 
 #[test]
@@ -235,33 +237,58 @@ fn metrics_of_all_supervisors_are_served_at_one_address() {
     let scene = Scene::new();
     let port = free_port().to_string();
     let options = ["--metrics", port.as_str()];
-    let mut first = scene.start_with("pc2", &executor("pc2", &[], ""), &options);
-    let mut second = scene.start_with("c2", &executor("c2", &[], ""), &options);
-    first.ask(1, json!([{"answer": 1}]));
-    second.ask(1, json!([{"answer": 1}]));
+    // Two of one stage and configuration, which only their names tell apart.
+    let config = executor("pc2", &[], "");
+    let mut first = scene.start_with("pc2", &config, &options);
+    let mut second = scene.start_with("pc2", &config, &options);
+    let mut other = scene.start_with("c2", &executor("c2", &[], ""), &options);
+    // Sectors of two miners with one number.
+    for (miner, supervisor) in [(1000, &mut first), (1001, &mut second)] {
+        let cache = format!("/sectors/s-t0{miner}-77/cache");
+        let steps = json!([{"progress": ["tree C", 1, 2]}, {"await": scene.path("go")},
+            {"answer": 1}]);
+        supervisor.send(1, json!({"steps": steps, "sector_id": 77, "cache_path": cache}));
+    }
+    other.ask(1, json!([{"answer": 1}]));
     let port = port.parse().expect("a number");
-    let both = |pids: [i64; 2]| {
-        eventually("both are measured", || {
-            let text = scrape(port)?;
-            let done = |stage: &str, pid: i64| {
-                let line =
-                    format!("seal_tasks_done_total{{stage=\"{stage}\",supervisor=\"{pid}\"}} 1\n");
-                text.contains(&line)
-            };
-            (done("pc2", pids[0]) && done("c2", pids[1])).then_some(text)
-        })
+    let done = |page: &Exposition, stage: &str, supervisor: &str| {
+        page.value("seal_tasks_done_total", &[("stage", stage), ("supervisor", supervisor)])
     };
-    let text = both([first.pid(), second.pid()]);
-    assert!(text.contains("seal_task_duration_seconds_count{stage=\"c2\""), "{text}");
-    // When the one that serves ends, another one takes over.
-    first.finish();
-    let pid = second.pid();
-    eventually("the other one serves", || {
-        let text = scrape(port)?;
-        text.contains(&format!("seal_queue_length{{stage=\"c2\",supervisor=\"{pid}\"}} 0"))
-            .then_some(())
+    let page = eventually("all are measured", || {
+        let page = scrape(port)?;
+        let sectors = page.series().filter(|(name, _)| name == "seal_task_progress_ratio");
+        let mut sectors: Vec<_> = sectors.map(|(_, labels)| labels["sector"].clone()).collect();
+        sectors.sort();
+        (sectors == ["s-t01000-77", "s-t01001-77"] && done(&page, "c2", "c2") == Some(1.0))
+            .then_some(page)
     });
-    second.finish();
+    let names = ["pc2", "pc2-2"].map(|name| done(&page, "pc2", name));
+    assert_eq!(names, [Some(0.0), Some(0.0)]);
+    let version = env!("CARGO_PKG_VERSION");
+    let built = [("stage", "pc2"), ("supervisor", "pc2-2"), ("version", version)];
+    assert_eq!(page.value("seal_build_info", &built), Some(1.0));
+    scene.touch("go");
+    assert_eq!((first.output(1), second.output(1)), (json!(1), json!(1)));
+    eventually("both are done", || {
+        let page = scrape(port)?;
+        (["pc2", "pc2-2"].map(|name| done(&page, "pc2", name)) == [Some(1.0); 2]).then_some(())
+    });
+    // When the one that serves ends, another one takes over; started anew it has its name back.
+    let started = |page: &Exposition, name: &str| {
+        let labels = [("stage", "pc2"), ("supervisor", name)];
+        page.value("seal_supervisor_start_time_seconds", &labels)
+    };
+    let before = started(&page, "pc2");
+    first.finish();
+    let again = scene.start_with("pc2", &config, &options);
+    eventually("it is served under its name by another one", || {
+        let page = scrape(port)?;
+        let fresh = started(&page, "pc2").filter(|at| Some(*at) != before);
+        (fresh.is_some() && started(&page, "pc2-2").is_some()).then_some(())
+    });
+    for supervisor in [again, second, other] {
+        supervisor.finish();
+    }
 }
 
 #[test]
