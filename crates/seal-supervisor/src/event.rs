@@ -6,6 +6,8 @@ use nix::sys::signal::Signal;
 use seal_host::Ending;
 use seal_wire::{Line, RequestHead};
 
+use crate::parent::RequestLine;
+
 /// Something that happened.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -14,7 +16,7 @@ pub(crate) enum Event {
         /// What it is about.
         head: RequestHead,
         /// The line without its end.
-        line: Vec<u8>,
+        line: RequestLine,
     },
     /// A line from the parent that is no request.
     BadRequest {

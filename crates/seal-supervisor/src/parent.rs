@@ -23,6 +23,10 @@ const BACKLOG: usize = 64;
 /// are taken from it. An answer has some thousand.
 const UNREAD_MOST: usize = 1 << 20;
 
+/// So many bytes of requests, or of one of any length, may wait for an executor before no more are
+/// taken from the parent. One of PC1 or PC2 has a few thousand.
+const WAITING_MOST: usize = 8 << 20;
+
 /// The parent: what it asks for comes as events, answers go to it. It is there before anything else
 /// is known, and outlives whatever serves it.
 #[derive(Debug)]
@@ -89,11 +93,12 @@ fn read_requests(
 ) -> io::Result<()> {
     let read = move || {
         let mut lines = LineReader::new(BufReader::new(io::stdin()), stage.line_cap());
+        let waiting_most = WAITING_MOST.max(stage.line_cap());
         let ended = loop {
-            backlog.await_room();
+            backlog.await_room(waiting_most);
             match lines.next_line() {
                 Ok(Some(line)) => {
-                    let Some(event) = understand(stage, line) else { continue };
+                    let Some(event) = understand(stage, line, &backlog) else { continue };
                     if events.send(event).is_err() {
                         return;
                     }
@@ -118,7 +123,7 @@ pub(crate) fn sector_of(id: u64, sector: Option<SectorName>) -> Option<String> {
 }
 
 /// What a line of the parent is. Read here and not in the loop, because it may be long.
-fn understand(stage: StageName, line: Line) -> Option<Event> {
+fn understand(stage: StageName, line: Line, backlog: &Arc<Backlog>) -> Option<Event> {
     let line = match line {
         // Input that ends without a line end may still be a whole request.
         Line::Whole(line) | Line::Unterminated(line) => line,
@@ -133,7 +138,7 @@ fn understand(stage: StageName, line: Line) -> Option<Event> {
         return None;
     }
     Some(match RequestHead::parse(&line) {
-        Ok(head) => Event::Request { head, line },
+        Ok(head) => Event::Request { head, line: RequestLine::held_by(backlog, line) },
         Err(bad) => Event::BadRequest { id: bad.id, reason: bad.reason },
     })
 }
@@ -168,34 +173,74 @@ fn await_signals(signals: SigSet, events: SyncSender<Event>) -> io::Result<()> {
     Ok(())
 }
 
-/// How much waits for the parent to read it.
+/// The line of a request, which takes room as long as it waits.
 #[derive(Debug, Default)]
-struct Backlog {
-    bytes: Mutex<usize>,
-    less: Condvar,
+pub(crate) struct RequestLine {
+    /// Without its end.
+    pub(crate) text: Vec<u8>,
+    /// What is given back when this is dropped.
+    pub(crate) held: Option<Held>,
+}
+
+/// Room that a request takes until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    bytes: usize,
+    backlog: Arc<Backlog>,
+}
+
+impl RequestLine {
+    fn held_by(backlog: &Arc<Backlog>, text: Vec<u8>) -> Self {
+        // Even a short one takes some.
+        let bytes = 256 + text.len();
+        backlog.change(|amounts| amounts.held += bytes);
+        Self { text, held: Some(Held { bytes, backlog: backlog.clone() }) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.backlog.change(|amounts| amounts.held -= self.bytes);
+    }
+}
+
+/// How much waits for the parent to read it, and of what it has sent for an executor.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    amounts: Mutex<Amounts>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Amounts {
+    unread: usize,
+    held: usize,
 }
 
 impl Backlog {
-    fn add(&self, bytes: usize) {
-        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) += bytes;
+    fn change(&self, change: impl FnOnce(&mut Amounts)) {
+        change(&mut self.amounts.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
     }
 
-    fn remove(&self, bytes: usize) {
-        *self.bytes.lock().unwrap_or_else(PoisonError::into_inner) -= bytes;
-        self.less.notify_all();
-    }
-
-    /// Waits while more than [`UNREAD_MOST`] waits.
-    fn await_room(&self) {
-        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        if *bytes <= UNREAD_MOST {
-            return;
+    /// Waits while more than [`UNREAD_MOST`] of answers or `waiting_most` of requests waits.
+    fn await_room(&self, waiting_most: usize) {
+        let mut amounts = self.amounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_unread = amounts.unread > UNREAD_MOST;
+        if is_unread {
+            tracing::warn!("the parent does not read answers; no requests are taken until it does");
+        } else if amounts.held > waiting_most {
+            tracing::debug!(
+                bytes = amounts.held,
+                "many requests wait; further ones are not read yet"
+            );
         }
-        tracing::warn!("the parent does not read answers; no requests are taken until it does");
-        while *bytes > UNREAD_MOST {
-            bytes = self.less.wait(bytes).unwrap_or_else(PoisonError::into_inner);
+        while amounts.unread > UNREAD_MOST || amounts.held > waiting_most {
+            amounts = self.changed.wait(amounts).unwrap_or_else(PoisonError::into_inner);
         }
-        tracing::info!("requests are taken again");
+        if is_unread {
+            tracing::info!("requests are taken again");
+        }
     }
 }
 
@@ -224,7 +269,7 @@ impl Outlet {
                     gone = true;
                     let _ = events.send(Event::OutputGone(error));
                 }
-                written.remove(line.len());
+                written.change(|amounts| amounts.unread -= line.len());
             }
             let _ = finish.send(());
         };
@@ -239,7 +284,7 @@ impl Outlet {
 
     /// Writes a line, with its end.
     pub(crate) fn send(&self, line: Vec<u8>) {
-        self.backlog.add(line.len());
+        self.backlog.change(|amounts| amounts.unread += line.len());
         // The writer lives until the sender is gone.
         let _ = self.lines.send(line);
     }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::parent::{Held, RequestLine};
+
 /// A request with what is needed to send it once more.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -17,6 +19,8 @@ pub(crate) struct Request {
     /// Since when it waits.
     pub(crate) since: Instant,
     arrived: u64,
+    /// The room that it takes while no executor has had it.
+    held: Option<Arc<Held>>,
 }
 
 /// The requests that wait.
@@ -28,10 +32,18 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// Adds a request that has just come.
-    pub(crate) fn add(&mut self, id: u64, sector: Option<Arc<str>>, line: Vec<u8>, now: Instant) {
+    pub(crate) fn add(
+        &mut self,
+        id: u64,
+        sector: Option<Arc<str>>,
+        line: RequestLine,
+        now: Instant,
+    ) {
         self.arrived += 1;
-        let (line, arrived) = (Arc::new(line), self.arrived);
-        self.waiting.push_back(Request { id, sector, line, tries: 0, since: now, arrived });
+        let RequestLine { text: mut line, held } = line;
+        line.push(b'\n');
+        let (line, arrived, held) = (Arc::new(line), self.arrived, held.map(Arc::new));
+        self.waiting.push_back(Request { id, sector, line, tries: 0, since: now, arrived, held });
     }
 
     /// Puts back a request whose executor died, where it was among the others.
@@ -44,6 +56,8 @@ impl Queue {
     pub(crate) fn take(&mut self) -> Option<Request> {
         let mut request = self.waiting.pop_front()?;
         request.tries += 1;
+        // What executors have is bounded by what they take.
+        request.held = None;
         Some(request)
     }
 
@@ -80,7 +94,7 @@ mod tests {
         let mut queue = Queue::default();
         let now = Instant::now();
         for id in [7, 3, 9, 1] {
-            queue.add(id, None, Vec::new(), now);
+            queue.add(id, None, RequestLine::default(), now);
         }
         let [first, second] = [(); 2].map(|()| queue.take().expect("one"));
         assert_eq!((first.id, first.tries), (7, 1));

@@ -12,7 +12,7 @@ use seal_wire::{ErrorCode, ExitCode, RequestHead, Response, TaskError, to_line};
 
 use crate::event::Event;
 use crate::facts::{Board, Facts, Life, QUEUE_SHOWN, Totals, WaitingFacts};
-use crate::parent::{Parent, sector_of};
+use crate::parent::{Parent, RequestLine, sector_of};
 use crate::queue::Request;
 use crate::watched_file::{LOOK_AT_FILE, WatchedFile};
 
@@ -125,14 +125,14 @@ fn told_to_end(parent: &mut Parent, signal: Signal) {
     fail_all(parent, ErrorCode::Cancelled, &reason);
 }
 
-fn accept(parent: &mut Parent, fault: &Fault, head: RequestHead, mut line: Vec<u8>) {
+fn accept(parent: &mut Parent, fault: &Fault, head: RequestHead, line: RequestLine) {
     let RequestHead { id, sector } = head;
     if holds(parent, id) {
         tracing::error!(req = id, "a request repeats an id in use; it is ignored");
         return;
     }
     let bytes: usize = parent.requests.iter().map(|request| request.line.len()).sum();
-    let is_full = parent.requests.len() >= MOST || bytes + line.len() > MOST_BYTES;
+    let is_full = parent.requests.len() >= MOST || bytes + line.text.len() > MOST_BYTES;
     if is_full && !parent.requests.is_empty() {
         let count = parent.requests.len();
         let reason = format!("{}; {count} requests wait already", fault.reason);
@@ -140,7 +140,6 @@ fn accept(parent: &mut Parent, fault: &Fault, head: RequestHead, mut line: Vec<u
     }
     let sector = sector_of(id, sector);
     tracing::info!(req = id, sector, "a request waits until the start succeeds");
-    line.push(b'\n');
     parent.requests.add(id, sector.map(Into::into), line, Instant::now());
 }
 

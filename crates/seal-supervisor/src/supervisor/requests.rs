@@ -6,7 +6,7 @@ use seal_wire::{ErrorCode, RequestHead, Response, TaskError, ready_line, to_line
 
 use super::Supervisor;
 use crate::facts::EndedTask;
-use crate::parent::sector_of;
+use crate::parent::{RequestLine, sector_of};
 use crate::place::Place;
 use crate::queue::Request;
 
@@ -27,7 +27,7 @@ impl<'a> Whose<'a> {
 }
 
 impl Supervisor {
-    pub(super) fn accept(&mut self, head: RequestHead, mut line: Vec<u8>) {
+    pub(super) fn accept(&mut self, head: RequestHead, line: RequestLine) {
         let RequestHead { id, sector } = head;
         let sector = sector_of(id, sector);
         if self.outstanding.contains(&id) {
@@ -42,7 +42,6 @@ impl Supervisor {
             return self.refuse(id, whose, ErrorCode::Unavailable, &reason);
         }
         tracing::debug!(req = id, sector, "request");
-        line.push(b'\n');
         self.outstanding.insert(id);
         self.queue.add(id, sector.map(Into::into), line, Instant::now());
     }

@@ -70,6 +70,36 @@ fn lines_that_were_lost_are_told_when_the_log_is_read_again() {
 }
 
 #[test]
+fn requests_that_wait_stay_in_the_pipe_when_they_are_many() {
+    const REQUESTS: u64 = 10_000;
+    let scene = Scene::new();
+    let config = executor("pc1", &[], "concurrent = 1");
+    let mut supervisor = scene.start("pc1", &config);
+    supervisor.send(REQUESTS, json!([{"await": scene.path("go")}, {"answer": 0}]));
+    let mut input = supervisor.take_input();
+    let sender = thread::spawn(move || {
+        // 50 MB in all.
+        let padding = "x".repeat(5000);
+        for id in 0..REQUESTS {
+            let line = json!({"id": id, "task": [{"answer": id}], "padding": padding});
+            input.write_all(format!("{line}\n").as_bytes()).expect("the supervisor reads");
+        }
+        input
+    });
+    supervisor.await_log("many requests wait; further ones are not read yet", 1);
+    let memory = resident_kib(supervisor.pid());
+    assert!(memory < 32 << 10, "{memory} KiB resident");
+    scene.touch("go");
+    let mut answered = BTreeSet::new();
+    for _ in 0..=REQUESTS {
+        let (id, output) = supervisor.answer();
+        assert!(output.is_ok() && answered.insert(id), "{id}: {output:?}");
+    }
+    drop(sender.join().expect("no panic"));
+    assert_eq!(supervisor.wait_status().code(), Some(0));
+}
+
+#[test]
 fn with_unread_answers_no_more_requests_are_taken_until_they_are_read() {
     const REQUESTS: u64 = 20_000;
     let scene = Scene::new();
