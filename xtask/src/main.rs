@@ -9,6 +9,7 @@ mod bench_parents;
 mod bench_pc1;
 mod bench_pc2;
 mod bench_relay;
+mod campaign;
 mod cargo;
 mod cuda_build;
 mod cuda_report;
@@ -50,6 +51,9 @@ enum Command {
     BenchC2(bench_c2::Args),
     /// Measure what the supervisor adds to a task, and what memory it takes.
     BenchRelay(bench_relay::Args),
+    /// Put faults into everything that runs, by a seed, and see that nothing comes of them but the
+    /// same bytes or a clear error.
+    Campaign(campaign::Args),
     /// Install nvcc and its disassembler into the target directory, from Python packages.
     CudaToolkit(cuda_toolkit::ToolkitArgs),
     /// Build pc2-exec and c2-exec with what they need to use a GPU.
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
         Command::BenchPc2(args) => bench_pc2::run(&args),
         Command::BenchC2(args) => bench_c2::run(&args),
         Command::BenchRelay(args) => bench_relay::run(&args),
+        Command::Campaign(args) => campaign::run(&args),
         Command::CudaToolkit(args) => cuda_toolkit::install(&args),
         Command::CudaBuild(args) => cuda_build::run(&args),
         Command::CudaReport(args) => cuda_report::run(&args),

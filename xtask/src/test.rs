@@ -8,6 +8,7 @@ use anyhow::Result;
 use seal_types::SectorSize;
 
 use crate::bench_gpu;
+use crate::campaign;
 use crate::cargo::{build_all_targets, cargo, ensure_test_params, target};
 use crate::cuda_build;
 use crate::cuda_report;
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     #[arg(long)]
     slow: bool,
 }
+
+/// How long faults are put into what was built.
+const CAMPAIGN_MINUTES: f64 = 2.0;
 
 /// Where tests note what they have skipped.
 pub(crate) const SKIP_LOG: &str = "SEAL_TEST_SKIP_LOG";
@@ -55,11 +59,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         environment.push(("SEAL_TEST_SLOW", &yes));
     }
     let tested = cargo(&["test", "--release", "--workspace", "--no-fail-fast"], &environment);
+    let faults = campaign::run_built(&campaign::Args::minutes(CAMPAIGN_MINUTES), false);
     let mut not_built = String::new();
     let kernels = device_code(args, &mut not_built);
     let skipped = std::fs::read_to_string(&skip_log)? + &not_built;
     report_skipped(&skipped);
     tested?;
+    faults?;
     kernels?;
     say(&format!("all checks passed in {:.0} s", started.elapsed().as_secs_f64()));
     Ok(())

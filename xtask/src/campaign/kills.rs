@@ -1,0 +1,332 @@
+//! Kills and stops, at moments that are told by the phases of a task: of executors, and of
+//! supervisors and what they have started. Afterwards the task is done again, to the same bytes.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use nix::sys::signal::{Signal, kill};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use seal_wire::ErrorCode;
+
+use super::Part;
+use super::outcome::{Outcome, Verdict};
+use super::phase::Phases;
+use super::program::{Program, await_nothing_in, children, pid};
+use super::subject::{Binaries, Run, Start, Subject};
+use crate::out::step;
+
+/// A phase that few runs have is not aimed at for longer than so many times the undisturbed run.
+const LATEST: u32 = 3;
+
+/// What is done to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blow {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM.
+    End,
+    /// SIGSTOP, and SIGCONT after some time.
+    Pause,
+    /// SIGSTOP, and SIGKILL after some time.
+    PauseAndKill,
+    /// The end of its input: it finishes what it has and ends.
+    EndOfInput,
+}
+
+/// Who gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Itself,
+    /// What it has started.
+    Executor,
+}
+
+/// What happens in a case.
+#[derive(Clone, Debug)]
+struct Plan {
+    blow: Blow,
+    victim: Victim,
+    phase: String,
+    /// How long after the begin of the phase.
+    delay: Duration,
+    pause: Duration,
+    /// The next one comes at once, while the former may still be ending.
+    at_once: bool,
+    /// There is no parents cache yet.
+    new_parents: bool,
+}
+
+pub(super) struct Kills {
+    /// PC1, PC2, and both behind a supervisor.
+    small: Vec<Subject>,
+    /// The same with larger sectors, for the first cases of each.
+    large: Vec<Subject>,
+    larges: u64,
+}
+
+impl Kills {
+    pub(super) fn new(binaries: &Binaries, dir: &Path, case: &str) -> Result<Self> {
+        Ok(Self { small: subjects(binaries, dir, case)?, large: Vec::new(), larges: 0 })
+    }
+
+    /// Lets the first `count` cases of each subject be those of the vector `case`.
+    pub(super) fn with_large(
+        mut self,
+        binaries: &Binaries,
+        dir: &Path,
+        case: &str,
+        count: u64,
+    ) -> Result<Self> {
+        if count > 0 {
+            step(&format!("undisturbed runs of {case}"));
+            self.large = subjects(binaries, dir, case)?;
+            self.larges = count;
+        }
+        Ok(self)
+    }
+}
+
+fn subjects(binaries: &Binaries, dir: &Path, case: &str) -> Result<Vec<Subject>> {
+    let pc1 = Subject::pc1(binaries, case, &dir.join("pc1"))?;
+    let pc2 = Subject::pc2(binaries, &pc1, &dir.join("pc2"))?;
+    let supervised = [
+        Subject::supervised(binaries, &pc1, &dir.join("supervised-pc1"))?,
+        Subject::supervised(binaries, &pc2, &dir.join("supervised-pc2"))?,
+    ];
+    Ok([pc1, pc2].into_iter().chain(supervised).collect())
+}
+
+impl Part for Kills {
+    fn case(&mut self, number: u64, rng: &mut ChaCha8Rng) -> Result<Vec<Outcome>> {
+        // PC1, PC2 and supervisors in turn, of which each other one does PC2.
+        let (turn, round) = (number % 3, number / 3);
+        let which = if turn < 2 { turn } else { 2 + round % 2 };
+        let all = if round < self.larges { &self.large } else { &self.small };
+        let subject = &all[usize::try_from(which)?];
+        let in_turn = if turn < 2 { round } else { round / 2 };
+        one(subject, in_turn, rng)
+    }
+}
+
+/// One kill of `subject`. `round` chooses the phase, so that all are hit alike.
+fn one(subject: &Subject, round: u64, rng: &mut ChaCha8Rng) -> Result<Vec<Outcome>> {
+    let plan = Plan::draw(subject, round, rng);
+    subject.restore()?;
+    if plan.new_parents {
+        subject.remove_parents()?;
+    }
+    let mut hit: Option<String> = None;
+    let mut resume_at: Option<Instant> = None;
+    let latest = subject.undisturbed * LATEST;
+    let run = subject.attempt(&Start::default(), subject.patience(), &mut |program, phases| {
+        if let Some(at) = resume_at
+            && Instant::now() >= at
+        {
+            resume_at = None;
+            let signal = if plan.blow == Blow::Pause { Signal::SIGCONT } else { Signal::SIGKILL };
+            plan.signal(program, signal);
+        }
+        if hit.is_none() && plan.is_due(phases, latest) {
+            hit = Some(phases.now().to_owned());
+            resume_at = plan.strike(program);
+        }
+    })?;
+    let verdict = judge(subject, &plan, &run, hit.is_some())?;
+    let victim = match (plan.victim, plan.new_parents) {
+        (Victim::Executor, _) => ", executor",
+        (Victim::Itself, true) => ", no parents cache",
+        (Victim::Itself, false) => "",
+    };
+    Ok(vec![Outcome {
+        kind: format!("{}{victim} {}", subject.name, plan.blow.name()),
+        hit: hit.unwrap_or_else(|| "after its end".to_owned()),
+        tries: 1,
+        verdict: Verdict::of(verdict),
+    }])
+}
+
+/// The run that was hit, then what it has left, then the task done again.
+fn judge(subject: &Subject, plan: &Plan, run: &Run, hit: bool) -> Result<Result<(), String>> {
+    let answered = answered_as_it_may(subject, plan, run, hit)?;
+    if !plan.at_once {
+        let left = await_nothing_in(&subject.work(), subject.patience());
+        if !left.is_empty() {
+            return Ok(Err(format!("{} processes are left running", left.len())));
+        }
+        if let Err(wrong) = subject.is_whole()? {
+            return Ok(Err(format!("after the blow: {wrong}")));
+        }
+    }
+    let again = subject.does_it()?.map_err(|wrong| format!("done again: {wrong}"));
+    let left = await_nothing_in(&subject.work(), subject.patience());
+    let none_left = if left.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} processes are left running at the end", left.len()))
+    };
+    Ok(answered.and(again).and(none_left))
+}
+
+fn answered_as_it_may(
+    subject: &Subject,
+    plan: &Plan,
+    run: &Run,
+    hit: bool,
+) -> Result<Result<(), String>> {
+    let killed =
+        plan.victim == Victim::Itself && matches!(plan.blow, Blow::Kill | Blow::PauseAndKill);
+    // Whoever is killed owes no answer, and one that was told to end before it was ready neither.
+    let owes_none = hit && (killed || (plan.blow == Blow::End && !run.ready));
+    if run.answers.is_empty() && owes_none {
+        let hangs = run.status.is_none();
+        return Ok(if hangs { Err("does not end after the blow".to_owned()) } else { Ok(()) });
+    }
+    if let [answer] = run.answers.as_slice()
+        && let Some(error) = answer["err_msg"].as_str()
+        && hit
+    {
+        let supervised = subject.name.starts_with("supervised");
+        let may = match (plan.victim, plan.blow) {
+            (Victim::Itself, Blow::End) if supervised => {
+                &[ErrorCode::Cancelled, ErrorCode::ExecutorDied, ErrorCode::Unavailable]
+            }
+            (Victim::Itself, Blow::End | Blow::EndOfInput) => &[ErrorCode::Cancelled][..],
+            (Victim::Executor, Blow::End) => {
+                &[ErrorCode::Cancelled, ErrorCode::ExecutorDied, ErrorCode::Unavailable]
+            }
+            (Victim::Executor, _) => &[ErrorCode::ExecutorDied, ErrorCode::Unavailable],
+            _ => &[],
+        };
+        let code = ErrorCode::of_message(error);
+        if code.is_some_and(|code| may.contains(&code)) {
+            return Ok(Ok(()));
+        }
+        return Ok(Err(format!("answers {error}")));
+    }
+    subject.judge_hindered(run).map(|verdict| verdict.map(|_| ()))
+}
+
+impl Plan {
+    fn draw(subject: &Subject, round: u64, rng: &mut ChaCha8Rng) -> Self {
+        let phases: Vec<_> = subject.phases.all().collect();
+        let at = usize::try_from(round).unwrap_or(0) % phases.len();
+        let phase = phases[at];
+        let supervised = subject.name.starts_with("supervised");
+        let victim =
+            if supervised && rng.gen_bool(0.4) { Victim::Executor } else { Victim::Itself };
+        let blow = match rng.gen_range(0..20) {
+            0..12 => Blow::Kill,
+            12..15 => Blow::End,
+            15..17 => Blow::Pause,
+            17..18 => Blow::PauseAndKill,
+            _ if victim == Victim::Executor => Blow::Kill,
+            _ => Blow::EndOfInput,
+        };
+        Self {
+            blow,
+            victim,
+            phase: phase.name.clone(),
+            delay: phase.length.mul_f64(rng.gen_range(0.0..1.0)),
+            pause: Duration::from_millis(rng.gen_range(20..400)),
+            at_once: rng.gen_bool(0.5),
+            new_parents: !supervised && subject.name == "pc1" && rng.gen_bool(0.15),
+        }
+    }
+
+    /// Whether the moment has come, or will not come any more.
+    fn is_due(&self, phases: &Phases, latest: Duration) -> bool {
+        phases.within(&self.phase).is_some_and(|within| within >= self.delay)
+            || phases.elapsed() > latest
+    }
+
+    /// Returns when the second signal is to come, if there is one.
+    fn strike(&self, program: &mut Program) -> Option<Instant> {
+        let signal = match self.blow {
+            Blow::Kill => Signal::SIGKILL,
+            Blow::End => Signal::SIGTERM,
+            Blow::Pause | Blow::PauseAndKill => Signal::SIGSTOP,
+            Blow::EndOfInput => {
+                program.close_input();
+                return None;
+            }
+        };
+        self.signal(program, signal);
+        (signal == Signal::SIGSTOP).then(|| Instant::now() + self.pause)
+    }
+
+    fn signal(&self, program: &Program, signal: Signal) {
+        match self.victim {
+            Victim::Itself => program.signal(signal),
+            Victim::Executor => {
+                for child in children(program.pid()) {
+                    // One that has ended gets none.
+                    let _ = kill(pid(child), signal);
+                }
+            }
+        }
+    }
+}
+
+impl Blow {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "SIGKILL",
+            Self::End => "SIGTERM",
+            Self::Pause => "SIGSTOP, SIGCONT",
+            Self::PauseAndKill => "SIGSTOP, SIGKILL",
+            Self::EndOfInput => "end of input",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::{self, Script};
+    use super::*;
+    use rand::SeedableRng;
+
+    fn failures(script: Script) -> Result<Vec<String>> {
+        let dir = tempfile::tempdir()?;
+        let subject = script::subject(&dir.path().canonicalize()?.join("pc1"), script)?;
+        let mut failures = Vec::new();
+        for round in 0..6 {
+            let mut rng = ChaCha8Rng::seed_from_u64(round);
+            for outcome in one(&subject, round, &mut rng)? {
+                if let Verdict::Failed(reason) = outcome.verdict {
+                    failures.push(reason);
+                }
+            }
+        }
+        Ok(failures)
+    }
+
+    #[test]
+    fn an_honest_executor_has_no_failures() -> Result<()> {
+        assert_eq!(failures(Script::Careful)?, [""; 0]);
+        Ok(())
+    }
+
+    #[test]
+    fn wrong_bytes_after_a_kill_are_found() -> Result<()> {
+        let found = failures(Script::WrongAfterKill)?;
+        let told = found.iter().any(|reason| reason.contains("sealed has other bytes"));
+        assert!(told, "{found:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn an_answer_given_twice_is_found() -> Result<()> {
+        let found = failures(Script::Twice)?;
+        assert!(found.iter().any(|reason| reason.contains("2 answers")), "{found:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn a_panic_is_found() -> Result<()> {
+        let found = failures(Script::Panics)?;
+        assert!(found.iter().any(|reason| reason.contains("no answer")), "{found:?}");
+        Ok(())
+    }
+}
