@@ -136,7 +136,7 @@ pub(crate) const SECTIONS: &[Section] = &[
                 "cpus",
                 "those of the supervisor",
                 "\"0-41\"",
-                "the cpus it may use",
+                "the cpus it may use, in any form that the kernel takes (`0-3 8`, `0-31:1/2`, `all`, `4-N`)",
             ),
             key(
                 "envs",
