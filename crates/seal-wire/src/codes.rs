@@ -88,6 +88,21 @@ impl ErrorCode {
         }
     }
 
+    /// The code of what the operating system says about a file, a thread or memory. It is never
+    /// one that speaks against the sector: the machine may be better the next time.
+    pub fn of_io(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind as Kind;
+        // EMFILE and ENFILE, numbers that Linux has on every machine, have no kind of their own.
+        const NO_DESCRIPTORS: [Option<i32>; 2] = [Some(23), Some(24)];
+        match error.kind() {
+            Kind::StorageFull | Kind::QuotaExceeded => Self::NoSpace,
+            // ENOMEM and EAGAIN: too little memory, or too many threads or processes.
+            Kind::OutOfMemory | Kind::WouldBlock => Self::Unavailable,
+            _ if NO_DESCRIPTORS.contains(&error.raw_os_error()) => Self::Unavailable,
+            _ => Self::Io,
+        }
+    }
+
     /// The code at the start of an `err_msg`, if it has one.
     pub fn of_message(message: &str) -> Option<Self> {
         let code = message.strip_prefix('[')?.split(']').next()?;
@@ -193,6 +208,31 @@ mod tests {
             assert!(told.len() < 2 * MESSAGE_MOST && !told.contains('\n'), "{}", told.len());
             assert!(told.ends_with("made up"), "the end is told");
         }
+    }
+
+    #[test]
+    fn no_error_of_the_operating_system_speaks_against_a_sector() {
+        use std::io::{Error, ErrorKind};
+        for (name, errno, code) in [
+            ("ENOSPC", 28, ErrorCode::NoSpace),
+            ("EDQUOT", 122, ErrorCode::NoSpace),
+            ("ENOMEM", 12, ErrorCode::Unavailable),
+            ("EAGAIN", 11, ErrorCode::Unavailable),
+            ("ENFILE", 23, ErrorCode::Unavailable),
+            ("EMFILE", 24, ErrorCode::Unavailable),
+            ("EFBIG", 27, ErrorCode::Io),
+            ("EIO", 5, ErrorCode::Io),
+            ("ENOLCK", 37, ErrorCode::Io),
+            ("ESTALE", 116, ErrorCode::Io),
+            ("ETIMEDOUT", 110, ErrorCode::Io),
+            ("EROFS", 30, ErrorCode::Io),
+        ] {
+            assert_eq!(ErrorCode::of_io(&Error::from_raw_os_error(errno)), code, "{name}");
+        }
+        for errno in 1..200 {
+            assert!(ErrorCode::of_io(&Error::from_raw_os_error(errno)).retryable(), "{errno}");
+        }
+        assert_eq!(ErrorCode::of_io(&Error::from(ErrorKind::UnexpectedEof)), ErrorCode::Io);
     }
 
     #[test]
