@@ -58,6 +58,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("crates/seal-field/src/rate.rs", 2),
     ("crates/seal-host/src/affinity.rs", 2),
     ("crates/seal-host/src/child.rs", 2),
+    ("crates/seal-host/src/file_size.rs", 1),
     ("crates/seal-host/src/labels.rs", 8),
     ("crates/seal-host/src/map.rs", 1),
     ("crates/seal-host/src/memory_files.rs", 1),
@@ -158,6 +159,23 @@ fn check_layers(faults: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+/// Programs of tests and measurements, which no task waits for.
+const MAY_PANIC_FOR_THREADS: [&str; 4] =
+    ["crates/test-support", "crates/ptx-run", "crates/oracle", "crates/seal-cuda/src/measure.rs"];
+
+/// Whether product code, which ends where tests begin, starts threads in a way that panics.
+fn starts_threads_plainly(file: &Path, text: &str) -> bool {
+    let exempt = MAY_PANIC_FOR_THREADS.iter().any(|path| file.starts_with(path));
+    let parts: Vec<_> = file.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    let is_product = parts.first().is_some_and(|first| first == "crates")
+        && parts.get(2).is_some_and(|third| third == "src")
+        && !parts.iter().any(|part| matches!(part.as_ref(), "tests" | "tests.rs" | "wrong.rs"));
+    let product = text.split("#[cfg(test)]\nmod").next().unwrap_or(text);
+    let product = product.split("mod tests {").next().unwrap_or(product);
+    let plain = ["thread::spawn(", "scope.spawn("];
+    is_product && !exempt && plain.iter().any(|call| product.contains(call))
+}
+
 fn check_sources(files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
     let mut found = BTreeMap::new();
     for file in files.iter().filter(|file| file.extension().is_some_and(|ext| ext == "rs")) {
@@ -175,6 +193,12 @@ fn check_sources(files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
         let count = text.lines().filter(|line| is_unsafe(line)).count();
         if count > 0 {
             found.insert(name.clone(), count);
+        }
+        if starts_threads_plainly(file, &text) {
+            faults.push(format!(
+                "{name} starts a thread by a way that panics when there is none to be had; use \
+                 thread::Builder, or seal_host::start_scoped in a scope, and fail one task"
+            ));
         }
         let root_file =
             ["lib.rs", "main.rs"].iter().any(|end| file.ends_with(Path::new("src").join(end)));

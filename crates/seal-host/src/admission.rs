@@ -2,7 +2,8 @@
 //!
 //! Memory that is not there is taken all the same: the kernel promises more than it has, and kills
 //! somebody when it comes to keeping it. So what a task needs is compared with what is free on its
-//! node, and what was promised to other tasks counts until they have it.
+//! node and in every cgroup above this process that has a limit, and what was promised to other
+//! tasks counts until they have it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -10,9 +11,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::budget::free_of_hugetlb;
 use crate::huge_pages::{HUGE_PAGES, fits, free_huge_pages};
 use crate::{
-    Binding, CpuSet, FileError, MemoryError, MemoryFiles, MemoryPolicy, NodeId, PageChoice, Region,
+    Binding, CpuSet, FileError, GroupMemory, Limiter, MemoryError, MemoryFiles, MemoryPolicy,
+    NodeId, PageChoice, Region,
 };
 
 /// Memory of a node, or of the whole machine, as the kernel counts it. In bytes.
@@ -38,7 +41,7 @@ pub enum AdmissionError {
          reserve of {reserve} MiB); run fewer tasks there{hint}"
     )]
     TooLittle {
-        /// The node or machine.
+        /// The node, the machine, or a cgroup with its limit.
         place: String,
         /// What the task needs, in MiB as all that follow.
         needed: u64,
@@ -68,7 +71,7 @@ pub enum AdmissionError {
 }
 
 /// Where the kernel tells about the machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roots {
     /// Usually `/sys`.
     pub sys: PathBuf,
@@ -222,33 +225,36 @@ impl Admission {
         let mut promised = self.promised();
         let memory = NodeMemory::read(&self.roots, node)?;
         let huge = self.huge(sizes, policy.pages, node)?;
-        let reserve = self.reserve.unwrap_or_else(|| memory.default_reserve());
         // Promises to other places may be kept from here too, if one of the two is the machine.
         let to_others: u64 = promised
             .iter()
             .filter(|(place, _)| node.is_none() || place.is_none() || **place == node)
             .map(|(_, bytes)| *bytes)
             .sum();
-        let available =
-            (memory.free + memory.reclaimable + huge).saturating_sub(to_others + reserve);
-        if needed > available {
-            let mib = |bytes: u64| bytes >> 20;
-            return Err(AdmissionError::TooLittle {
-                place: node.map_or("this machine".into(), |node| format!("NUMA node {node}")),
-                needed: needed.div_ceil(1 << 20),
-                available: mib(available),
-                missing: (needed - available).div_ceil(1 << 20),
-                free: mib(memory.free),
-                reclaimable: mib(memory.reclaimable),
-                huge: mib(huge),
-                promised: mib(to_others),
-                reserve: mib(reserve),
-                hint: if node.is_some() {
-                    ", or let them use other nodes with SEAL_NUMA=preferred"
-                } else {
-                    ""
-                },
-            });
+        let there = Source {
+            place: node.map_or(Limiter::Machine, Limiter::Node).to_string(),
+            free: memory.free,
+            reclaimable: memory.reclaimable,
+            promised: to_others,
+            reserve: self.reserve.unwrap_or_else(|| memory.default_reserve()),
+            hint: match node {
+                Some(_) => ", or let them use other nodes with SEAL_NUMA=preferred",
+                None => "",
+            },
+        };
+        there.check(needed, huge)?;
+        // Wherever the pages lie, they count in every group.
+        let to_all: u64 = promised.values().sum();
+        for group in GroupMemory::above(&self.roots) {
+            let limited = Source {
+                place: format!("cgroup {} (limit {} MiB)", group.name, group.limit >> 20),
+                free: group.limit.saturating_sub(group.used),
+                reclaimable: group.available() - group.limit.saturating_sub(group.used),
+                promised: to_all,
+                reserve: group.default_reserve(),
+                hint: ", or raise the limit (memory.max, memory.limit_in_bytes, MemoryMax=)",
+            };
+            limited.check(needed, huge)?;
         }
         *promised.entry(node).or_default() += needed;
         Ok(Admitted { admission: self, node, left: AtomicU64::new(needed) })
@@ -267,7 +273,10 @@ impl Admission {
         }
         let mut regions = 0;
         for page in HUGE_PAGES.into_iter().filter(|page| fits(largest, *page)) {
-            regions += free_huge_pages(&self.roots.sys, node, page)? / largest.div_ceil(page);
+            let free = free_huge_pages(&self.roots.sys, node, page)?;
+            let granted = free_of_hugetlb(&self.roots, page).unwrap_or(u64::MAX) / page as u64;
+            let free = free.min(usize::try_from(granted).unwrap_or(usize::MAX));
+            regions += free / largest.div_ceil(page);
         }
         Ok((regions.min(sizes.len()) * largest) as u64)
     }
@@ -285,6 +294,40 @@ impl Admission {
         if let Some(promised) = self.promised().get_mut(&node) {
             *promised = promised.saturating_sub(bytes);
         }
+    }
+}
+
+/// Where memory comes from: a node, the machine, or what a cgroup allows. In bytes.
+struct Source {
+    place: String,
+    free: u64,
+    reclaimable: u64,
+    promised: u64,
+    reserve: u64,
+    hint: &'static str,
+}
+
+impl Source {
+    /// Whether `needed` is there, with the `huge` bytes of huge pages that are no one else's.
+    fn check(self, needed: u64, huge: u64) -> Result<(), AdmissionError> {
+        let Self { place, free, reclaimable, promised, reserve, hint } = self;
+        let available = (free + reclaimable + huge).saturating_sub(promised + reserve);
+        if needed <= available {
+            return Ok(());
+        }
+        let mib = |bytes: u64| bytes >> 20;
+        Err(AdmissionError::TooLittle {
+            place,
+            needed: needed.div_ceil(1 << 20),
+            available: mib(available),
+            missing: (needed - available).div_ceil(1 << 20),
+            free: mib(free),
+            reclaimable: mib(reclaimable),
+            huge: mib(huge),
+            promised: mib(promised),
+            reserve: mib(reserve),
+            hint,
+        })
     }
 }
 
@@ -380,6 +423,42 @@ mod tests {
             let admitted = admission.admit(&TASK, &on(0, Binding::Strict));
             assert_eq!(admitted.is_ok(), fits, "{free} {caches}: {admitted:?}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_a_cgroup_refuses_what_the_machine_has() {
+        let machine = Machine::new([(500, 0), (500, 0)]);
+        let proc = machine.roots().proc;
+        fs::create_dir_all(proc.join("self")).expect("writable");
+        let top = machine.0.path().join("cg");
+        fs::create_dir_all(top.join("a/b")).expect("writable");
+        let mount = format!("30 24 0:26 / {} rw - cgroup2 cgroup2 rw\n", top.display());
+        fs::write(proc.join("self/mountinfo"), mount).expect("writable");
+        fs::write(proc.join("self/cgroup"), "0::/a/b\n").expect("writable");
+        let write = |file: &str, bytes: usize| {
+            fs::write(top.join(file), format!("{bytes}\n")).expect("writable");
+        };
+        write("a/memory.max", 100 * GIB);
+        write("a/memory.current", 40 * GIB);
+        let admission = machine.admission();
+        let error = admission.admit(&TASK, &on(0, Binding::Strict)).unwrap_err().to_string();
+        assert!(
+            error.starts_with("cgroup /a (limit 102400 MiB) has too little memory: 65600 MiB are")
+                && error.contains("or raise the limit"),
+            "{error}"
+        );
+        // Copies of files in the group can be dropped.
+        fs::write(top.join("a/memory.stat"), format!("inactive_file {}\n", 20 * GIB))
+            .expect("writable");
+        let first = admission.admit(&TASK, &on(0, Binding::Strict)).expect("there is room now");
+        // Promised on another node, it counts in the group all the same.
+        assert!(admission.admit(&TASK, &on(1, Binding::Strict)).is_err());
+        drop(first);
+        assert!(admission.admit(&TASK, &on(1, Binding::Strict)).is_ok());
+        // The nearest group that is too small is named.
+        write("a/b/memory.max", GIB);
+        let error = admission.admit(&TASK, &on(0, Binding::Strict)).unwrap_err().to_string();
+        assert!(error.starts_with("cgroup /a/b (limit 1024 MiB)"), "{error}");
     }
 
     #[test]

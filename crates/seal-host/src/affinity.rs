@@ -155,9 +155,17 @@ fn confine_all(mask: &CpuMask, threads: &[libc::pid_t]) -> io::Result<()> {
     Ok(())
 }
 
-/// The cpus that are switched on, from sysfs (`/sys` as `sys_root`).
+/// The cpus that are switched on, from sysfs (`/sys` as `sys_root`). Where it is not mounted or
+/// tells of no cpus, as in some containers, those that this process may use.
 pub fn online_cpus(sys_root: &Path) -> Result<CpuSet, FileError> {
-    read_cpu_set(&sys_root.join("devices/system/cpu/online"))
+    let path = sys_root.join("devices/system/cpu/online");
+    match read_cpu_set(&path) {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+            tracing::debug!("{} is not there; the cpus are those allowed", path.display());
+            allowed_cpus().map_err(FileError::of("read", &path))
+        }
+        read => read,
+    }
 }
 
 /// The cpus among `wanted` that the kernel lets this process use, whatever its present confinement:

@@ -4,16 +4,18 @@ use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SigHandler, SigSet, Signal, killpg, signal};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, getppid};
 
+use crate::numa::without_preference;
 use crate::placement::{Prepared, Step};
-use crate::{Cgroup, Placement};
+use crate::{Cgroup, Placement, file_size};
 
 /// A child that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +102,8 @@ struct Before {
     place: Prepared,
     inherit: Vec<OwnedFd>,
     report: PipeWriter,
+    /// Whether SIGXFSZ, which this process ignores, is to end the child as is the default.
+    file_size_signal_ends: bool,
 }
 
 /// Starts `command` as [`spawn_in`] does, in the cgroup of this process.
@@ -128,7 +132,9 @@ pub fn spawn_in(
     };
     let (failed_step, report) = io::pipe().map_err(run)?;
     let prepared = Prepared::new(placement, cgroup).map_err(place)?;
-    let before = Before { parent: Pid::this(), place: prepared, inherit, report };
+    let file_size_signal_ends = file_size::was_default();
+    let parent = Pid::this();
+    let before = Before { parent, place: prepared, inherit, report, file_size_signal_ends };
     command.process_group(0);
     // SAFETY: between fork and exec only async-signal-safe things may be done, because other
     // threads may have held locks, that of the allocator included, at the fork. `Before::apply`
@@ -139,10 +145,25 @@ pub fn spawn_in(
     let spawned = command.spawn();
     // Closes this process's end for writing, so that the read below ends.
     drop(command);
-    spawned.map_err(|source| match read_step(failed_step) {
-        Some(step) => place((step, source)),
-        None => run(source),
-    })
+    let step = read_step(failed_step);
+    match (spawned, step) {
+        (Ok(child), step) => {
+            if let Some(step) = step
+                && let Some(node) = placement.preferred_node
+            {
+                let pid = child.id();
+                tracing::warn!(
+                    pid,
+                    "cannot {}; {}",
+                    step.describe(placement, cgroup),
+                    without_preference(Path::new("/sys"), node)
+                );
+            }
+            Ok(child)
+        }
+        (Err(source), Some(step)) => Err(place((step, source))),
+        (Err(source), None) => Err(run(source)),
+    }
 }
 
 /// Waits until the process has ended, without taking its status from it: its number and that of
@@ -177,7 +198,10 @@ fn to_pid(pid: u32) -> io::Result<Pid> {
     }
 }
 
+/// What the child has told. It has run its program, or failed to, by then: nobody is waited for,
+/// because children that other threads start meanwhile may have the pipe's other end too.
 fn read_step(mut failed_step: PipeReader) -> Option<Step> {
+    fcntl(&failed_step, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
     let mut byte = [0];
     failed_step.read_exact(&mut byte).ok()?;
     Step::from_byte(byte[0])
@@ -186,14 +210,24 @@ fn read_step(mut failed_step: PipeReader) -> Option<Step> {
 impl Before {
     /// Runs in the child between fork and exec.
     fn apply(&self) -> io::Result<()> {
-        self.steps().map_err(|(step, error)| {
-            // If the report fails, the parent still gets the error, without the step.
-            let _ = (&self.report).write(&[step as u8]);
-            error
-        })
+        // If the report fails, the parent still gets the error, without the step.
+        let tell = |step: Step| (&self.report).write(&[step as u8]).is_ok();
+        match self.steps() {
+            Ok(refused) => {
+                if let Some(step) = refused {
+                    tell(step);
+                }
+                Ok(())
+            }
+            Err((step, error)) => {
+                tell(step);
+                Err(error)
+            }
+        }
     }
 
-    fn steps(&self) -> Result<(), (Step, io::Error)> {
+    /// Returns the step of a preference that was refused.
+    fn steps(&self) -> Result<Option<Step>, (Step, io::Error)> {
         let at = |step: Step| move |error: io::Error| (step, error);
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
             .map_err(|errno| at(Step::DieWithParent)(errno.into()))?;
@@ -210,12 +244,16 @@ impl Before {
         // a signal handler; the call is async-signal-safe and the previous action is not used.
         unsafe { signal(Signal::SIGTERM, SigHandler::SigDfl) }
             .map_err(|errno| at(Step::Signals)(errno.into()))?;
-        self.place.apply()?;
+        if self.file_size_signal_ends {
+            // What this process ignores for itself is no business of a program of others.
+            file_size::set_default().map_err(at(Step::FileSizeSignal))?;
+        }
+        let refused = self.place.apply()?;
         for descriptor in &self.inherit {
             fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))
                 .map_err(|errno| at(Step::Inherit)(errno.into()))?;
         }
-        Ok(())
+        Ok(refused)
     }
 }
 
@@ -273,25 +311,45 @@ pub(crate) mod tests {
         let placement = Placement { preferred_node: Some(node), ..Placement::default() };
         let maps = match spawn(shell("cat /proc/self/numa_maps"), &placement) {
             Ok(child) => child.wait_with_output().expect("can be waited for").stdout,
-            Err(SpawnError::Place { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
-                note_skipped("memory policies are not permitted here");
-                return;
-            }
-            Err(error) => panic!("{error}"),
+            Err(error) => panic!("a preference stops nothing: {error}"),
         };
         let maps = String::from_utf8(maps).expect("text");
-        assert!(maps.contains(&format!("prefer:{node}")), "{maps}");
+        if !maps.contains(&format!("prefer:{node}")) {
+            note_skipped("memory policies are not permitted here");
+        }
     }
 
     #[test]
     fn a_node_that_is_not_there_fails_the_start_and_is_named() {
         for node in [1000, 5000] {
-            let placement =
-                Placement { preferred_node: Some(NodeId(node)), ..Placement::default() };
+            let placement = Placement {
+                preferred_node: Some(NodeId(node)),
+                binding: Binding::Strict,
+                ..Placement::default()
+            };
             let error = spawn(shell("true"), &placement).expect_err("no machine has that many");
-            let text = format!("prefer the memory of NUMA node {node}");
+            let text = format!("bind it to the memory of NUMA node {node}");
             assert!(error.to_string().contains(&text), "{error}");
         }
+    }
+
+    #[test]
+    fn a_preferred_node_that_is_refused_stops_no_start() {
+        let placement = Placement { preferred_node: Some(NodeId(1000)), ..Placement::default() };
+        assert_eq!(output("echo started", &placement), "started\n");
+    }
+
+    #[test]
+    fn a_child_has_the_action_of_the_file_size_signal_that_this_process_began_with() {
+        // Where it was ignored before this process began, it stays so.
+        let ignored = || {
+            let status = output("grep SigIgn /proc/self/status", &Placement::default());
+            let mask = u64::from_str_radix(status.trim_start_matches("SigIgn:").trim(), 16);
+            mask.expect("a mask") >> (libc::SIGXFSZ - 1) & 1 == 1
+        };
+        let before = ignored();
+        crate::ignore_file_size_signal().expect("always possible");
+        assert_eq!(ignored(), before);
     }
 
     #[test]

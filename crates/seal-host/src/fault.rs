@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use memmap2::{Advice, MmapMut};
 
-use crate::{BindError, CpuSet, bind_current_thread};
+use crate::{BindError, CpuSet, bind_current_thread, start_scoped};
 
 /// A step in which pages are touched.
 const STEP: usize = 64 << 20;
@@ -22,6 +22,8 @@ pub(crate) enum FaultError {
     Pages(io::Error),
     /// A thread could not be put where it belongs.
     Thread(BindError),
+    /// No thread could be started.
+    NoThread(io::Error),
 }
 
 /// Takes all pages of `map`, by a thread on each of `cpus`. Calls `faulted` with the size of each
@@ -100,7 +102,19 @@ fn on_cpus(
         take()
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = cpus.iter().map(|cpu| scope.spawn(move || bound(cpu))).collect();
+        let start = |cpu| start_scoped(scope, "pages", move || bound(cpu));
+        // Fewer threads take longer; without any there is nobody on the right node.
+        let mut threads = Vec::new();
+        for started in cpus.iter().map(start) {
+            match started {
+                Ok(thread) => threads.push(thread),
+                Err(error) if threads.is_empty() => return Err(FaultError::NoThread(error)),
+                Err(error) => {
+                    tracing::debug!(%error, threads = threads.len(), "fewer threads take pages");
+                    break;
+                }
+            }
+        }
         threads.into_iter().try_for_each(|thread| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })

@@ -21,7 +21,7 @@ impl FileError {
     /// An adapter for `map_err`.
     pub fn of(verb: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self { verb, path, source }
+        move |source| Self { verb, path, source: crate::file_size::told(source) }
     }
 
     /// Whether the file system was full, or the user's quota used up.

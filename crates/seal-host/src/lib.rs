@@ -6,6 +6,7 @@
 
 mod admission;
 mod affinity;
+mod budget;
 mod cgroup;
 mod child;
 mod claims;
@@ -14,6 +15,7 @@ mod direct;
 mod direct_at;
 mod fault;
 mod file_in_memory;
+mod file_size;
 mod files;
 mod filesystem;
 mod huge_pages;
@@ -30,12 +32,14 @@ mod place_self;
 mod placement;
 mod priority;
 mod process;
+mod reservations;
 mod ring;
 mod runtime_dir;
 mod signals;
 mod slots;
 mod space;
 mod stdio;
+mod threads;
 mod topology;
 mod turns;
 mod units;
@@ -46,6 +50,7 @@ pub use affinity::{
     BindError, allowed_cpus, bind_current_thread, confine_current_thread, confine_like_this_thread,
     grantable_cpus, online_cpus,
 };
+pub use budget::{CpuBudget, CpuQuota, GroupMemory, Limiter, MemoryBudget, TaskBudget};
 pub use cgroup::{
     Cgroup, CgroupError, CgroupTree, Entered, Swept, Version as CgroupVersion, Wanted,
 };
@@ -54,6 +59,7 @@ pub use claims::{CpuClaim, CpuClaims};
 pub use direct::{DirectFile, read_through};
 pub use direct_at::{DirectPart, DirectReader};
 pub use file_in_memory::FileInMemory;
+pub use file_size::ignore_file_size_signal;
 pub use files::{
     FileError, PartFile, copy_exact, open_read, read_dir_names, remove_if_there, sync_dir,
 };
@@ -71,12 +77,14 @@ pub use place_self::{PLACEMENT_NAMES, PlaceError, Placed, place_self};
 pub use placement::{Placement, ResourceLimit};
 pub use priority::yield_to_others;
 pub use process::{pid_namespace, process_start};
+pub use reservations::{Reservations, SpaceReserved, SpaceWanted, reserve_space, share_disk_space};
 pub use ring::{RingConsumer, RingProducer, ring};
 pub use runtime_dir::{RuntimeDir, RuntimeDirError, SYSTEM_RUNTIME_DIR, default_runtime_dir};
 pub use signals::{ending_signals, unblock};
 pub use slots::{Mutex, MutexGuard, Slots};
 pub use space::{SpaceError, free_bytes, is_all_holes, require_free};
 pub use stdio::{claim_stdout, has_reader};
+pub use threads::start_scoped;
 pub use topology::{Cpu, L3Id, Topology};
 pub use turns::{MemoryTurn, MemoryTurns};
 pub use units::{CoreUnit, NoUnits, Reduced, Threads, UnitPlan, UnitRequest, plan_units};

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use memmap2::{Advice, MmapMut, MmapOptions};
 
@@ -14,7 +15,7 @@ use crate::admission::Admitted;
 use crate::fault::{FaultError, fault_in};
 use crate::huge_pages::{HUGE_PAGES, fits, free_huge_pages};
 use crate::memory_files::MemoryFile;
-use crate::numa::{bind_memory, nodes_of_pages};
+use crate::numa::{bind_memory, is_only_node, nodes_of_pages};
 use crate::watched::{MapFault, Watched};
 use crate::{BindError, Binding, CpuSet, FileError, MapError, NodeId};
 
@@ -107,6 +108,16 @@ pub enum MemoryError {
     /// A thread that touches pages could not be put where it belongs.
     #[error(transparent)]
     Thread(#[from] BindError),
+    /// No thread can be started.
+    #[error(
+        "cannot start a thread that takes pages; raise the limit of processes (ulimit -u, TasksMax=, \
+         pids.max) or of memory (ulimit -v)"
+    )]
+    NoThread {
+        /// What the operating system says.
+        #[source]
+        source: io::Error,
+    },
     /// The pages are elsewhere.
     #[error(
         "{pages}: only {percent} % of them are on NUMA node {node}, where strict binding wants all \
@@ -156,7 +167,7 @@ impl Region {
         admitted: Option<&Admitted<'_>>,
     ) -> Result<Self, MemoryError> {
         for page in huge_pages_for(sys_root, bytes, policy)? {
-            match Self::with_pages(bytes, Pages::Huge(page), policy, admitted) {
+            match Self::with_pages(sys_root, bytes, Pages::Huge(page), policy, admitted) {
                 Ok(region) => return Ok(region),
                 // Somebody else was faster; the next kind of pages may still be there.
                 Err(error @ (MemoryError::Map { .. } | MemoryError::Fault { .. })) => {
@@ -165,10 +176,11 @@ impl Region {
                 Err(error) => return Err(error),
             }
         }
-        Self::with_pages(bytes, Pages::Transparent, policy, admitted)
+        Self::with_pages(sys_root, bytes, Pages::Transparent, policy, admitted)
     }
 
     fn with_pages(
+        sys_root: &Path,
         bytes: usize,
         pages: Pages,
         policy: &MemoryPolicy,
@@ -193,12 +205,13 @@ impl Region {
             }
         }
         if let Some((node, binding)) = policy.node {
-            bind(&mut map, node, binding)?;
+            bind(sys_root, &mut map, node, binding)?;
         }
         let faulted = |step| admitted.into_iter().for_each(|admitted| admitted.taken(step));
         fault_in(&mut map, &policy.cpus, &faulted).map_err(|error| match error {
             FaultError::Pages(source) => MemoryError::Fault { bytes, pages: pages.clone(), source },
             FaultError::Thread(error) => error.into(),
+            FaultError::NoThread(source) => MemoryError::NoThread { source },
         })?;
         let map = Watched::unwatched(map);
         let region = Self { map, len: bytes, pages, file: None };
@@ -316,15 +329,29 @@ impl Region {
     }
 }
 
-fn bind(map: &mut MmapMut, node: NodeId, binding: Binding) -> Result<(), MemoryError> {
-    match (bind_memory(map, node, binding), binding) {
-        (Ok(()), _) => Ok(()),
-        (Err(source), Binding::Strict) => Err(MemoryError::Bind { node, source }),
-        (Err(error), Binding::Preferred) => {
-            tracing::warn!(
-                %node, %error,
-                "memory policies are refused; pages come from the node whose cpus touch them first"
-            );
+fn bind(
+    sys_root: &Path,
+    map: &mut MmapMut,
+    node: NodeId,
+    binding: Binding,
+) -> Result<(), MemoryError> {
+    let Err(source) = bind_memory(map, node, binding) else { return Ok(()) };
+    // A machine's only node needs no policy: there is no other memory.
+    if is_only_node(sys_root, node) {
+        tracing::debug!(%node, error = %source, "memory policies are refused; there is one node");
+        return Ok(());
+    }
+    match binding {
+        Binding::Strict => Err(MemoryError::Bind { node, source }),
+        Binding::Preferred => {
+            static TOLD: Once = Once::new();
+            TOLD.call_once(|| {
+                tracing::warn!(
+                    %node, error = %source,
+                    "memory policies are refused; pages come from the node whose cpus touch them \
+                     first"
+                );
+            });
             Ok(())
         }
     }

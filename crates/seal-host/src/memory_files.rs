@@ -15,7 +15,7 @@ use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
 use crate::fault::{FaultError, fault_in};
 use crate::huge_pages::{HUGE_PAGES, free_huge_pages, huge_page_dir, read_count};
 use crate::memory::{SMALL_PAGE, percent_by_node};
-use crate::numa::bind_memory;
+use crate::numa::{bind_memory, is_only_node};
 use crate::{
     BindError, Binding, CpuSet, FileError, MemoryError, MemoryPolicy, NodeId, PartFile, Region,
     online_nodes, read_dir_names,
@@ -237,6 +237,7 @@ impl MemoryFiles {
                     source,
                 },
                 FaultError::Thread(error) => error.into(),
+                FaultError::NoThread(source) => MemoryError::NoThread { source },
             })?;
             return Region::of_file(file, map, policy).map(Some);
         }
@@ -353,7 +354,12 @@ fn fill(
     page: usize,
 ) -> Result<(), PrepareError> {
     let bytes = map.len();
-    bind_memory(map, node, Binding::Strict).map_err(|source| MemoryError::Bind { node, source })?;
+    // A machine's only node needs no policy.
+    if let Err(source) = bind_memory(map, node, Binding::Strict)
+        && !is_only_node(Path::new("/sys"), node)
+    {
+        return Err(MemoryError::Bind { node, source }.into());
+    }
     fault_in(map, cpus, &|_| {}).map_err(|error| fault_error(error, bytes, path, page))?;
     Ok(())
 }
@@ -365,6 +371,7 @@ fn fault_error(error: FaultError, bytes: usize, path: &Path, page: usize) -> Mem
             MemoryError::Fault { bytes, pages, source }
         }
         FaultError::Thread(error) => BindError::into(error),
+        FaultError::NoThread(source) => MemoryError::NoThread { source },
     }
 }
 

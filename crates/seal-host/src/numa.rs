@@ -29,6 +29,27 @@ pub fn online_nodes(sys_root: &Path) -> Result<Vec<NodeId>, FileError> {
     }
 }
 
+/// Whether there is no memory but that of `node`: the machine has one node, or none that its kernel
+/// tells of.
+pub(crate) fn is_only_node(sys_root: &Path, node: NodeId) -> bool {
+    match online_nodes(sys_root) {
+        Ok(nodes) => {
+            matches!(nodes[..], [] | [_]) && nodes.first().is_none_or(|only| *only == node)
+        }
+        Err(_) => false,
+    }
+}
+
+/// What comes of it when the preference for the memory of `node` is refused.
+pub(crate) fn without_preference(sys_root: &Path, node: NodeId) -> &'static str {
+    if is_only_node(sys_root, node) {
+        "nothing is lost: this machine has no other node"
+    } else {
+        "pages come from the node whose cpus touch them first, and where those are of several \
+         nodes, work is slower (containers may need CAP_SYS_NICE)"
+    }
+}
+
 /// The cpus of a node, from sysfs.
 pub fn node_cpus(sys_root: &Path, node: NodeId) -> Result<CpuSet, FileError> {
     read_cpu_set(&sys_root.join(format!("devices/system/node/node{node}/cpulist")))

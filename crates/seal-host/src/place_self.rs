@@ -7,10 +7,10 @@ use std::path::Path;
 use seal_types::CpuListError;
 
 use crate::cgroup::is_group_name;
-use crate::numa::Policy;
+use crate::numa::{Policy, without_preference};
 use crate::{
     BindError, Binding, CgroupError, CgroupTree, CpuSet, Entered, FileError, NodeId, Wanted,
-    confine_current_thread, online_nodes,
+    allowed_cpus, confine_current_thread, online_nodes,
 };
 
 /// The names of the environment by which a process is told its place.
@@ -25,6 +25,8 @@ pub struct Placed {
     pub cpus: Option<CpuSet>,
     /// The NUMA node whose memory it prefers.
     pub node: Option<NodeId>,
+    /// Why it prefers none although one was named, and what comes of that.
+    pub no_preference: Option<String>,
     /// The name it was given for a cgroup.
     pub group: Option<String>,
     /// The cgroup, if one was made.
@@ -33,7 +35,7 @@ pub struct Placed {
     pub no_group: Option<String>,
 }
 
-/// A place that cannot be had. The process must not go on elsewhere.
+/// A demand of a place that cannot be had. The process must not go on elsewhere.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlaceError {
@@ -56,18 +58,6 @@ pub enum PlaceError {
         node: NodeId,
         /// The nodes there are.
         there: CpuSet,
-    },
-    /// The kernel does not let it prefer the memory.
-    #[error(
-        "VENUS_WORKER_NUMA_PREFERRED={node}: cannot prefer its memory (containers may need \
-         CAP_SYS_NICE)"
-    )]
-    Memory {
-        /// The node.
-        node: NodeId,
-        /// What the operating system says.
-        #[source]
-        source: std::io::Error,
     },
     /// The name is none of a cgroup.
     #[error("VC_CG_NAME={name:?} is not the name of a cgroup")]
@@ -110,12 +100,16 @@ fn place_on(
     open: impl FnOnce() -> Result<CgroupTree, Vec<CgroupError>>,
 ) -> Result<Placed, PlaceError> {
     let cpus: Option<CpuSet> = get("VC_CG_CPUSET").map(|text| text.parse()).transpose()?;
+    // All cpus are those that it may use now.
+    let allowed = allowed_cpus().unwrap_or_default();
+    let cpus = cpus.map(|cpus| cpus.on(&allowed));
     let node = get("VENUS_WORKER_NUMA_PREFERRED")
         .map(|value| value.trim().parse().map(NodeId).map_err(|_| PlaceError::Node { value }))
         .transpose()?;
     if let Some(node) = node {
         let nodes = online_nodes(sys_root)?;
-        if !nodes.contains(&node) {
+        // Where the kernel tells of none, a preference is about nothing.
+        if !nodes.is_empty() && !nodes.contains(&node) {
             let there = nodes.into_iter().map(|node| node.0).collect();
             return Err(PlaceError::NoNode { node, there });
         }
@@ -137,16 +131,26 @@ fn place_on(
     if let Some(cpus) = &cpus {
         confine_current_thread(cpus).map_err(PlaceError::Bind)?;
     }
-    if let Some(node) = node {
-        let memory = |source| PlaceError::Memory { node, source };
-        let invalid = || std::io::Error::from_raw_os_error(libc::EINVAL);
-        let preferred = Policy::new(node, Binding::Preferred).ok_or_else(|| memory(invalid()))?;
-        preferred.apply().map_err(memory)?;
-        if !preferred.is_current().map_err(memory)? {
-            return Err(memory(invalid()));
-        }
+    // A preference that is refused costs speed at most, and is no reason not to run.
+    let (mut preferred, mut no_preference) = (node, None);
+    if let Some(node) = node
+        && let Err(error) = prefer(node)
+    {
+        preferred = None;
+        no_preference = Some(format!(
+            "VENUS_WORKER_NUMA_PREFERRED={node}: its memory cannot be preferred: {error}; {}",
+            without_preference(sys_root, node)
+        ));
     }
-    Ok(Placed { cpus, node, group, entered, no_group })
+    Ok(Placed { cpus, node: preferred, no_preference, group, entered, no_group })
+}
+
+/// Lets the calling thread prefer the memory of `node`, and reads back that it does.
+fn prefer(node: NodeId) -> std::io::Result<()> {
+    let invalid = || std::io::Error::from_raw_os_error(libc::EINVAL);
+    let policy = Policy::new(node, Binding::Preferred).ok_or_else(invalid)?;
+    policy.apply()?;
+    if policy.is_current()? { Ok(()) } else { Err(invalid()) }
 }
 
 /// Puts the process into a group of that name, after what processes that died have left there.
@@ -161,7 +165,7 @@ fn enter(tree: CgroupTree, name: &str, cpus: &CpuSet) -> Result<Entered, PlaceEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{allowed_cpus, preferred_node};
+    use crate::preferred_node;
 
     /// The error with its cause.
     fn told(error: &PlaceError) -> String {
@@ -219,11 +223,38 @@ mod tests {
         assert_eq!(reason, "no cgroup hierarchy with cpusets is mounted");
 
         let (placed, _, node) = place("/sys".into(), &[("VENUS_WORKER_NUMA_PREFERRED", "0")]);
-        match placed {
-            Ok(placed) => assert_eq!((placed.node, node), (Some(NodeId(0)), Some(NodeId(0)))),
+        let placed = placed.expect("a preference stops nothing");
+        match placed.no_preference {
+            None => assert_eq!((placed.node, node), (Some(NodeId(0)), Some(NodeId(0)))),
             // No NUMA here, or policies not permitted: it must be said, and nothing done.
-            Err(text) => assert!(text.contains("VENUS_WORKER_NUMA_PREFERRED=0"), "{text}"),
+            Some(text) => {
+                assert!(text.contains("VENUS_WORKER_NUMA_PREFERRED=0"), "{text}");
+                assert_eq!((placed.node, node), (None, None));
+            }
         }
+    }
+
+    #[test]
+    fn a_preferred_node_that_the_kernel_refuses_is_told_with_its_consequence() {
+        // No kernel has it; two nodes are described, so that it is not refused before.
+        let sys = two_nodes();
+        let online = sys.path().join("devices/system/node/online");
+        for (nodes, consequence) in
+            [("0-1,1000\n", "work is slower"), ("1000\n", "nothing is lost")]
+        {
+            std::fs::write(&online, nodes).expect("writable");
+            let (placed, _, node) =
+                place(sys.path().into(), &[("VENUS_WORKER_NUMA_PREFERRED", "1000")]);
+            let placed = placed.expect("a preference stops nothing");
+            let told = placed.no_preference.expect("no kernel has that many");
+            assert!(told.contains("=1000: its memory cannot be preferred: "), "{told}");
+            assert!(told.contains(consequence), "{told}");
+            assert_eq!((placed.node, node), (None, None));
+        }
+        // Without /sys nothing is known of nodes.
+        let none = tempfile::tempdir().expect("a temporary directory");
+        let (placed, ..) = place(none.path().into(), &[("VENUS_WORKER_NUMA_PREFERRED", "1000")]);
+        assert!(placed.expect("a preference stops nothing").no_preference.is_some());
     }
 
     #[test]
@@ -250,6 +281,22 @@ mod tests {
             let error = placed.expect_err("it cannot be had");
             assert!(error.contains(text), "{error}");
             assert_eq!((cpus, node), (allowed.clone(), None));
+        }
+    }
+
+    #[test]
+    fn cpus_are_taken_in_every_form_that_the_kernel_takes() {
+        let allowed = allowed_cpus().expect("always readable");
+        let last = allowed.iter().last().expect("a thread runs somewhere");
+        for (text, wanted) in [
+            ("all".to_owned(), allowed.clone()),
+            ("0-N".to_owned(), allowed.clone()),
+            (format!(" {last},,{last} "), [last].into_iter().collect()),
+            (format!("{last}-{last}:1/2,"), [last].into_iter().collect()),
+        ] {
+            let (placed, cpus, _) = place("/sys".into(), &[("VC_CG_CPUSET", &text)]);
+            assert_eq!(placed.expect("allowed").cpus, Some(wanted.clone()), "{text}");
+            assert_eq!(cpus, wanted, "{text}");
         }
     }
 

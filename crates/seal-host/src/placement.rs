@@ -11,7 +11,7 @@ use crate::numa::Policy;
 use crate::{Binding, Cgroup, CpuSet, NodeId};
 
 /// Where a child runs. What is asked for here holds before its first instruction, or it does not
-/// start.
+/// start; but a node that is only preferred is a preference, and one that is refused a warning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
     /// The cpus it may use; `None` leaves it those of its parent or of its cgroup.
@@ -54,6 +54,7 @@ pub(crate) enum Step {
     OpenFiles,
     LockedMemory,
     Inherit,
+    FileSizeSignal,
 }
 
 /// A placement in the kernel's form: nothing is left to be allocated in the child.
@@ -62,6 +63,7 @@ pub(crate) struct Prepared {
     cgroup: Option<File>,
     cpus: Option<CpuMask>,
     memory: Option<Policy>,
+    binding: Binding,
     open_files: ResourceLimit,
     locked_memory: ResourceLimit,
 }
@@ -81,14 +83,16 @@ impl Prepared {
             cgroup: cgroup.map(Cgroup::door).transpose().map_err(|error| (Step::Cgroup, error))?,
             cpus: cpus.map(mask).transpose()?,
             memory: placement.preferred_node.map(policy).transpose()?,
+            binding: placement.binding,
             open_files: placement.open_files,
             locked_memory: placement.locked_memory,
         })
     }
 
-    /// Puts the calling process in its place. Async-signal-safe: system calls on memory that was
-    /// there before, and errors that are plain errno values.
-    pub(crate) fn apply(&self) -> Result<(), (Step, io::Error)> {
+    /// Puts the calling process in its place; returns the step of a preference that was refused.
+    /// Async-signal-safe: system calls on memory that was there before, and errors that are plain
+    /// errno values.
+    pub(crate) fn apply(&self) -> Result<Option<Step>, (Step, io::Error)> {
         let at = |step: Step| move |error: io::Error| (step, error);
         let not_effective = || io::Error::from_raw_os_error(libc::EINVAL);
         if let Some(door) = &self.cgroup {
@@ -102,14 +106,24 @@ impl Prepared {
                 return Err(at(Step::AffinityReadBack)(not_effective()));
             }
         }
+        let mut refused = None;
         if let Some(memory) = &self.memory {
-            memory.apply().map_err(at(Step::MemoryPolicy))?;
-            if !memory.is_current().map_err(at(Step::MemoryPolicyReadBack))? {
-                return Err(at(Step::MemoryPolicyReadBack)(not_effective()));
-            }
+            refused = match memory.apply().map_err(at(Step::MemoryPolicy)) {
+                Ok(()) => match memory.is_current() {
+                    Ok(true) => None,
+                    Ok(false) => Some((Step::MemoryPolicyReadBack, not_effective())),
+                    Err(error) => Some((Step::MemoryPolicyReadBack, error)),
+                },
+                Err(refused) => Some(refused),
+            };
         }
+        let refused = match (self.binding, refused) {
+            (Binding::Strict, Some(refused)) => return Err(refused),
+            (Binding::Strict | Binding::Preferred, refused) => refused,
+        };
         limit(Resource::RLIMIT_NOFILE, self.open_files).map_err(at(Step::OpenFiles))?;
-        limit(Resource::RLIMIT_MEMLOCK, self.locked_memory).map_err(at(Step::LockedMemory))
+        limit(Resource::RLIMIT_MEMLOCK, self.locked_memory).map_err(at(Step::LockedMemory))?;
+        Ok(refused.map(|(step, _)| step))
     }
 }
 
@@ -131,7 +145,7 @@ fn limit(resource: Resource, wanted: ResourceLimit) -> io::Result<()> {
 }
 
 impl Step {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::DieWithParent,
         Self::Signals,
         Self::Cgroup,
@@ -142,6 +156,7 @@ impl Step {
         Self::OpenFiles,
         Self::LockedMemory,
         Self::Inherit,
+        Self::FileSizeSignal,
     ];
 
     pub(crate) fn from_byte(byte: u8) -> Option<Self> {
@@ -170,6 +185,7 @@ impl Step {
             Self::MemoryPolicy => format!("{memory} (containers may need CAP_SYS_NICE)"),
             Self::MemoryPolicyReadBack => format!("{memory}: the kernel says otherwise"),
             Self::OpenFiles => format!("let it open {} files", placement.open_files),
+            Self::FileSizeSignal => "give it the default action of SIGXFSZ".to_owned(),
             Self::Inherit => "let it have the descriptors of its locks".to_owned(),
             Self::LockedMemory => {
                 format!("let it lock {} bytes of memory", placement.locked_memory)

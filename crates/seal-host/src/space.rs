@@ -13,7 +13,8 @@ use crate::FileError;
 pub enum SpaceError {
     /// The file system has less than is needed.
     #[error(
-        "{} has {free} bytes free and {needed} are needed; free space there or use another directory",
+        "{} has {free} bytes free{by} and {needed} are needed; free space there or use another \
+         directory",
         path.display()
     )]
     TooLittle {
@@ -23,6 +24,10 @@ pub enum SpaceError {
         free: u64,
         /// What the work will write.
         needed: u64,
+        /// What of that others have reserved.
+        reserved: u64,
+        /// Who has reserved how much, in words; empty if nobody has.
+        by: String,
     },
     /// The file system does not answer.
     #[error(transparent)]
@@ -40,7 +45,13 @@ pub fn free_bytes(path: &Path) -> Result<u64, FileError> {
 pub fn require_free(path: &Path, needed: u64) -> Result<(), SpaceError> {
     let free = free_bytes(path)?;
     if free < needed {
-        return Err(SpaceError::TooLittle { path: path.to_path_buf(), free, needed });
+        return Err(SpaceError::TooLittle {
+            path: path.to_path_buf(),
+            free,
+            needed,
+            reserved: 0,
+            by: String::new(),
+        });
     }
     Ok(())
 }

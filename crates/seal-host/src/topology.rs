@@ -86,6 +86,20 @@ impl Topology {
         Ok(Self { cpus })
     }
 
+    /// Those of its cpus that are among `cpus`. Cores and caches are named by what is left of them.
+    #[must_use]
+    pub fn within(&self, cpus: &CpuSet) -> Self {
+        let left = || self.cpus.values().filter(|cpu| cpus.contains(cpu.number));
+        let lowest = |same: &dyn Fn(&Cpu) -> bool, or: u32| {
+            left().find(|cpu| same(cpu)).map_or(or, |cpu| cpu.number)
+        };
+        Self::of(left().map(|cpu| Cpu {
+            core: lowest(&|other| other.core == cpu.core, cpu.core),
+            l3: L3Id(lowest(&|other| (other.l3, other.node) == (cpu.l3, cpu.node), cpu.l3.0)),
+            ..*cpu
+        }))
+    }
+
     /// The cpus in ascending order.
     pub fn cpus(&self) -> impl Iterator<Item = &Cpu> {
         self.cpus.values()
@@ -232,6 +246,27 @@ pub(crate) mod tests {
         let topology = Topology::read(sys.path()).expect("readable");
         assert!(topology.cpus().all(|cpu| cpu.l3 == L3Id(0) && cpu.node == NodeId(0)));
         assert!(topology.cpus().all(|cpu| cpu.core == cpu.number));
+    }
+
+    #[test]
+    fn a_part_of_a_machine_is_a_machine() {
+        let part = machine(2, 2, 2, 2).within(&"1,3,5-7,9,13".parse().expect("a list"));
+        let told: Vec<_> =
+            part.cpus().map(|cpu| (cpu.number, cpu.core, cpu.l3.0, cpu.node.0)).collect();
+        assert_eq!(
+            told,
+            [
+                (1, 1, 1, 0),
+                (3, 3, 3, 0),
+                (5, 5, 5, 1),
+                (6, 6, 6, 1),
+                (7, 7, 6, 1),
+                (9, 1, 1, 0),
+                (13, 5, 5, 1)
+            ]
+        );
+        let all = machine(2, 2, 2, 2);
+        assert_eq!(all.within(&all.cpu_set()), all);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use files::Files;
+pub(crate) use mounts::find as find_mount;
 pub use tree::{CgroupTree, Entered, Swept};
 
 use crate::{CpuSet, NodeId};

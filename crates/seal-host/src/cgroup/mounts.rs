@@ -6,27 +6,27 @@ use std::path::{Path, PathBuf};
 
 use super::Version;
 
-/// A hierarchy that can confine cpus, seen from this process.
+/// A hierarchy with some controller, seen from this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
-    pub(super) version: Version,
+pub(crate) struct Mount {
+    pub(crate) version: Version,
     /// The group at the top of what is mounted here.
-    pub(super) top: PathBuf,
+    pub(crate) top: PathBuf,
     /// The group that this process is in.
-    pub(super) own: PathBuf,
+    pub(crate) own: PathBuf,
 }
 
-/// Reads `/proc/self/mountinfo` and `/proc/self/cgroup`. A hierarchy of version 1 with cpusets
-/// comes first: where it is mounted, version 2 has none.
-pub(super) fn find(mountinfo: &str, cgroup: &str) -> Option<Mount> {
+/// The hierarchy with `controller`, from `/proc/self/mountinfo` and `/proc/self/cgroup`. One of
+/// version 1 comes first: where it is mounted, version 2 does not have the controller.
+pub(crate) fn find(mountinfo: &str, cgroup: &str, controller: &str) -> Option<Mount> {
     let mounts = || mountinfo.lines().filter_map(parse_mount);
-    let v1 = mounts().find(|mount| mount.kind == "cgroup" && mount.has_option("cpuset"));
+    let v1 = mounts().find(|mount| mount.kind == "cgroup" && mount.has_option(controller));
     let v2 = mounts().find(|mount| mount.kind == "cgroup2");
     let version_1 = v1.and_then(|mount| {
         let own = cgroup.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             let controllers = fields.next()?;
-            fields.next().filter(|_| controllers.split(',').any(|name| name == "cpuset"))
+            fields.next().filter(|_| controllers.split(',').any(|name| name == controller))
         })?;
         Some(mount.seen_from(Version::V1, own))
     });
@@ -119,23 +119,26 @@ mod tests {
     fn the_hierarchy_with_cpusets_is_found() {
         let service = "0::/system.slice/venus-worker.service\n";
         let own = "/sys/fs/cgroup/system.slice/venus-worker.service";
-        assert_eq!(find(V2, service), mount(Version::V2, "/sys/fs/cgroup", own));
+        assert_eq!(find(V2, service, "cpuset"), mount(Version::V2, "/sys/fs/cgroup", own));
         let top = mount(Version::V2, "/sys/fs/cgroup", "/sys/fs/cgroup");
-        assert_eq!(find(V2, "0::/\n"), top);
-        assert_eq!(find(V2, "0::/../../other\n"), top, "another namespace");
+        assert_eq!(find(V2, "0::/\n", "cpuset"), top);
+        assert_eq!(find(V2, "0::/../../other\n", "cpuset"), top, "another namespace");
         let cgroup = "4:memory:/a\n3:cpu,cpuset:/b/c\n0::/d\n";
         let cpuset = "/sys/fs/cgroup/cpuset";
-        assert_eq!(find(HYBRID, cgroup), mount(Version::V1, cpuset, "/sys/fs/cgroup/cpuset/b/c"));
-        assert_eq!(find("", service), None);
-        assert_eq!(find("a b - c\n - \n", service), None);
+        assert_eq!(
+            find(HYBRID, cgroup, "cpuset"),
+            mount(Version::V1, cpuset, "/sys/fs/cgroup/cpuset/b/c")
+        );
+        assert_eq!(find("", service, "cpuset"), None);
+        assert_eq!(find("a b - c\n - \n", service, "cpuset"), None);
     }
 
     #[test]
     fn a_container_sees_its_part_of_the_hierarchy() {
         let bound = "9 8 0:26 /docker/7f /sys/fs/cgroup ro - cgroup2 cgroup2 rw\n";
-        let found = find(bound, "0::/docker/7f/inner\n");
+        let found = find(bound, "0::/docker/7f/inner\n", "cpuset");
         assert_eq!(found, mount(Version::V2, "/sys/fs/cgroup", "/sys/fs/cgroup/inner"));
-        let found = find(bound, "0::/\n");
+        let found = find(bound, "0::/\n", "cpuset");
         assert_eq!(found, mount(Version::V2, "/sys/fs/cgroup", "/sys/fs/cgroup"));
     }
 

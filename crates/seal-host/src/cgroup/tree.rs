@@ -109,7 +109,7 @@ impl CgroupTree {
             std::fs::read_to_string(&path)
                 .map_err(|source| vec![CgroupError::Read { path, source }])
         };
-        let mount = mounts::find(&read("self/mountinfo")?, &read("self/cgroup")?)
+        let mount = mounts::find(&read("self/mountinfo")?, &read("self/cgroup")?, "cpuset")
             .ok_or_else(|| vec![CgroupError::NotMounted])?;
         let owner = Owner::this(proc_root).ok_or_else(|| vec![CgroupError::NotMounted])?;
         let mut errors = Vec::new();

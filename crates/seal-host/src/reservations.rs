@@ -1,0 +1,377 @@
+//! Disk space that running tasks will still write, so that two that begin together do not both find
+//! it free and both fail hours later.
+//!
+//! Each task of a process has a file in the runtime directory while it runs, and holds a lock on
+//! it, which the kernel releases when the process dies: a file that is not locked reserves nothing
+//! and is removed. What a task has written since is seen by whoever looks, in the space that its
+//! files take now, so that nobody has to keep count.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::{FileError, Mutex, RuntimeDir, SpaceError, free_bytes};
+
+/// How long another process may take to look through all reservations.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of a block in what the kernel says of a file (stat(2)).
+const STAT_BLOCK: u64 = 512;
+
+/// The reservations of this machine, once a process takes part in them.
+static SHARED: OnceLock<Reservations> = OnceLock::new();
+
+/// What a task will write.
+#[derive(Clone, Copy, Debug)]
+pub struct SpaceWanted<'a> {
+    /// The task, as others are told of it: `PC1 in /cache/s-t01000-1`.
+    pub who: &'a str,
+    /// A directory or file on the file system.
+    pub on: &'a Path,
+    /// How many bytes it will take there.
+    pub bytes: u64,
+    /// Where that appears: directories, whose files count, and files, which count under temporary
+    /// names too.
+    pub grows: &'a [&'a Path],
+}
+
+/// The reservations of all processes that share a directory.
+#[derive(Clone, Debug)]
+pub struct Reservations {
+    dir: PathBuf,
+}
+
+/// Space that is a task's until this is dropped.
+#[derive(Debug)]
+#[must_use = "the reservation ends when this is dropped"]
+pub struct SpaceReserved {
+    /// The file and its lock; none where nothing is shared.
+    held: Option<(PathBuf, File)>,
+}
+
+/// What another task has reserved.
+#[derive(Debug)]
+struct Other {
+    who: String,
+    left: u64,
+}
+
+/// Takes part in the reservations of all processes that use this runtime directory. Before that,
+/// [`reserve_space`] only looks at what is free.
+pub fn share_disk_space(runtime_dir: &RuntimeDir) {
+    // A second call names the same directory: there is one for a process.
+    let _ = SHARED.set(Reservations::in_dir(runtime_dir));
+}
+
+/// Checks that there is space beside what other tasks will still write, and keeps it for this one.
+pub fn reserve_space(wanted: SpaceWanted<'_>) -> Result<SpaceReserved, SpaceError> {
+    match SHARED.get() {
+        Some(reservations) => reservations.reserve(wanted),
+        None => {
+            crate::require_free(wanted.on, wanted.bytes)?;
+            Ok(SpaceReserved { held: None })
+        }
+    }
+}
+
+impl Reservations {
+    /// Those in this runtime directory.
+    pub fn in_dir(runtime_dir: &RuntimeDir) -> Self {
+        Self { dir: runtime_dir.path().join("disk-space") }
+    }
+
+    /// Checks that there is space beside what other tasks will still write, and keeps it.
+    pub fn reserve(&self, wanted: SpaceWanted<'_>) -> Result<SpaceReserved, SpaceError> {
+        let SpaceWanted { on, bytes, .. } = wanted;
+        let device = on.metadata().map_err(FileError::of("examine", on))?.dev();
+        // Without a directory for it, what is free is still looked at.
+        let alone = |error: FileError| {
+            tracing::warn!(
+                "what this task will write is not reserved: {error}: {}; others may take the space",
+                error.source
+            );
+            crate::require_free(on, bytes)?;
+            Ok(SpaceReserved { held: None })
+        };
+        let lock = match self.lock() {
+            Ok(lock) => lock,
+            Err(error) => return alone(error),
+        };
+        let guard = match lock.lock(PATIENCE) {
+            Ok(guard) => guard,
+            Err(error) => return alone(error),
+        };
+        let others = match self.others(device) {
+            Ok(others) => others,
+            Err(error) => return alone(error),
+        };
+        let free = free_bytes(on)?;
+        let reserved: u64 = others.iter().map(|other| other.left).sum();
+        if free < bytes.saturating_add(reserved) {
+            let (path, by) = (on.to_path_buf(), told(&others));
+            return Err(SpaceError::TooLittle { path, free, needed: bytes, reserved, by });
+        }
+        let held = match self.record(device, wanted) {
+            Ok(held) => held,
+            Err(error) => return alone(error),
+        };
+        drop(guard);
+        Ok(SpaceReserved { held: Some(held) })
+    }
+
+    fn lock(&self) -> Result<Mutex, FileError> {
+        match fs::DirBuilder::new().mode(0o700).create(&self.dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(FileError::of("create", &self.dir)(error));
+            }
+            _ => {}
+        }
+        Mutex::open(&self.dir.join("lock"))
+    }
+
+    /// What living tasks have reserved on a device. What the dead have left is removed.
+    fn others(&self, device: u64) -> Result<Vec<Other>, FileError> {
+        let mut others = Vec::new();
+        let prefix = format!("{device:x}-");
+        for name in crate::read_dir_names(&self.dir)? {
+            if !name.starts_with(&prefix) {
+                continue;
+            }
+            let path = self.dir.join(name);
+            let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+            let mut file = match opened {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(FileError::of("open", &path)(error)),
+            };
+            match file.try_lock_shared() {
+                Ok(()) => crate::remove_if_there(&path)?,
+                Err(fs::TryLockError::WouldBlock) => {
+                    let mut text = Vec::new();
+                    file.read_to_end(&mut text).map_err(FileError::of("read", &path))?;
+                    others.extend(understand(&text));
+                }
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(FileError::of("lock", &path)(error));
+                }
+            }
+        }
+        Ok(others)
+    }
+
+    fn record(&self, device: u64, wanted: SpaceWanted<'_>) -> Result<(PathBuf, File), FileError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let SpaceWanted { who, bytes, grows, .. } = wanted;
+        let mut text =
+            format!("{bytes}\n{}\n{}\n", taken(grows), who.replace('\n', " ")).into_bytes();
+        for path in grows {
+            text.extend_from_slice(path.as_os_str().as_bytes());
+            text.push(0);
+        }
+        loop {
+            // Processes of several pid namespaces may have the same number.
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = self.dir.join(format!("{device:x}-{}-{number}", std::process::id()));
+            let created =
+                OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+            let mut file = match created {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(FileError::of("create", &path)(error)),
+            };
+            // Nobody looks before the mutex is free.
+            let written = file.lock().and_then(|()| file.write_all(&text));
+            return match written {
+                Ok(()) => Ok((path, file)),
+                Err(error) => {
+                    let _ = fs::remove_file(&path);
+                    Err(FileError::of("write", &path)(error))
+                }
+            };
+        }
+    }
+}
+
+impl Drop for SpaceReserved {
+    fn drop(&mut self) {
+        if let Some((path, _lock)) = self.held.take() {
+            // If it stays, it is without a lock from now on and counts for nothing.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// What a recorded task will still write.
+fn understand(text: &[u8]) -> Option<Other> {
+    let mut lines = text.splitn(4, |byte| *byte == b'\n');
+    let mut line = || lines.next().map(|line| String::from_utf8_lossy(line).into_owned());
+    let (bytes, before, who) = (line()?, line()?, line()?);
+    let (bytes, before): (u64, u64) = (bytes.parse().ok()?, before.parse().ok()?);
+    let grows = lines.next()?.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+    let grows: Vec<_> =
+        grows.map(|path| PathBuf::from(OsString::from_vec(path.to_vec()))).collect();
+    let grows: Vec<&Path> = grows.iter().map(PathBuf::as_path).collect();
+    let written = taken(&grows).saturating_sub(before);
+    Some(Other { who, left: bytes.saturating_sub(written) })
+}
+
+/// The space that files take now. What cannot be seen takes none, so that more is reserved than
+/// will be written rather than less.
+fn taken(grows: &[&Path]) -> u64 {
+    let mut seen = Vec::new();
+    let mut bytes = 0;
+    for path in grows {
+        let (dir, name) = match fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_dir() => (*path, None),
+            _ => (path.parent().unwrap_or(Path::new("/")), path.file_name()),
+        };
+        let Ok(entries) = fs::read_dir(dir) else { continue };
+        for entry in entries.flatten() {
+            let of_file = name.is_none_or(|name| is_of_file(&entry.file_name(), name));
+            if let (true, Ok(meta)) = (of_file, entry.metadata())
+                && meta.is_file()
+                && !seen.contains(&(meta.dev(), meta.ino()))
+            {
+                seen.push((meta.dev(), meta.ino()));
+                bytes += meta.blocks() * STAT_BLOCK;
+            }
+        }
+    }
+    bytes
+}
+
+/// Whether `entry` is the file `name`, or a temporary of it (`.NAME.part`).
+fn is_of_file(entry: &OsStr, name: &OsStr) -> bool {
+    let temporary = entry.as_bytes().strip_prefix(b".");
+    let rest = temporary.and_then(|entry| entry.strip_prefix(name.as_bytes()));
+    entry == name || rest.is_some_and(|rest| rest.starts_with(b"."))
+}
+
+/// Who reserves how much, as part of an error.
+fn told(others: &[Other]) -> String {
+    let who = others.iter().filter(|other| other.left > 0);
+    let who: Vec<_> = who.map(|other| format!("{} by {}", other.left, other.who)).collect();
+    if who.is_empty() {
+        return String::new();
+    }
+    format!(
+        ", of which running tasks have reserved what they will still write ({})",
+        who.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Scene {
+        dir: tempfile::TempDir,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().expect("a temporary directory") }
+        }
+
+        /// As another process has them.
+        fn reservations(&self) -> Reservations {
+            Reservations::in_dir(&RuntimeDir::open(&self.dir.path().join("run")).expect("ours"))
+        }
+
+        fn cache(&self, name: &str) -> PathBuf {
+            let path = self.dir.path().join(name);
+            fs::create_dir_all(&path).expect("writable");
+            path
+        }
+
+        fn reserve(&self, who: &str, bytes: u64, grows: &[&Path]) -> Result<SpaceReserved, String> {
+            let wanted = SpaceWanted { who, on: self.dir.path(), bytes, grows };
+            self.reservations().reserve(wanted).map_err(|error| error.to_string())
+        }
+
+        fn recorded(&self) -> usize {
+            let names = crate::read_dir_names(&self.dir.path().join("run/disk-space"));
+            names.map_or(0, |names| names.iter().filter(|name| *name != "lock").count())
+        }
+    }
+
+    #[test]
+    fn two_tasks_that_begin_together_do_not_both_get_the_same_space() {
+        let scene = Scene::new();
+        let (one, other) = (scene.cache("one"), scene.cache("other"));
+        let free = free_bytes(scene.dir.path()).expect("a file system");
+        let most = free / 4 * 3;
+        let first = scene.reserve("PC1 in one", most, &[&one]).expect("it is free");
+        let error = scene.reserve("PC1 in other", most, &[&other]).expect_err("it is taken");
+        assert!(error.contains(&format!("({most} by PC1 in one)")), "{error}");
+        assert!(error.contains(&format!("{most} are needed")), "{error}");
+        let small = scene.reserve("PC1 in other", free / 100, &[&other]).expect("beside it");
+        assert_eq!(scene.recorded(), 2);
+        drop(first);
+        scene.reserve("PC1 in other", most, &[&other]).map(drop).expect("it is free again");
+        drop(small);
+        assert_eq!(scene.recorded(), 0);
+    }
+
+    #[test]
+    fn what_has_been_written_is_not_reserved_any_more() {
+        let scene = Scene::new();
+        let (cache, out) = (scene.cache("cache"), scene.dir.path().join("sealed"));
+        fs::write(cache.join("before"), vec![1; 1 << 20]).expect("writable");
+        let wanted = [cache.as_path(), out.as_path()];
+        let _held = scene.reserve("PC1 in cache", 4 << 20, &wanted).expect("it is free");
+        let left = || {
+            let device = scene.dir.path().metadata().expect("there").dev();
+            let others = scene.reservations().others(device).expect("readable");
+            others.iter().map(|other| other.left).sum::<u64>()
+        };
+        let write = |path: &Path, bytes: usize| {
+            fs::write(path, vec![1; bytes]).expect("writable");
+            File::open(path).and_then(|file| file.sync_all()).expect("a file");
+        };
+        assert_eq!(left(), 4 << 20, "what was there before was not written by it");
+        write(&cache.join("layer-1"), 1 << 20);
+        assert_eq!(left(), 3 << 20);
+        write(&scene.dir.path().join(".sealed.17.part"), 1 << 20);
+        write(&scene.dir.path().join("sealed-10"), 1 << 20);
+        assert_eq!(left(), 2 << 20);
+        write(&cache.join("layer-2"), 9 << 20);
+        assert_eq!(left(), 0);
+        fs::remove_dir_all(&cache).expect("ours");
+        assert_eq!(left(), 4 << 20, "what cannot be seen is taken for not written");
+    }
+
+    #[test]
+    fn what_the_dead_have_reserved_is_free() {
+        let scene = Scene::new();
+        let cache = scene.cache("cache");
+        let free = free_bytes(scene.dir.path()).expect("a file system");
+        let mut held = scene.reserve("PC1 in cache", free / 2, &[&cache]).expect("free");
+        // The kernel closes the file of a process that dies; the name stays.
+        drop(held.held.take());
+        assert_eq!(scene.recorded(), 1);
+        scene.reserve("PC1 again", free / 4 * 3, &[&cache]).map(drop).expect("nobody lives");
+        assert_eq!(scene.recorded(), 0);
+    }
+
+    #[test]
+    fn files_are_private_and_without_a_directory_for_them_free_space_is_still_checked() {
+        use std::os::unix::fs::PermissionsExt;
+        let scene = Scene::new();
+        let cache = scene.cache("cache");
+        let held = scene.reserve("PC1", 1, &[&cache]).expect("free");
+        let (path, _) = held.held.as_ref().expect("recorded");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!((mode(path), mode(path.parent().expect("a directory"))), (0o600, 0o700));
+        let gone = Reservations { dir: scene.dir.path().join("no/such") };
+        let wanted = |bytes| SpaceWanted { who: "x", on: scene.dir.path(), bytes, grows: &[] };
+        assert!(gone.reserve(wanted(1)).expect("free").held.is_none());
+        assert!(gone.reserve(wanted(u64::MAX)).is_err());
+    }
+}
