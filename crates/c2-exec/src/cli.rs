@@ -9,9 +9,9 @@ use clap::{Args, Parser, Subcommand};
 use seal_field::curve::{CurveKernel, CurveKernelError};
 use seal_groth16::{
     DEFAULT_PARAM_DIR, DigestCheck, Overwrite, ParamDir, ProveStep, Prover, Resources, TestParams,
-    Trust,
+    Trust, start_workers,
 };
-use seal_host::allowed_cpus;
+use seal_host::{Limiter, MemoryBudget, Roots, allowed_cpus};
 use seal_runtime::{
     Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
     run_one, serve, serves_stage, spread_memory,
@@ -204,6 +204,10 @@ pub fn main() -> ExitCode {
     };
     // Parameters are loaded once, and read by the threads of all nodes for every proof.
     spread_memory();
+    if let Err(error) = start_workers() {
+        tracing::error!("{}", params::causes(&error));
+        return ExitCode::Start;
+    }
 
     let dir = environment.get(PARAMETER_CACHE).unwrap_or_else(|| DEFAULT_PARAM_DIR.to_owned());
     let trust = trust(&cli.serve, &environment);
@@ -222,11 +226,12 @@ pub fn main() -> ExitCode {
         let device = gpu::device(wish.as_ref(), &at_start).map_err(told(ExitCode::Start))?;
         let proves = device.name().unwrap_or_else(|| "cpu".to_owned());
         tracing::info!(parameters = dir, ?trust, device = proves, curve = kernel.name(), "c2-exec");
+        let most = most_memory();
         let resources = Resources {
             device,
             kernel,
-            memory: cli.serve.memory.unwrap_or(u64::MAX),
-            params_memory: cli.serve.params_memory.unwrap_or(u64::MAX),
+            memory: cli.serve.memory.unwrap_or(most),
+            params_memory: cli.serve.params_memory.unwrap_or(most),
         };
         let prover = Prover::new(ParamDir::new(&dir), trust, resources);
         let prover = match &circuits {
@@ -299,6 +304,22 @@ fn parse_range(text: &str) -> Result<(u32, u32), String> {
     if 6 <= from && from <= to && to <= 27 { Ok((from, to)) } else { Err(wrong()) }
 }
 
+/// What memory is limited to where no option says: what is above the limit of a cgroup would be
+/// killed by the kernel.
+fn most_memory() -> u64 {
+    match MemoryBudget::of(&Roots::default(), None) {
+        Ok(budget) if matches!(budget.by, Limiter::Group(_)) => {
+            tracing::info!("{budget}");
+            budget.bytes
+        }
+        Ok(_) => u64::MAX,
+        Err(error) => {
+            tracing::debug!(%error, "the memory of this machine is not known");
+            u64::MAX
+        }
+    }
+}
+
 /// The directory for compiled circuits, if they are to be kept.
 fn circuits(args: &ServeArgs, environment: &Environment, params: &Path) -> Option<PathBuf> {
     let asked = args.circuit_cache.clone();
@@ -327,7 +348,7 @@ fn start_serving(executor: C2, args: &ServeArgs, ready_within: Duration) -> Exit
     let (looked, look) = mpsc::channel();
     let (loader, sizes) = (Arc::clone(&executor), args.preload.clone());
     // Behind the ready line: venus-worker waits a few seconds only, and loading takes longer.
-    std::thread::spawn(move || {
+    let load = move || {
         match loader.prover.try_device(&mut |_| ControlFlow::Continue(())) {
             Ok(()) => {}
             Err(error) if error.code() == ErrorCode::BadDevice => {
@@ -349,7 +370,11 @@ fn start_serving(executor: C2, args: &ServeArgs, ready_within: Duration) -> Exit
         }
         let _ = looked.send(Ok(()));
         sizes.into_iter().for_each(|size| preload(&loader, size));
-    });
+    };
+    if let Err(error) = std::thread::Builder::new().name("preload".to_owned()).spawn(load) {
+        tracing::error!(%error, "cannot start a thread");
+        return ExitCode::Start;
+    }
     match look.recv_timeout(ready_within) {
         Ok(Err(())) => return ExitCode::Start,
         Ok(Ok(())) => {}

@@ -1,13 +1,13 @@
 //! The command line of `pc1-exec`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use seal_host::{CpuClaims, MemoryTurns, RuntimeDir, default_runtime_dir};
+use seal_host::{CpuClaims, MemoryTurns, RuntimeDir, share_disk_space};
 use seal_runtime::{
-    Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
-    run_one, serve, serves_stage,
+    Environment, Honoured, RUNTIME_DIR, ServeOptions, init_logging, long_version,
+    parse_command_line, place, run_one, serve, serves_stage, share_space,
 };
 use seal_sha256::{ChaCha8, Kernel};
 use seal_types::Stage;
@@ -21,7 +21,6 @@ use crate::{Labeller, LabellerSettings, Pc1, Pc1Settings, Resume};
 
 const RESUME: &str = "SEAL_PC1_RESUME";
 const WORK_DIR: &str = "SEAL_WORK_DIR";
-const RUNTIME_DIR: &str = "SEAL_RUNTIME_DIR";
 
 /// What this executor acts on.
 const HONOURED: Honoured = Honoured(&[
@@ -95,7 +94,8 @@ Environment:
                            cache_path; default: cache_path itself
   SEAL_RUNTIME_DIR         directory in which processes without cpusets of their own claim the cpus
                            they label on, so that no two use the same, and take turns at memory, so
-                           that no two are promised the same; default: /run/seal-exec for
+                           that no two are promised the same, and reserve disk space, so that no two
+                           count on the same; default: /run/seal-exec for
                            root, else $XDG_RUNTIME_DIR/seal-exec, else /tmp/seal-exec-UID
   SEAL_NUMA                preferred: take memory of other nodes where the own one has too little
   HUGEPAGE_FILES_PATH      directory of memory files made by `pc1-exec hugepages`, in numa_N for
@@ -200,6 +200,7 @@ pub fn main() -> ExitCode {
         .unwrap_or_else(|| seal_sdr::cache_directory(|name| environment.get(name)));
     tracing::info!(sha256 = kernel.name(), chacha8 = draws.name(), parents = %parents.display(), "pc1-exec");
     if let Some(Command::Parents(args)) = &cli.command {
+        let _shared = share_space(&environment);
         return make_parents(args, &parents, draws);
     }
     if let Some(Command::Processor { stage, .. }) = &cli.command
@@ -234,14 +235,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The directory that all processes of the machine share, in which units are claimed.
+/// The directory that all processes of the machine share, in which units are claimed and disk space
+/// is reserved.
 fn runtime_dir(environment: &Environment) -> Result<RuntimeDir, ExitCode> {
-    let session = environment.get("XDG_RUNTIME_DIR");
-    let path = match environment.get(RUNTIME_DIR).filter(|path| !path.is_empty()) {
-        Some(path) => PathBuf::from(path),
-        None => default_runtime_dir(session.as_deref().map(Path::new)),
-    };
-    RuntimeDir::open(&path).map_err(|error| {
+    let opened = seal_runtime::runtime_dir(environment);
+    opened.inspect(share_disk_space).map_err(|error| {
         let error = TaskError::from_error(ErrorCode::Unavailable, &error).message;
         tracing::error!("units cannot be claimed: {error}; {RUNTIME_DIR} names another directory");
         ExitCode::Start

@@ -27,6 +27,12 @@ pub enum Pc1Error {
     /// The cpus that this process may use are not known.
     #[error("cannot find out which cpus may be used")]
     Cpus(#[source] std::io::Error),
+    /// A thread could not be started.
+    #[error(
+        "cannot start a thread; raise the limit of processes (ulimit -u, TasksMax=, pids.max) or of \
+         memory (ulimit -v)"
+    )]
+    NoThread(#[source] std::io::Error),
     /// A thread cannot be put where it belongs.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -115,9 +121,12 @@ impl Pc1Error {
             }
             Self::Labels(SdrError::Unit { .. }) => ErrorCode::Internal,
             Self::Labels(SdrError::Cancelled) | Self::Cancelled => ErrorCode::Cancelled,
-            Self::Labels(_)
+            Self::Labels(
+                SdrError::Admission(_) | SdrError::Memory { .. } | SdrError::Core { .. },
+            )
             | Self::Busy { .. }
             | Self::Cpus(_)
+            | Self::NoThread(_)
             | Self::Bind(_)
             | Self::Units(_)
             | Self::Memory(_) => ErrorCode::Unavailable,
@@ -131,7 +140,7 @@ impl Pc1Error {
 }
 
 fn code_of_file(error: &FileError) -> ErrorCode {
-    if error.is_no_space() { ErrorCode::NoSpace } else { ErrorCode::Io }
+    ErrorCode::of_io(&error.source)
 }
 
 fn code_of_map(error: &MapError) -> ErrorCode {
@@ -149,7 +158,24 @@ fn code_of_trees(error: &TreesError) -> ErrorCode {
         }
         TreesError::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
         TreesError::Cancelled => ErrorCode::Cancelled,
-        _ => ErrorCode::BadInput,
+        TreesError::SelfCheck { .. } => ErrorCode::SelfCheck,
+        TreesError::BadDevice { .. } => ErrorCode::BadDevice,
+        TreesError::Busy { .. }
+        | TreesError::Device { .. }
+        | TreesError::Memory(_)
+        | TreesError::NoThread(_) => ErrorCode::Unavailable,
+        TreesError::Layers { .. } | TreesError::Shape { .. } => ErrorCode::Unsupported,
+        // What was found in the sector's files, or is not there.
+        TreesError::LayerDigest { .. }
+        | TreesError::LayerMissing { .. }
+        | TreesError::TreeDMissing { .. }
+        | TreesError::SealedNoFile { .. }
+        | TreesError::LayerSize { .. }
+        | TreesError::TreeDSize { .. }
+        | TreesError::TreeDRoot { .. }
+        | TreesError::Data { .. }
+        | TreesError::NotCanonical { .. }
+        | TreesError::PathNotUtf8 { .. } => ErrorCode::BadInput,
     }
 }
 
@@ -170,6 +196,34 @@ impl From<Pc1Error> for TaskError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// "Bad input" tells the parent never to try again.
+    #[test]
+    fn whatever_part_meets_an_error_of_the_system_it_is_never_bad_input() {
+        use seal_host::MemoryError;
+        let os = std::io::Error::from_raw_os_error;
+        // ENOSPC, EDQUOT, EFBIG, EMFILE, ENFILE, EIO, EAGAIN, ENOLCK, ESTALE, ETIMEDOUT, ENOMEM.
+        for errno in [28, 122, 27, 24, 23, 5, 11, 37, 116, 110, 12] {
+            let file = || FileError { verb: "write", path: "tree-d".into(), source: os(errno) };
+            let memory = || MemoryError::Map { bytes: 1 << 30, source: os(errno) };
+            let of_file = ErrorCode::of_io(&os(errno));
+            for (error, code) in [
+                (Pc1Error::from(file()), of_file),
+                (SpaceError::from(file()).into(), of_file),
+                (SdrError::from(file()).into(), of_file),
+                (SdrError::from(SpaceError::from(file())).into(), of_file),
+                (TreesError::from(file()).into(), of_file),
+                (TreesError::from(SpaceError::from(file())).into(), of_file),
+                (TreesError::from(memory()).into(), ErrorCode::Unavailable),
+                (AdmissionError::from(memory()).into(), ErrorCode::Unavailable),
+                (SdrError::from(AdmissionError::from(memory())).into(), ErrorCode::Unavailable),
+                (Pc1Error::Cpus(os(errno)), ErrorCode::Unavailable),
+            ] {
+                assert_eq!(error.code(), code, "{errno}: {error}");
+                assert!(error.code().retryable(), "{errno}: {error}");
+            }
+        }
+    }
 
     #[test]
     fn whatever_part_was_stopped_one_text_says_so_and_what_to_do() {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use seal_host::{
-    Admission, AdmissionError, Binding, CpuClaims, CpuSet, MemoryFiles, MemoryPolicy, MemoryTurn,
-    MemoryTurns, NodeId, Region, Reserved, Roots, Threads, Topology, UnitPlan, UnitRequest,
-    allowed_cpus, bind_current_thread, confine_current_thread, online_nodes, plan_units,
-    preferred_node, yield_to_others,
+    Admission, AdmissionError, Binding, CpuBudget, CpuClaims, CpuQuota, CpuSet, MemoryFiles,
+    MemoryPolicy, MemoryTurn, MemoryTurns, NodeId, Region, Reserved, Roots, TaskBudget, Threads,
+    Topology, UnitPlan, UnitRequest, allowed_cpus, bind_current_thread, confine_current_thread,
+    online_nodes, plan_units, preferred_node, yield_to_others,
 };
 use seal_runtime::Environment;
 use seal_sdr::{Engine, MAX_LANES, NoSeat, SdrError, Seat, SharedParents, UnitCores};
@@ -25,6 +25,9 @@ const SMT: &str = "SEAL_PC1_SMT";
 
 /// Producers without the setting: one feeds a lane with time to spare.
 const DEFAULT_PRODUCERS: usize = 1;
+
+/// Threads of a task and its files, roughly.
+const THREADS_BESIDE: u64 = 16;
 
 /// How the cores are used.
 #[derive(Clone, Debug)]
@@ -137,6 +140,15 @@ impl Labeller {
         }
         if !plan.left_over.is_empty() {
             tracing::info!(cpus = %plan.left_over, "cpus that are left free");
+        }
+        let cpus = CpuBudget { cpus: allowed.clone(), quota: CpuQuota::least(&roots) };
+        let threads = plan.units.iter().map(|unit| unit.cpus().len()).sum::<usize>();
+        let tasks = TaskBudget::of(&roots);
+        let wanted = (threads + allowed.len()) as u64 + THREADS_BESIDE;
+        for warning in
+            cpus.warning(threads).into_iter().chain(tasks.and_then(|tasks| tasks.warning(wanted)))
+        {
+            tracing::warn!("{warning}");
         }
         // On a machine with one node there is nothing to bind.
         let several = topology.nodes_of(&topology.cpu_set()).len() > 1;
@@ -287,18 +299,27 @@ pub(crate) struct Beside {
 
 impl Beside {
     fn start(cpus: CpuSet) -> Result<Self, Pc1Error> {
-        let confined = cpus.clone();
-        let pool = ThreadPoolBuilder::new()
-            .num_threads(cpus.len())
-            .thread_name(|number| format!("beside-{number}"))
-            .start_handler(move |_| {
-                if let Err(error) = confine_current_thread(&confined) {
-                    tracing::warn!("work beside labelling runs anywhere: {error}");
-                }
-                yield_to_producers();
-            })
-            .build()
-            .map_err(|error| Pc1Error::Cpus(std::io::Error::other(error)))?;
+        let builder = |name: &'static str| {
+            let confined = cpus.clone();
+            ThreadPoolBuilder::new()
+                .num_threads(cpus.len())
+                .thread_name(move |number| format!("{name}-{number}"))
+                .start_handler(move |_| {
+                    if let Err(error) = confine_current_thread(&confined) {
+                        tracing::warn!("work beside labelling runs anywhere: {error}");
+                    }
+                    yield_to_producers();
+                })
+        };
+        let failed = |error| Pc1Error::NoThread(std::io::Error::other(error));
+        // That of parents caches and digests too: rayon would start it with the first task, and
+        // panic if there are no threads to be had.
+        match builder("all").build_global() {
+            // There is one already, as in tests.
+            Err(error) if std::error::Error::source(&error).is_none() => {}
+            built => built.map_err(failed)?,
+        }
+        let pool = builder("beside").build().map_err(failed)?;
         Ok(Self { cpus, pool })
     }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rayon::ThreadPoolBuilder;
 use seal_runtime::{CancelToken, TaskContext, Unit, stop_on_signal};
 use seal_sdr::{Graph, ParentsCache, SdrError, Watch, parents_digest};
 use seal_sha256::ChaCha8;
@@ -35,6 +36,11 @@ pub(crate) fn parents(args: &ParentsArgs, default_dir: &Path, kernel: ChaCha8) -
     let cancel = CancelToken::default();
     if let Err(error) = stop_on_signal(&cancel) {
         tracing::error!("{}", error.message);
+        return ExitCode::Start;
+    }
+    // Here, where an error can be told: rayon would start them later, and panic.
+    if let Err(error) = ThreadPoolBuilder::new().build_global() {
+        tracing::error!("cannot start threads: {error}");
         return ExitCode::Start;
     }
     let context = TaskContext::new(format!("parents {}", args.proof), cancel);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use seal_host::require_free;
+use seal_host::{SpaceReserved, SpaceWanted, reserve_space, start_scoped};
 use seal_runtime::{TaskContext, Unit};
 use seal_sdr::{Graph, Labelling, LayerStore, Sealing, finished_layers, label_sector, replica_id};
 use seal_sha256::{ChaCha8, Kernel};
@@ -125,7 +125,7 @@ pub fn pre_commit1(
     home.remove_remains(finished.len())?;
     let tree_d = job.cache_path.join(TREE_D);
     let have_tree_d = usable_tree_d(&tree_d, &job.porep, comm_d)?;
-    check_space(job, &staged, have_tree_d, finished.len())?;
+    let _reserved = reserve(job, &staged, have_tree_d, finished.len(), home.path())?;
 
     let mut store = LayerStore::begin(home.path(), &sealing, finished)?;
     let span = tracing::Span::current();
@@ -165,16 +165,17 @@ fn side_by_side(
     let flagged = |result: &Result<(), Pc1Error>, flag: &AtomicBool| {
         flag.fetch_or(result.is_err(), Ordering::Relaxed);
     };
-    let (data, labels) = std::thread::scope(|scope| {
-        let data = scope.spawn(|| {
+    let done = std::thread::scope(|scope| {
+        let data = start_scoped(scope, "data", || {
             let result = data();
             flagged(&result, data_failed);
             result
-        });
+        })?;
         let labels = labels();
         flagged(&labels, labels_failed);
-        (data.join(), labels)
+        Ok((data.join(), labels))
     });
+    let (data, labels) = done.map_err(Pc1Error::NoThread)?;
     let data = data.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     match (data, labels) {
         // The one that was only stopped has nothing to say.
@@ -243,13 +244,15 @@ fn usable_tree_d(path: &Path, porep: &Porep, comm_d: Commitment) -> Result<bool,
     }
 }
 
-/// Finds out before hours of work whether everything will fit.
-fn check_space(
+/// Finds out before hours of work whether everything will fit, beside what other tasks will still
+/// write, and keeps that space for this task.
+fn reserve(
     job: &Pc1Job,
     staged: &Staged,
     have_tree_d: bool,
     have_layers: usize,
-) -> Result<(), Pc1Error> {
+    home: &Path,
+) -> Result<Vec<SpaceReserved>, Pc1Error> {
     let sector = job.porep.sector_size.bytes();
     let layers = sector * u64::from(job.porep.layers).saturating_sub(have_layers as u64);
     let tree_d = if have_tree_d { 0 } else { 2 * sector };
@@ -257,11 +260,15 @@ fn check_space(
     // What a killed run has left there is replaced, so its space counts as free.
     remove_stale_copy(&job.out_path)?;
     let out_dir = job.out_path.parent().unwrap_or(Path::new("/"));
-    if on_one_file_system(&job.cache_path, out_dir) {
-        return Ok(require_free(&job.cache_path, layers + tree_d + copy)?);
+    let who = format!("PC1 in {}, pid {}", job.cache_path.display(), std::process::id());
+    let take = |on: &Path, bytes: u64, grows: &[&Path]| {
+        reserve_space(SpaceWanted { who: &who, on, bytes, grows })
+    };
+    let (cache, out) = (job.cache_path.as_path(), job.out_path.as_path());
+    if on_one_file_system(cache, out_dir) {
+        return Ok(vec![take(cache, layers + tree_d + copy, &[cache, home, out])?]);
     }
-    require_free(&job.cache_path, layers + tree_d)?;
-    Ok(require_free(out_dir, copy)?)
+    Ok(vec![take(cache, layers + tree_d, &[cache, home])?, take(out_dir, copy, &[out])?])
 }
 
 fn on_one_file_system(a: &Path, b: &Path) -> bool {

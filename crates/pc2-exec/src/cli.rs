@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use seal_poseidon::Kernel;
 use seal_runtime::{
     Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
-    run_one, serve, serves_stage,
+    run_one, serve, serves_stage, share_space,
 };
 use seal_trees::Settings;
 use seal_types::Stage;
@@ -55,6 +55,8 @@ Environment:
                                      computes wrongly, the CPU does the work; otherwise that is an
                                      error at start, and of tasks
   FIL_PROOFS_ROWS_TO_DISCARD         must be 2, the default
+  SEAL_RUNTIME_DIR                   directory in which tasks of all processes reserve the disk space
+                                     that they will still take; default: as for pc1-exec
   SEAL_FORCE_ISA                     the Poseidon kernel: portable, or one of this processor's
   VC_CG_CPUSET                       cpus to run on, as venus-worker sets them for its processors
   VENUS_WORKER_NUMA_PREFERRED        NUMA node whose memory to prefer, likewise
@@ -174,6 +176,7 @@ pub fn main() -> ExitCode {
         check_nodes = settings.self_check_samples,
         "pc2-exec"
     );
+    let _shared = share_space(&environment);
     let layer_check =
         if cli.serve.skip_layer_digests { LayerCheck::Off } else { LayerCheck::Recorded };
     let executor = Pc2 { backend, settings, layer_check };

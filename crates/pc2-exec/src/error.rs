@@ -39,9 +39,10 @@ impl Pc2Error {
                 TreesError::Cancelled => ErrorCode::Cancelled,
                 TreesError::SelfCheck { .. } => ErrorCode::SelfCheck,
                 TreesError::BadDevice { .. } => ErrorCode::BadDevice,
-                TreesError::Busy { .. } | TreesError::Device { .. } | TreesError::Memory(_) => {
-                    ErrorCode::Unavailable
-                }
+                TreesError::Busy { .. }
+                | TreesError::Device { .. }
+                | TreesError::Memory(_)
+                | TreesError::NoThread(_) => ErrorCode::Unavailable,
                 TreesError::Layers { .. } | TreesError::Shape { .. } => ErrorCode::Unsupported,
                 // What was found in the sector's files, or is not there.
                 TreesError::LayerDigest { .. }
@@ -61,7 +62,7 @@ impl Pc2Error {
 }
 
 fn code_of_file(error: &FileError) -> ErrorCode {
-    if error.is_no_space() { ErrorCode::NoSpace } else { ErrorCode::Io }
+    ErrorCode::of_io(&error.source)
 }
 
 impl From<Pc2Error> for TaskError {
@@ -73,6 +74,28 @@ impl From<Pc2Error> for TaskError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// "Bad input" tells the parent never to try again.
+    #[test]
+    fn whatever_part_meets_an_error_of_the_system_it_is_never_bad_input() {
+        use seal_host::MemoryError;
+        let os = std::io::Error::from_raw_os_error;
+        // ENOSPC, EDQUOT, EFBIG, EMFILE, ENFILE, EIO, EAGAIN, ENOLCK, ESTALE, ETIMEDOUT, ENOMEM.
+        for errno in [28, 122, 27, 24, 23, 5, 11, 37, 116, 110, 12] {
+            let file = || FileError { verb: "write", path: "replica".into(), source: os(errno) };
+            let of_file = ErrorCode::of_io(&os(errno));
+            let memory = MemoryError::Map { bytes: 1 << 30, source: os(errno) };
+            for (error, code) in [
+                (TreesError::from(file()), of_file),
+                (SpaceError::from(file()).into(), of_file),
+                (memory.into(), ErrorCode::Unavailable),
+            ] {
+                let error = Pc2Error::from(error);
+                assert_eq!(error.code(), code, "{errno}: {error}");
+                assert!(error.code().retryable(), "{errno}: {error}");
+            }
+        }
+    }
 
     #[test]
     fn a_device_that_computes_wrongly_is_another_fault_than_one_that_fails_or_a_bad_sector() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use seal_host::{MemoryBudget, Roots};
 use seal_runtime::{Executor, TaskContext, Unit};
 use seal_trees::{
     Backend, PartUnit, Pc2Job, Pc2Paths, Pc2Report, Settings, Standing, Watch, pre_commit2,
@@ -12,6 +13,9 @@ use seal_wire::{DeviceReport, DeviceStanding, Pc1Output, Pc2Output, Pc2Task, Tas
 
 use crate::Pc2Error;
 use crate::recorded::recorded_digests;
+
+/// What blocks get in any case.
+const LEAST_MEMORY: u64 = 64 << 20;
 
 /// The executor of PC2.
 #[derive(Clone, Debug)]
@@ -65,8 +69,10 @@ impl Executor for Pc2 {
         };
         let paths = Pc2Paths { cache_dir: &task.cache_dir, sealed_file: &task.sealed_file };
         let job = Pc2Job { porep: &porep, paths, comm_d, layer_digests: &layer_digests };
+        let settings =
+            Settings { memory_bytes: within_budget(self.settings.memory_bytes), ..self.settings };
         let (result, report) =
-            pre_commit2(&job, &*self.backend, &self.settings, &watch).map_err(Pc2Error::from)?;
+            pre_commit2(&job, &*self.backend, &settings, &watch).map_err(Pc2Error::from)?;
         tell(&report, started);
         Ok(Pc2Output { registered_proof, comm_r: result.comm_r, comm_d })
     }
@@ -89,6 +95,23 @@ impl Executor for Pc2 {
     fn is_lost(&self) -> Option<String> {
         self.backend.is_lost()
     }
+}
+
+/// `wanted` bytes for blocks, or half of what can be had now: blocks get smaller then. The other
+/// half is for files on their way, and for tasks that begin at the same time.
+fn within_budget(wanted: u64) -> u64 {
+    let (available, by) = match MemoryBudget::available_now(&Roots::default()) {
+        Ok(available) => available,
+        Err(error) => {
+            tracing::debug!(%error, "what memory is free is not known");
+            return wanted;
+        }
+    };
+    let most = (available / 2).max(LEAST_MEMORY);
+    if most < wanted {
+        tracing::info!(available, "memory for blocks is what {by} leaves, and not {wanted} bytes");
+    }
+    most.min(wanted)
 }
 
 /// Logs what was in effect and what it took.

@@ -16,7 +16,7 @@ use blstrs::{Bls12, Fp, Fp2, G1Affine, G2Affine, Scalar};
 use seal_cuda::groth16::{self, Circuit, Density, Lists, RawProof};
 use seal_cuda::{CudaError, OpenOptions};
 use seal_field::ntt::words_of_scalar;
-use seal_host::{CpuSet, confine_like_this_thread, online_cpus};
+use seal_host::{CpuSet, confine_like_this_thread, online_cpus, start_scoped};
 
 use crate::groth::Queries;
 use crate::layout::Lengths;
@@ -350,29 +350,40 @@ fn points(raw: &RawProof) -> Option<Proof<Bls12>> {
 }
 
 /// Does `work` on another thread and asks `go_on` meanwhile. The work is waited for in any case:
-/// it borrows.
+/// it borrows. Where no thread can be had, it is done by this one, and cannot be stopped.
 pub(crate) fn asking<T: Send, E>(
     work: impl FnOnce() -> T + Send,
     go_on: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<T, E> {
-    thread::scope(|scope| {
-        let (done, is_done) = mpsc::channel();
-        let worker = scope.spawn(move || {
-            let result = work();
+    // Where it is still to be found if the thread cannot be had.
+    let work = Mutex::new(Some(work));
+    let run = || work.lock().unwrap_or_else(PoisonError::into_inner).take().map(|work| work());
+    let (done, is_done) = mpsc::channel();
+    let (result, ended) = thread::scope(|scope| {
+        let worker = start_scoped(scope, "device", move || {
+            let result = run();
             // Heard unless the other gave up.
             let _ = done.send(());
             result
         });
         let mut ended = Ok(());
+        let worker = match worker {
+            Ok(worker) => worker,
+            Err(error) => {
+                tracing::debug!(%error, "no thread can be started; this one does the work");
+                ended = go_on();
+                return (if ended.is_ok() { run() } else { None }, ended);
+            }
+        };
         while ended.is_ok() {
             match is_done.recv_timeout(LOOK_EVERY) {
                 Err(RecvTimeoutError::Timeout) => ended = go_on(),
                 Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        let result = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        ended.map(|()| result)
-    })
+        (worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), ended)
+    });
+    ended.map(|()| result.expect("the work was done once"))
 }
 
 #[cfg(test)]

@@ -167,6 +167,12 @@ pub enum Groth16Error {
     /// The device's prover has threads that stay elsewhere.
     #[error("the threads of supraseal-c2 cannot be confined to the cpus of this process")]
     Threads(#[source] std::io::Error),
+    /// A thread could not be started.
+    #[error(
+        "cannot start a thread; raise the limit of processes (ulimit -u, TasksMax=, pids.max) or of \
+         memory (ulimit -v)"
+    )]
+    NoThread(#[source] std::io::Error),
     /// A device failed.
     #[error("the {device} failed to {what}")]
     Device {
@@ -210,8 +216,8 @@ pub enum Groth16Error {
     TrialFile(#[source] std::io::Error),
     /// Less memory is allowed than parameters take.
     #[error(
-        "the parameters for {sector_size} take {} MiB of memory, but --params-memory allows {} \
-         MiB; allow more",
+        "the parameters for {sector_size} take {} MiB of memory, but {} MiB are allowed \
+         (--params-memory, or the limit of a cgroup); allow more",
         bytes.div_ceil(1 << 20),
         allowed >> 20
     )]
@@ -225,8 +231,8 @@ pub enum Groth16Error {
     },
     /// Less memory is allowed than one partition takes.
     #[error(
-        "a partition of {proof} takes {} MiB of memory while it is proved, but --memory allows \
-         {} MiB; allow more",
+        "a partition of {proof} takes {} MiB of memory while it is proved, but {} MiB are \
+         allowed (--memory, or the limit of a cgroup); allow more",
         wanted.div_ceil(1 << 20),
         allowed >> 20
     )]
@@ -257,11 +263,7 @@ impl Groth16Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::File(error) | Self::Space(SpaceError::Unknown(error)) => {
-                if error.is_no_space() {
-                    ErrorCode::NoSpace
-                } else {
-                    ErrorCode::Io
-                }
+                ErrorCode::of_io(&error.source)
             }
             Self::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
             Self::ParametersMap(MapError::Memory { .. }) => ErrorCode::SelfCheck,
@@ -285,6 +287,7 @@ impl Groth16Error {
             | Self::NoDevice(_)
             | Self::TooFewCpus { .. }
             | Self::Threads(_)
+            | Self::NoThread(_)
             | Self::TrialFile(_)
             | Self::Device { .. } => ErrorCode::Unavailable,
             Self::BadDevice { .. } => ErrorCode::BadDevice,

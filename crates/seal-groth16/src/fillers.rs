@@ -8,6 +8,16 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::Groth16Error;
 
+/// Starts the threads on which proofs are computed, on the cpus of the calling thread: rayon would
+/// start them with the first task, and panic if there are none to be had.
+pub fn start_workers() -> Result<(), Groth16Error> {
+    match ThreadPoolBuilder::new().build_global() {
+        // There are some already.
+        Err(error) if std::error::Error::source(&error).is_none() => Ok(()),
+        built => built.map_err(|error| Groth16Error::NoThread(std::io::Error::other(error))),
+    }
+}
+
 /// Threads that fill circuits and nothing else.
 pub(crate) struct Fillers(ThreadPool);
 
@@ -20,7 +30,7 @@ impl Fillers {
             .num_threads(cpus.min(challenges).max(1))
             .thread_name(|number| format!("fill-{number}"))
             .build()
-            .map_err(Groth16Error::upstream("start threads that fill circuits"))?;
+            .map_err(|error| Groth16Error::NoThread(std::io::Error::other(error)))?;
         Ok(Self(pool))
     }
 

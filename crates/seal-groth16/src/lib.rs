@@ -53,6 +53,7 @@ pub use circuit::CircuitFiles;
 pub use device::Device;
 pub use digest::digest_file;
 pub use error::Groth16Error;
+pub use fillers::start_workers;
 pub use generate::{GenerateStep, Generated, Overwrite, generate_test_params};
 pub use groth::ProofTimes;
 pub use marker::{MARKER, MarkedFile, Marker};

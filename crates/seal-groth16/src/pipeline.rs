@@ -25,7 +25,7 @@ pub(crate) fn one_by_one<Task: Send, Filled: Send, Proof>(
     let (ready, next) = mpsc::sync_channel(0);
     thread::scope(|scope| {
         let stop = &stop;
-        scope.spawn(move || {
+        let filler = seal_host::start_scoped(scope, "fill", move || {
             for (partition, task) in (0..).zip(partitions) {
                 if stop.load(Ordering::Relaxed) {
                     break;
@@ -34,6 +34,7 @@ pub(crate) fn one_by_one<Task: Send, Filled: Send, Proof>(
                 let _ = ready.send(fill(partition, task, stop));
             }
         });
+        filler.map_err(Groth16Error::NoThread)?;
         let mut proofs = Vec::with_capacity(count as usize);
         let mut prove_next = |partition| {
             let mut go_on = || step(at, ProveStep::Proving { partition, partitions: count });

@@ -23,6 +23,8 @@ pub fn run() -> ExitCode {
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
+    // A write beyond RLIMIT_FSIZE is then an error that names the file.
+    let _ = seal_host::ignore_file_size_signal();
     let done = match &cli.command {
         Command::Hardware(args) => commands::hardware::run(args),
         Command::Propose(args) => commands::propose::run(args),

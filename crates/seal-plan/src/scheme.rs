@@ -153,7 +153,7 @@ impl Executor {
         executor: &ExecutorConfig,
     ) -> Self {
         let all = hardware.topology.cpu_set();
-        let allowed = executor.cpus.as_ref().map_or(all.clone(), |cpus| cpus.and(&all));
+        let allowed = executor.cpus.as_ref().map_or(all.clone(), |cpus| cpus.on(&all).and(&all));
         let number = |name: &str| executor.envs.get(name)?.trim().parse::<u32>().ok();
         let lanes = number("SEAL_PC1_LANES").unwrap_or(DEFAULT_LANES).clamp(1, DEFAULT_LANES);
         let units = (stage == StageName::Pc1).then(|| {

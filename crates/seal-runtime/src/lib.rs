@@ -14,6 +14,7 @@ mod environment;
 mod logging;
 mod one_shot;
 mod placement;
+mod runtime_dir;
 mod serve;
 mod version;
 
@@ -24,6 +25,7 @@ pub use environment::{Environment, Honoured};
 pub use logging::init_logging;
 pub use one_shot::{run_one, stop_on_signal};
 pub use placement::{place, spread_memory};
+pub use runtime_dir::{RUNTIME_DIR, runtime_dir, share_space};
 pub use serve::{ServeOptions, serve};
 pub use version::long_version;
 

@@ -18,7 +18,8 @@ pub(crate) fn bars() -> &'static MultiProgress {
 }
 
 /// Sends logs to standard error, in the form that the parent shows. `RUST_LOG` chooses the level;
-/// `info` without it. Keep what is returned until the process ends: it waits for the last lines.
+/// `info` without it. Keep what is returned until the process ends: it waits for the last lines. A
+/// write beyond the limit on the size of files fails from now on instead of ending the process.
 ///
 /// Called once, by the binary, before anything is logged.
 pub fn init_logging() -> LastWords {
@@ -40,6 +41,9 @@ pub fn init_logging() -> LastWords {
         }
     };
     LogLevels::of_process().warn_if_unread();
+    if let Err(error) = seal_host::ignore_file_size_signal() {
+        tracing::warn!(%error, "a write beyond RLIMIT_FSIZE would end this process");
+    }
     if let Some(unread) = LogForm::of_process().1 {
         tracing::warn!("environment: {unread}");
     }

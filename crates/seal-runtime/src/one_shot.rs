@@ -78,14 +78,14 @@ fn parse<E: Executor>(text: &str, file: &Path) -> Result<E::Task, TaskError> {
 /// process. Those that were ignored when the process began, as under `nohup`, stay ignored.
 pub fn stop_on_signal(cancel: &CancelToken) -> Result<(), TaskError> {
     let failed = |error: std::io::Error| {
-        TaskError::new(ErrorCode::Internal, format!("cannot watch for signals: {error}"))
+        TaskError::new(ErrorCode::of_io(&error), format!("cannot watch for signals: {error}"))
     };
     let heeded = seal_host::ending_signals().map_err(failed)?;
     seal_host::unblock(&heeded).map_err(failed)?;
     let numbers = heeded.into_iter().map(|signal| signal as i32);
     let mut signals = signal_hook::iterator::Signals::new(numbers).map_err(failed)?;
     let cancel = cancel.clone();
-    std::thread::spawn(move || {
+    let watch = move || {
         for (count, signal) in signals.forever().enumerate() {
             cancel.cancel();
             if count > 0 {
@@ -93,6 +93,7 @@ pub fn stop_on_signal(cancel: &CancelToken) -> Result<(), TaskError> {
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
         }
-    });
-    Ok(())
+    };
+    let started = std::thread::Builder::new().name("signals".to_owned()).spawn(watch);
+    started.map(drop).map_err(failed)
 }

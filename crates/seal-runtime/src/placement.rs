@@ -32,6 +32,9 @@ pub fn place(environment: &Environment) -> Result<Placed, ExitCode> {
         }
         (None, _, None) => {}
     }
+    if let Some(no_preference) = &placed.no_preference {
+        tracing::warn!("{no_preference}");
+    }
     if let Some(node) = placed.node {
         tracing::info!(%node, "memory of the NUMA node is preferred");
     }

@@ -6,7 +6,6 @@ use seal_host::{AdmissionError, FileError, MapError, SpaceError};
 
 /// Why labels or a parents cache could not be made.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum SdrError {
     /// A file could not be read or written.
     #[error(transparent)]

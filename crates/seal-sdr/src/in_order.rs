@@ -31,9 +31,10 @@ pub(crate) fn in_order<E: Send>(
     let next = Mutex::new((0, free));
     let (give_filled, filled) = mpsc::channel::<(u64, Filled<E>)>();
     std::thread::scope(|scope| {
+        let mut started = 0;
         for _ in 0..workers {
             let (give_filled, next, fill) = (give_filled.clone(), &next, &fill);
-            scope.spawn(move || {
+            let worker = seal_host::start_scoped(scope, "blocks", move || {
                 while let Some((number, mut block)) = begin(next, blocks) {
                     let filled = catch_unwind(AssertUnwindSafe(|| {
                         fill(number, &mut block).map(|()| std::mem::take(&mut block))
@@ -44,8 +45,21 @@ pub(crate) fn in_order<E: Send>(
                     }
                 }
             });
+            if let Err(error) = worker {
+                tracing::debug!(%error, started, "fewer threads than wanted fill blocks");
+                break;
+            }
+            started += 1;
         }
         drop(give_filled);
+        if started == 0 {
+            // Slowly, by this one.
+            let mut block = Vec::new();
+            return (0..blocks).try_for_each(|number| {
+                fill(number, &mut block)?;
+                take(number, &block)
+            });
+        }
 
         // Dropped on the way out, which ends the workers that wait for a free block.
         let give_free = give_free;

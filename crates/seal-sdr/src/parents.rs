@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use seal_host::{FileError, PartFile, ReadMap, require_free};
+use seal_host::{FileError, PartFile, ReadMap, SpaceWanted, reserve_space};
 use seal_types::parents_cache_digest;
 use sha2::{Digest, Sha256};
 
@@ -248,7 +248,13 @@ impl ParentsCache {
         // Before the look at the free space: it takes the place of what a killed maker has left.
         let part = PartFile::create(path)
             .map_err(|source| SdrError::ParentsDirectory { path: path.to_path_buf(), source })?;
-        require_free(directory, cache_bytes(graph))?;
+        let who = format!("the parents cache {}", path.display());
+        let _reserved = reserve_space(SpaceWanted {
+            who: &who,
+            on: directory,
+            bytes: cache_bytes(graph),
+            grows: &[path],
+        })?;
         tracing::info!(
             path = %path.display(), kernel = graph.draws().name(), "making the parents cache"
         );

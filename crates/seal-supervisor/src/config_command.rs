@@ -21,7 +21,7 @@ pub(crate) fn check(config: &Config, own_binary: &Path, machine: &Machine) -> (S
         code = ExitCode::Config;
     }
     for (stage, tables) in &config.executors {
-        let plan = match Plan::new(config, *stage, own_binary, None) {
+        let mut plan = match Plan::new(config, *stage, own_binary, None) {
             Ok(plan) => plan,
             Err(PlanError::NoBin { .. } | PlanError::NoExecutor { .. }) => {
                 let _ = writeln!(text, "{stage}: left to the worker: no bin is named");
@@ -33,6 +33,7 @@ pub(crate) fn check(config: &Config, own_binary: &Path, machine: &Machine) -> (S
                 continue;
             }
         };
+        plan.settle_on(machine);
         let problems = plan.problems(machine);
         let verdict = if problems.is_empty() { "good" } else { "cannot be started here" };
         let _ = writeln!(text, "{stage}: {} executor(s), {verdict}", tables.len());

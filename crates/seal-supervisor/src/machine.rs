@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use seal_host::{CgroupTree, CpuSet, NodeId};
+use seal_host::{CgroupTree, CpuQuota, CpuSet, MemoryBudget, NodeId, Roots, TaskBudget};
 
 /// What a plan is held against.
 #[derive(Clone, Debug)]
@@ -13,6 +13,15 @@ pub struct Machine {
     pub(crate) nodes: Vec<NodeId>,
     pub(crate) node_cpus: BTreeMap<NodeId, CpuSet>,
     pub(crate) grant: Grant,
+    pub(crate) budget: Budget,
+}
+
+/// What limits this process and all that it starts; nothing for a machine that is only described.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Budget {
+    pub(crate) memory: Option<MemoryBudget>,
+    pub(crate) quota: Option<CpuQuota>,
+    pub(crate) tasks: Option<TaskBudget>,
 }
 
 /// Which of the cpus that are there the executors can have.
@@ -33,7 +42,13 @@ impl Machine {
         let described = Self::described(Path::new("/sys"))?;
         // A group that cannot tell its cpus will say so when the first executor gets one.
         let within = cgroups.and_then(|tree| tree.available_cpus().ok());
-        Ok(Self { grant: within.map_or(Grant::Asked, Grant::Within), ..described })
+        let roots = Roots::default();
+        let budget = Budget {
+            memory: MemoryBudget::of(&roots, None).ok(),
+            quota: CpuQuota::least(&roots),
+            tasks: TaskBudget::of(&roots),
+        };
+        Ok(Self { grant: within.map_or(Grant::Asked, Grant::Within), budget, ..described })
     }
 
     /// A machine known only from its sysfs, all of which may be used.
@@ -45,6 +60,7 @@ impl Machine {
             node_cpus: nodes.iter().map(cpus_of).collect::<Result<_, _>>()?,
             nodes,
             grant: Grant::All,
+            budget: Budget::default(),
         })
     }
 

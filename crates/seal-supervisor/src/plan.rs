@@ -13,9 +13,12 @@ use seal_config::{
     Config, EnvWarning, ExecutorConfig, LockOrder, MemoryBinding, MemoryLimit, StageName,
     StageSettings, env_warning,
 };
-use seal_host::{Binding, CgroupTree, NodeId, Placement, ResourceLimit, Wanted};
+use seal_host::{
+    Binding, CgroupTree, CpuBudget, CpuSet, Limiter, NodeId, Placement, ResourceLimit, Wanted,
+};
 use seal_limits::{Needs, Resource};
 
+use crate::machine::Budget;
 use crate::program::{find_program, is_same_file, runnable};
 use crate::{GroupPlan, Machine, Problem};
 
@@ -210,6 +213,19 @@ impl Plan {
         })
     }
 
+    /// Executors that are to have all cpus (`all`, `0-N`) get those that they can have on
+    /// `machine`.
+    pub fn settle_on(&mut self, machine: &Machine) {
+        for executor in &mut self.executors {
+            let wanted = executor.group.as_mut().map(|group| &mut group.wanted.cpus);
+            for cpus in wanted.into_iter().chain([&mut executor.placement.cpus]).flatten() {
+                // What is refused by number is a problem of its own, told later.
+                let there = machine.granted(&machine.online).unwrap_or(machine.online.clone());
+                *cpus = cpus.on(&there);
+            }
+        }
+    }
+
     /// Everything that keeps the executors from being started on `machine`.
     pub fn problems(&self, machine: &Machine) -> Vec<Problem> {
         self.executors.iter().flat_map(|executor| executor.problems(machine)).collect()
@@ -218,6 +234,15 @@ impl Plan {
     /// What can be done, but is hardly meant.
     pub fn doubts(&self, machine: &Machine) -> Vec<String> {
         let doubt = |executor: &ExecutorPlan| {
+            if let Some(node) = executor.placement.preferred_node
+                && machine.nodes.is_empty()
+            {
+                return Some(format!(
+                    "{} (line {}): numa_preferred = {node}, but this kernel tells of no NUMA nodes: \
+                     memory comes from wherever there is some",
+                    executor.key, executor.line
+                ));
+            }
             let (node, cpus) =
                 (executor.placement.preferred_node?, executor.placement.cpus.as_ref()?);
             // Those that are missing are told as such.
@@ -230,7 +255,25 @@ impl Plan {
                 )
             })
         };
-        self.executors.iter().filter_map(doubt).collect()
+        self.executors.iter().filter_map(doubt).chain(self.beyond(&machine.budget)).collect()
+    }
+
+    /// What the executors could use and limits above this process do not let them.
+    fn beyond(&self, budget: &Budget) -> Vec<String> {
+        let named = self.executors.iter().filter_map(|executor| executor.placement.cpus.as_ref());
+        let cpus: BTreeSet<u32> = named.flat_map(|cpus| cpus.iter().collect::<Vec<_>>()).collect();
+        let quota = budget.quota.clone().and_then(|quota| {
+            let budget = CpuBudget { cpus: CpuSet::default(), quota: Some(quota) };
+            budget.warning(cpus.len())
+        });
+        // Each executor has a thread for each of its cpus, and some for requests and files.
+        const BESIDE: u64 = 24;
+        let threads =
+            (cpus.len() + self.executors.len()) as u64 + BESIDE * self.executors.len() as u64;
+        let tasks = budget.tasks.as_ref().and_then(|tasks| tasks.warning(threads));
+        let memory = budget.memory.as_ref().filter(|memory| matches!(memory.by, Limiter::Group(_)));
+        let memory = memory.map(|memory| format!("{memory}; tasks beyond that are refused"));
+        memory.into_iter().chain(quota).chain(tasks).collect()
     }
 
     /// What is to be said of environment names, each name once.
@@ -269,8 +312,11 @@ impl ExecutorPlan {
                 }
             }
         }
+        // Where the kernel knows no nodes, a preference is about nothing (see `doubts`).
+        let is_demand = self.placement.binding == Binding::Strict;
         if let Some(node) = self.placement.preferred_node
             && !machine.nodes.contains(&node)
+            && (is_demand || !machine.nodes.is_empty())
         {
             let nodes = machine.nodes.clone();
             problems.push(Problem::NoNode { key: key(), line, node, nodes });
@@ -314,6 +360,8 @@ fn is_placement_name(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use seal_host::{CpuQuota, MemoryBudget, TaskBudget};
 
     use super::*;
 
@@ -462,6 +510,63 @@ mod tests {
             ["processors.pc1[0] (line 1): numa_preferred = 0, but cpus 4-5 of its cpuset are on \
               another NUMA node"]
         );
+    }
+
+    #[test]
+    fn a_preferred_node_is_a_doubt_and_a_demanded_one_a_problem_where_the_kernel_knows_none() {
+        let known = machine("0-7", &["0-7"]);
+        let machine = Machine { nodes: Vec::new(), node_cpus: BTreeMap::new(), ..known };
+        for (memory, problems, doubts) in [("preferred", 0, 1), ("strict", 1, 1)] {
+            let text = format!(
+                "[[processors.pc1]]\nbin = '/bin/sh'\nnuma_preferred = 0\n[supervisor]\n\
+                 memory = '{memory}'"
+            );
+            let config = seal_config::parse(Path::new("w.toml"), &text).expect("well formed");
+            let plan = Plan::new(&config, StageName::Pc1, Path::new("/bin/x"), None).expect("good");
+            let found = (plan.problems(&machine).len(), plan.doubts(&machine).len());
+            assert_eq!(found, (problems, doubts), "{memory}");
+        }
+    }
+
+    #[test]
+    fn limits_above_this_process_are_told_before_the_start() {
+        let group = || "/a/b".to_owned();
+        let memory =
+            MemoryBudget { bytes: 400 << 20, by: Limiter::Group(group()), there: 23 << 30 };
+        let budget = Budget {
+            memory: Some(memory),
+            quota: Some(CpuQuota { thousandths: 1500, group: group() }),
+            tasks: Some(TaskBudget { most: 20, by: Limiter::Group(group()), now: Some(7) }),
+        };
+        let machine = Machine { budget, ..machine("0-7", &["0-7"]) };
+        let text = "[[processors.pc1]]\ncgroup.cpuset = '0-3'";
+        let config = seal_config::parse(Path::new("w.toml"), text).expect("well formed");
+        let plan = Plan::new(&config, StageName::Pc1, Path::new("/bin/x"), None).expect("good");
+        let doubts = plan.doubts(&machine);
+        let [memory, quota, tasks] = &doubts[..] else { panic!("three: {doubts:?}") };
+        let told = "memory 400 MiB: limit of cgroup /a/b, the machine has 23552 MiB; ";
+        assert!(memory.starts_with(told), "{memory}");
+        assert!(quota.contains("is 1.500 cpus, less than the 4 in use"), "{quota}");
+        assert!(tasks.starts_with("cgroup /a/b allows 20 processes and threads"), "{tasks}");
+    }
+
+    #[test]
+    fn all_cpus_are_those_that_executors_can_have() {
+        let machine = Machine {
+            grant: crate::machine::Grant::Within("2-5".parse().expect("a list")),
+            ..machine("0-7", &["0-7"])
+        };
+        for (list, wanted) in [("all", "2-5"), ("4-N", "4-5"), ("N", "5"), ("0 1,", "0-1")] {
+            let text = format!("[[processors.pc1]]\nbin = '/bin/sh'\ncgroup.cpuset = '{list}'");
+            let config = seal_config::parse(Path::new("w.toml"), &text).expect("well formed");
+            let mut plan =
+                Plan::new(&config, StageName::Pc1, Path::new("/bin/x"), None).expect("good");
+            plan.settle_on(&machine);
+            let cpus = plan.executors[0].placement.cpus.as_ref().expect("named");
+            assert_eq!(cpus.to_string(), wanted, "{list}");
+            let problems = plan.problems(&machine);
+            assert_eq!(problems.is_empty(), wanted != "0-1", "{list}: {problems:?}");
+        }
     }
 
     #[test]

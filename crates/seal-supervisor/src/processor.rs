@@ -179,11 +179,14 @@ impl Starter<'_> {
             return Err(Failure { code: ExitCode::Usage, text });
         }
         let machine = Machine::this(cgroups.as_deref()).map_err(because(ExitCode::Start))?;
+        plan.settle_on(&machine);
         if self.args.dry_run {
             return Ok(Prepared { config, plan, machine });
         }
         let of_env = plan.env_warnings().into_iter();
         warnings.extend(of_env.map(|(name, it)| format!("environment: {} {it}", name.display())));
+        let placed = self.placed.as_ref();
+        warnings.extend(placed.and_then(|placed| placed.no_preference.clone()));
         let doubts = plan.doubts(&machine).into_iter();
         warnings.extend(doubts.map(|doubt| format!("probably not meant: {doubt}")));
         self.warn(&warnings);

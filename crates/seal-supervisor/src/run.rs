@@ -52,6 +52,9 @@ pub fn run() -> ExitCode {
             None
         }
     };
+    if let Err(error) = seal_host::ignore_file_size_signal() {
+        tracing::warn!(%error, "a write beyond RLIMIT_FSIZE would end this process");
+    }
     let _span;
     let done = match &cli.command {
         Command::Processor(args) => {

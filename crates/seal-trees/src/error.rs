@@ -55,6 +55,12 @@ pub enum TreesError {
         /// The digest that PC1 recorded.
         wanted: String,
     },
+    /// A thread could not be started.
+    #[error(
+        "cannot start a thread; raise the limit of processes (ulimit -u, TasksMax=, pids.max) or of \
+         memory (ulimit -v)"
+    )]
+    NoThread(#[source] std::io::Error),
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,

@@ -6,7 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use seal_host::{
-    DirectPart, FileError, PartFile, SpaceError, remove_if_there, require_free, sync_dir,
+    DirectPart, FileError, PartFile, SpaceError, SpaceReserved, SpaceWanted, remove_if_there,
+    reserve_space, sync_dir,
 };
 use seal_types::{Commitment, NODE_SIZE, P_AUX, Porep, T_AUX, tree_c_file, tree_r_last_file};
 
@@ -26,6 +27,8 @@ pub(crate) struct Outputs {
     pub(crate) tree_c: Vec<DirectPart>,
     cache_dir: PathBuf,
     t_aux: TemporaryAux,
+    /// Kept until everything is written: not all file systems give space ahead.
+    reserved: Vec<SpaceReserved>,
 }
 
 impl Outputs {
@@ -42,7 +45,7 @@ impl Outputs {
     ) -> Result<Self, TreesError> {
         let t_aux = TemporaryAux::new(porep, cache_dir)?;
         remove_temporaries(cache_dir, sealed_path)?;
-        make_room(porep, cache_dir, sealed_path, verify)?;
+        let reserved = make_room(porep, cache_dir, sealed_path, verify)?;
 
         let replica = DirectPart::create(sealed_path, porep.sector_size.bytes())?;
         let permissions =
@@ -64,6 +67,7 @@ impl Outputs {
             tree_c: trees(&Forest::tree_c(porep)?, tree_c_file)?,
             cache_dir: cache_dir.to_path_buf(),
             t_aux,
+            reserved,
         })
     }
 
@@ -88,7 +92,7 @@ impl Outputs {
     /// Once the first file has its name there is no way back, and none is needed: whatever is
     /// there when the work is interrupted, it can be done again.
     pub(crate) fn publish(
-        self,
+        mut self,
         comm_c: &Commitment,
         comm_r_last: &Commitment,
         watch: &Watch<'_>,
@@ -105,6 +109,8 @@ impl Outputs {
             part.file().sync_all().map_err(FileError::of("sync", part.part_path()))?;
             (watch.progress)(Part::Publish, done, total);
         }
+        // What goes now would be taken for space that is still to be written.
+        self.reserved.clear();
         // A p_aux of other trees must not stand beside these, nor must trees of another shape.
         let former = Former::find(&self.cache_dir)?;
         if fs::read(&p_aux_path).is_ok_and(|held| held != p_aux_bytes) {
@@ -139,16 +145,18 @@ fn make_room(
     cache_dir: &Path,
     sealed_path: &Path,
     verify: &dyn Fn() -> Result<Verified, TreesError>,
-) -> Result<(), TreesError> {
-    let short = match require_space(porep, cache_dir, sealed_path) {
-        Ok(()) => return Ok(()),
+) -> Result<Vec<SpaceReserved>, TreesError> {
+    let short = match reserve(porep, cache_dir, sealed_path) {
+        Ok(reserved) => return Ok(reserved),
         Err(TreesError::Space(short @ SpaceError::TooLittle { .. })) => short,
         Err(error) => return Err(error),
     };
     let former = Former::find(cache_dir)?;
-    let SpaceError::TooLittle { path, needed, .. } = &short else { return Err(short.into()) };
+    let SpaceError::TooLittle { path, needed, reserved, .. } = &short else {
+        return Err(short.into());
+    };
     let shared = device_of(path)? == device_of(cache_dir)?;
-    if !shared || !former.would_make_room(cache_dir, *needed)? {
+    if !shared || !former.would_make_room(cache_dir, needed + reserved)? {
         return Err(short.into());
     }
     tracing::warn!(
@@ -167,7 +175,7 @@ fn make_room(
             return Err(short.into());
         }
     }
-    require_space(porep, cache_dir, sealed_path)
+    reserve(porep, cache_dir, sealed_path)
 }
 
 fn device_of(path: &Path) -> Result<u64, FileError> {
@@ -182,15 +190,20 @@ fn small_file(path: &Path, bytes: &[u8]) -> Result<PartFile, FileError> {
 
 /// The replica needs one more sector size beside the sealed file, the trees need their own in the
 /// cache directory.
-fn require_space(porep: &Porep, cache_dir: &Path, sealed_path: &Path) -> Result<(), TreesError> {
+fn reserve(
+    porep: &Porep,
+    cache_dir: &Path,
+    sealed_path: &Path,
+) -> Result<Vec<SpaceReserved>, TreesError> {
     let (replica, trees) = space_needed(porep)?;
+    let who = format!("PC2 in {}, pid {}", cache_dir.display(), std::process::id());
+    let take = |on: &Path, bytes: u64, grows: &[&Path]| {
+        reserve_space(SpaceWanted { who: &who, on, bytes, grows })
+    };
     if device_of(cache_dir)? == device_of(sealed_path)? {
-        require_free(sealed_path, replica + trees)?;
-    } else {
-        require_free(sealed_path, replica)?;
-        require_free(cache_dir, trees)?;
+        return Ok(vec![take(sealed_path, replica + trees, &[sealed_path, cache_dir])?]);
     }
-    Ok(())
+    Ok(vec![take(sealed_path, replica, &[sealed_path])?, take(cache_dir, trees, &[cache_dir])?])
 }
 
 /// Bytes of the replica and of everything in the cache directory.

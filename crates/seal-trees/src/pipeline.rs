@@ -8,12 +8,14 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use seal_host::start_scoped;
 use seal_types::{NODE_SIZE, Porep};
 
 use crate::backend::{BlockView, ComputeError, ComputedWrongly, DeviceError, Session};
@@ -138,6 +140,21 @@ struct Next<'m> {
     free: Receiver<Option<&'m mut [Node]>>,
 }
 
+/// Starts up to `most` threads, one at least: fewer of them take longer.
+fn at_least_one<T>(most: usize, start: impl Fn() -> io::Result<T>) -> Result<(), Failure> {
+    for started in 0..most {
+        match start() {
+            Ok(_) => {}
+            Err(error) if started == 0 => return Err(TreesError::NoThread(error).into()),
+            Err(error) => {
+                tracing::debug!(%error, started, "fewer threads than wanted");
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Pipeline<'_> {
     /// Makes all results but for the auxiliary files. Adds the layers to `digests` if they are
     /// wanted.
@@ -175,30 +192,30 @@ impl Pipeline<'_> {
                 }
             });
             let (next, clocks, is_stopped) = (&next, &clocks, &is_stopped);
-            for _ in 0..readers {
+            at_least_one(readers, || {
                 let (tell, give) = (tell.clone(), give_filled.clone());
-                scope.spawn(move || {
+                start_scoped(scope, "read", move || {
                     stage(&tell, || {
                         self.read_blocks(next, digests, &give, &clocks.reading, is_stopped)
                     });
-                });
-            }
-            for _ in 0..workers {
+                })
+            })?;
+            at_least_one(workers, || {
                 let (tell, take, give) = (tell.clone(), filled.clone(), give_computed.clone());
-                scope.spawn(move || {
+                start_scoped(scope, "compute", move || {
                     stage(&tell, || {
                         self.compute_blocks(&take, &give, &clocks.computing, is_stopped)
                     });
-                });
-            }
-            for _ in 0..writers {
+                })
+            })?;
+            at_least_one(writers, || {
                 let (tell, take, give) = (tell.clone(), computed.clone(), give_free.clone());
-                scope.spawn(move || {
+                start_scoped(scope, "write", move || {
                     stage(&tell, || {
                         self.write_blocks(&take, &give, &tell, &clocks.writing, is_stopped)
                     });
-                });
-            }
+                })
+            })?;
             // A channel ends when the last thread that gives or takes there has ended.
             drop((tell, filled, give_filled, computed, give_computed));
             self.join(&events, &stop)

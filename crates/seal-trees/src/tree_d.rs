@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use crossbeam_channel::unbounded;
-use seal_host::{DirectPart, FileError, PartFile};
+use seal_host::{DirectPart, FileError, PartFile, start_scoped};
 use seal_sha256::Kernel;
 use seal_types::{Commitment, NODE_SIZE};
 
@@ -91,9 +91,9 @@ fn hash_blocks(
         next: 0,
     };
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        for started in 0..workers {
             let (take, tell) = (take.clone(), tell.clone());
-            scope.spawn(move || {
+            let worker = start_scoped(scope, "tree D", move || {
                 for (number, block) in take {
                     let (leaves, rows) = block.split_at_mut(block_nodes);
                     let root = file.write_block(number, leaves, rows);
@@ -101,6 +101,14 @@ fn hash_blocks(
                     let _ = tell.send((number, root, block));
                 }
             });
+            match worker {
+                Ok(_) => {}
+                Err(error) if started == 0 => return Err(TreesError::NoThread(error)),
+                Err(error) => {
+                    tracing::debug!(%error, started, "fewer threads than wanted make tree D");
+                    break;
+                }
+            }
         }
         // The channels end with the workers, and `give` with this closure.
         drop((take, tell));

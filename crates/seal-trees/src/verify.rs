@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use seal_host::FileError;
+use seal_host::{FileError, start_scoped};
 use seal_sha256::Kernel;
 use seal_types::{Commitment, NODE_SIZE};
 
@@ -36,14 +36,24 @@ pub(crate) fn verify(
         watch.at(Part::Inputs, done.fetch_add(bytes, Ordering::Relaxed) + bytes, total)
     };
     let results: Vec<_> = std::thread::scope(|scope| {
-        let of_data = scope.spawn(|| verify_tree_d(tree_d, nodes, comm_d, &at));
+        let of_data = || verify_tree_d(tree_d, nodes, comm_d, &at);
+        // Those for which no thread can be had are for this one.
+        let data = start_scoped(scope, "verify", of_data).map_err(|_| of_data);
+        let at = &at;
         let of_layers: Vec<_> = layers
             .chunks(2)
             .zip(recorded.chunks(2))
-            .map(|(layers, recorded)| scope.spawn(|| verify_layers(layers, recorded, nodes, &at)))
+            .map(|(layers, recorded)| {
+                let work = move || verify_layers(layers, recorded, nodes, at);
+                start_scoped(scope, "verify", work).map_err(|_| work)
+            })
             .collect();
-        let threads = of_layers.into_iter().chain([of_data]);
-        threads.map(|thread| thread.join()).collect()
+        let mut results: Vec<_> = of_layers
+            .into_iter()
+            .map(|started| started.map_or_else(|work| Ok(work()), |thread| thread.join()))
+            .collect();
+        results.push(data.map_or_else(|work| Ok(work()), |thread| thread.join()));
+        results
     });
     for result in results {
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

@@ -23,7 +23,8 @@ impl Checking<'_> {
     }
 
     fn written_cpus(&self, executor: &Executor) -> Option<CpuSet> {
-        self.config.executors.get(&executor.stage)?.get(executor.index)?.cpus.clone()
+        let written = &self.config.executors.get(&executor.stage)?.get(executor.index)?.cpus;
+        Some(written.as_ref()?.on(&self.against.hardware.topology.cpu_set()))
     }
 
     fn cpus_there(&mut self, executor: &Executor) {

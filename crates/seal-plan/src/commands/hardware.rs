@@ -50,6 +50,9 @@ impl MachineArgs {
                 let roots = Roots::default();
                 let hardware = hardware::read(&roots, &self.disks, hardware::find_gpus(&roots))
                     .context("cannot read this machine")?;
+                for limit in &hardware.limits {
+                    note(&format!("this machine is counted for less than it has: {limit}"))?;
+                }
                 for (again, first) in hardware::file_systems(&self.disks)?.again {
                     note(&format!(
                         "--disk {} is on the file system of {}, whose space counts once",

@@ -68,6 +68,8 @@ struct Written {
     l3: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     cores: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<String>,
     numa_nodes: Vec<WrittenNode>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     gpus: Vec<WrittenGpu>,
@@ -182,7 +184,8 @@ fn understand(written: Written) -> Result<Hardware, Misfit> {
         disks.push(Disk { path: disk.path, size: disk.size, free });
     }
     let instructions = written.instructions;
-    Ok(Hardware { name: written.name, instructions, topology, nodes, gpus, disks })
+    let (name, limits) = (written.name, written.limits);
+    Ok(Hardware { name, instructions, topology, nodes, gpus, disks, limits })
 }
 
 fn read_nodes(written: &Written, usable: Bytes) -> Result<Vec<Node>, Misfit> {
@@ -269,7 +272,7 @@ fn change(cpus: &mut BTreeMap<u32, Cpu>, number: u32, how: impl FnOnce(&mut Cpu)
 
 /// The cpus of a node, as Linux numbers them: the first threads of all cores, then the second ones.
 fn regular_cpus(written: &Written, node: &WrittenNode, key: &str) -> Result<Vec<Cpu>, Misfit> {
-    let list: CpuSet = node.cpus.parse().map_err(|error| misfit(key, format!("{error}")))?;
+    let list = CpuSet::of_machine(&node.cpus).map_err(|error| misfit(key, error.to_string()))?;
     let list: Vec<u32> = list.iter().collect();
     let threads = written.threads_per_core.unwrap_or(1) as usize;
     if threads == 0 || !list.len().is_multiple_of(threads) {
@@ -297,7 +300,7 @@ fn sets(lists: &[String], key: &str, cpus: &BTreeMap<u32, Cpu>) -> Result<Vec<Cp
     let mut sets = Vec::new();
     for (at, list) in lists.iter().enumerate() {
         let key = format!("{key}[{at}]");
-        let set: CpuSet = list.parse().map_err(|error| misfit(&key, format!("{error}")))?;
+        let set = CpuSet::of_machine(list).map_err(|error| misfit(&key, error.to_string()))?;
         for cpu in set.iter() {
             if !cpus.contains_key(&cpu) {
                 return Err(misfit(&key, format!("cpu {cpu} is in no NUMA node")));
@@ -339,6 +342,7 @@ fn written(hardware: &Hardware) -> Written {
         numa_nodes: hardware.nodes.iter().map(|node| write_node(hardware, node)).collect(),
         gpus: hardware.gpus.iter().map(write_gpu).collect(),
         disks: hardware.disks.iter().map(write_disk).collect(),
+        limits: hardware.limits.clone(),
     };
     write_topology(hardware, &mut written);
     written
@@ -537,6 +541,7 @@ mod tests {
             instructions: Some(BTreeSet::from(["sha_ni".to_owned()])),
             nodes: nodes.collect(),
             topology: Topology::of(cpus),
+            limits: vec!["memory 4 GiB".to_owned()],
             gpus: vec![Gpu {
                 index: 0,
                 model: "G".to_owned(),

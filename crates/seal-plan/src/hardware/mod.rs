@@ -36,6 +36,8 @@ pub struct Hardware {
     pub gpus: Vec<Gpu>,
     /// File systems for sealing; empty where nobody said.
     pub disks: Vec<Disk>,
+    /// What leaves less than the machine has, in words: limits of cgroups, affinity, quotas.
+    pub limits: Vec<String>,
 }
 
 /// A NUMA node.

@@ -7,7 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
-use seal_host::{FileError, NodeId, NodeMemory, Roots, Topology};
+use seal_host::{
+    CpuBudget, CpuQuota, FileError, GroupMemory, MemoryBudget, NodeId, NodeMemory, Roots, Topology,
+};
 
 use super::{Disk, Gpu, Hardware, HugePages, Node};
 use crate::Bytes;
@@ -18,7 +20,10 @@ const INSTRUCTIONS: [&str; 4] = ["sha_ni", "avx2", "avx512f", "avx512ifma"];
 /// Reads the machine that `roots` tell of, with the file systems that hold `disks`, each once, and
 /// the GPUs that were found.
 pub fn read(roots: &Roots, disks: &[PathBuf], gpus: Vec<Gpu>) -> Result<Hardware, FileError> {
-    let topology = Topology::read(&roots.sys)?;
+    let all = Topology::read(&roots.sys)?;
+    let mut limits = Vec::new();
+    let (topology, limit) = granted(roots, all);
+    limits.extend(limit);
     let ids = topology.nodes_of(&topology.cpu_set());
     let mut nodes = Vec::new();
     for id in &ids {
@@ -46,10 +51,57 @@ pub fn read(roots: &Roots, disks: &[PathBuf], gpus: Vec<Gpu>) -> Result<Hardware
             .iter()
             .map(|path| read_disk(path))
             .collect::<Result<_, _>>()?,
+        limits,
     };
+    limit_memory(roots, &mut hardware)?;
     let model = line("model name").unwrap_or_else(|| "unknown processor".to_owned());
     hardware.name = name(&hardware, &model);
     Ok(hardware)
+}
+
+/// The cpus that processes of this session can have, and what to say if these are not all.
+fn granted(roots: &Roots, all: Topology) -> (Topology, Option<String>) {
+    let there = all.cpu_set();
+    // A machine that is only described is not this one, whose kernel would be asked.
+    let budget = if *roots == Roots::default() {
+        CpuBudget::to_give(roots, &there).ok()
+    } else {
+        Some(CpuBudget { cpus: there.clone(), quota: CpuQuota::least(roots) })
+    };
+    let Some(budget) = budget.filter(|budget| !budget.cpus.is_empty()) else { return (all, None) };
+    let topology = all.within(&budget.cpus);
+    let cores: BTreeSet<_> = topology.cpus().map(|cpu| cpu.core).collect();
+    if budget.cpus != there {
+        let text = format!(
+            "cpus {}: those that the cpuset of this process's cgroup grants, the machine has {there}",
+            budget.cpus
+        );
+        return (topology, Some(text));
+    }
+    (topology, budget.warning(cores.len()))
+}
+
+/// Leaves nodes no more than the cgroups above this process allow. Huge pages are not counted
+/// there; what is limited may lie on any node, so that each gets its part.
+fn limit_memory(roots: &Roots, hardware: &mut Hardware) -> Result<(), FileError> {
+    let groups = GroupMemory::above(roots);
+    let usable = groups.iter().map(|group| group.limit.saturating_sub(group.default_reserve()));
+    let Some(usable) = usable.min().map(Bytes) else { return Ok(()) };
+    let ordinary = hardware.ordinary();
+    if usable >= ordinary {
+        return Ok(());
+    }
+    for node in &mut hardware.nodes {
+        node.usable = node.set_aside() + usable.part(node.ordinary().0, ordinary.0);
+    }
+    let budget = MemoryBudget::of(roots, None)?;
+    hardware.limits.push(format!(
+        "memory {}: limit of {}, the machine has {}",
+        Bytes(budget.bytes),
+        budget.by,
+        Bytes(budget.there)
+    ));
+    Ok(())
 }
 
 /// `2 x AMD EPYC 7642 48-Core Processor, 2 TiB, 2 x GeForce RTX 3080`.
@@ -230,6 +282,23 @@ mod tests {
         assert!(text.starts_with(expected), "{text}");
         let again = hardware::parse(Path::new("m.toml"), &hardware::write(&hardware));
         assert_eq!(again.expect("our own"), hardware);
+
+        // In a container, the machine is what its cgroup leaves of it.
+        let group = root.path().join("cg");
+        let mount = format!("30 24 0:26 / {} rw - cgroup2 cgroup2 rw\n", group.display());
+        write(roots.proc.join("self/mountinfo"), &mount);
+        write(roots.proc.join("self/cgroup"), "0::/a/b\n");
+        write(group.join("a/memory.max"), &format!("{}\n", 10_u64 << 30));
+        write(group.join("a/cpu.max"), "250000 100000\n");
+        write(roots.proc.join("meminfo"), &MEMINFO.replace("67108864", "134217728"));
+        let limited = read(&roots, &disk, Vec::new()).expect("readable");
+        assert!(limited.ordinary() <= Bytes::gib(10) && limited.ordinary() > Bytes::gib(9));
+        let [cpus, memory] = &limited.limits[..] else { panic!("two: {:?}", limited.limits) };
+        assert!(cpus.starts_with("the cpu quota of cgroup /a is 2.500 cpus"), "{cpus}");
+        assert_eq!(*memory, "memory 10 GiB: limit of cgroup /a, the machine has 128 GiB");
+        assert!(hardware::show(&limited).contains(&format!("  limited: {memory}\n")));
+        let again = hardware::parse(Path::new("m.toml"), &hardware::write(&limited));
+        assert_eq!(again.expect("our own"), limited);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub fn show(hardware: &Hardware) -> String {
             hardware.usable()
         ),
     );
+    for limit in &hardware.limits {
+        line(1, format!("limited: {limit}"));
+    }
     if let Some(names) = &hardware.instructions {
         let has = |name: &str, what: &str| {
             let answer = if names.contains(name) { "yes" } else { "no" };

@@ -391,6 +391,7 @@ fn any_machine() -> impl Strategy<Value = Hardware> {
                     .collect(),
             ),
             topology: Topology::of(cpus),
+            limits: Vec::new(),
             nodes: (0..)
                 .zip(&nodes)
                 .map(|(id, (_, memory, less))| Node {

@@ -1,0 +1,42 @@
+//! The directory in which the executors of a machine agree with each other.
+
+use std::path::{Path, PathBuf};
+
+use seal_host::{RuntimeDir, RuntimeDirError, default_runtime_dir, share_disk_space};
+use seal_wire::{ErrorCode, TaskError};
+
+use crate::Environment;
+
+/// The name of the environment that names another directory than the default.
+pub const RUNTIME_DIR: &str = "SEAL_RUNTIME_DIR";
+
+/// Opens the directory that all processes of the machine share: the one of the environment, else
+/// the default.
+pub fn runtime_dir(environment: &Environment) -> Result<RuntimeDir, RuntimeDirError> {
+    let session = environment.get("XDG_RUNTIME_DIR");
+    let path = match environment.get(RUNTIME_DIR).filter(|path| !path.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => default_runtime_dir(session.as_deref().map(Path::new)),
+    };
+    RuntimeDir::open(&path)
+}
+
+/// Lets tasks of this process and of others know of the disk space that each will still take.
+/// Where the directory cannot be used, that is a warning: what is free is still looked at. Keep
+/// what is returned until the process ends.
+pub fn share_space(environment: &Environment) -> Option<RuntimeDir> {
+    match runtime_dir(environment) {
+        Ok(dir) => {
+            share_disk_space(&dir);
+            Some(dir)
+        }
+        Err(error) => {
+            let error = TaskError::from_error(ErrorCode::Unavailable, &error).message;
+            tracing::warn!(
+                "disk space is not reserved among processes: {error}; tasks that begin together may \
+                 fill a disk; {RUNTIME_DIR} names another directory"
+            );
+            None
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Small limits of threads, files and memory: one task fails with a clear error that can be tried
+//! again, and the executor lives on and does the next.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use seal_types::Stage;
+use test_support::client::Processor;
+use test_support::launch::Launch;
+use test_support::sector::Sector;
+use test_support::skip::skipped;
+use test_support::vector::Vector;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Sets a limit of a running process, by prlimit(1).
+fn prlimit(pid: u32, limit: &str) -> Result<bool> {
+    let Ok(done) = Command::new("prlimit").args(["--pid", &pid.to_string(), limit]).status() else {
+        return Ok(false);
+    };
+    ensure!(done.success(), "prlimit {limit}: {done}");
+    Ok(true)
+}
+
+/// A cgroup of version 1 of the test's own, removed in the end.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None` where none can be made.
+    fn of(controller: &str, name: &str) -> Option<Self> {
+        let path = Path::new("/sys/fs/cgroup")
+            .join(controller)
+            .join(format!("seal-test-{name}-{}", std::process::id()));
+        fs::create_dir(&path).ok()?;
+        let group = Self(path);
+        group.0.join("cgroup.procs").exists().then_some(group)
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.0.join(file);
+        fs::write(&path, value).with_context(|| format!("{value} to {}", path.display()))
+    }
+
+    fn number(&self, file: &str) -> Result<u64> {
+        Ok(fs::read_to_string(self.0.join(file))?.trim().parse()?)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The kernel takes a moment to let go of processes that have ended.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn sector(vector: &str, dir: &Path) -> Result<Sector> {
+    Sector::stage(&Vector::named(vector)?, &dir.join("sector"))
+}
+
+fn executor(stage: Stage, dir: &Path) -> Result<Processor> {
+    let own = dir.join(stage.executor());
+    fs::create_dir_all(&own)?;
+    let (process, _) = Launch::executor(stage, &own)?
+        .env("SEAL_RUNTIME_DIR", dir.join("run"))
+        .env("FIL_PROOFS_PARENT_CACHE", dir.join("parents"))
+        .serve(stage)?;
+    Ok(process)
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_fails_one_task_and_names_file_and_limit() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let sector = sector("8MiB-v1_1-a", dir.path())?;
+    let mut pc1 = executor(Stage::Pc1, dir.path())?;
+    if !prlimit(pc1.pid(), "--fsize=1048576:unlimited")? {
+        skipped("a_limit_on_the_size_of_files_fails_one_task", "there is no prlimit");
+        return Ok(());
+    }
+    let is_told = |error: &str| {
+        ensure!(error.starts_with("[io]"), "{error}");
+        ensure!(error.contains("may write files of at most 1048576 bytes"), "{error}");
+        ensure!(error.contains(dir.path().to_string_lossy().as_ref()), "{error}");
+        Ok(())
+    };
+    is_told(&pc1.call_failing(&sector.pc1_task()?, PATIENCE)?)?;
+    prlimit(pc1.pid(), "--fsize=unlimited")?;
+    let pc1out = pc1.call(&sector.pc1_task()?, PATIENCE)?;
+    ensure!(pc1.finish()?.success());
+
+    let mut pc2 = executor(Stage::Pc2, dir.path())?;
+    prlimit(pc2.pid(), "--fsize=1048576:unlimited")?;
+    is_told(&pc2.call_failing(&sector.pc2_task(&pc1out), PATIENCE)?)?;
+    prlimit(pc2.pid(), "--fsize=unlimited")?;
+    pc2.call(&sector.pc2_task(&pc1out), PATIENCE)?;
+    ensure!(pc2.finish()?.success());
+    Ok(())
+}
+
+/// Asks with ever more threads to be had: each task is answered once, and one that could have no
+/// thread may be tried again. Returns the output of the last one, without a limit.
+fn with_few_threads(
+    process: &mut Processor,
+    task: &serde_json::Value,
+    group: Option<&Group>,
+) -> Result<serde_json::Value> {
+    let pid = process.pid();
+    if let Some(group) = group {
+        group.write("cgroup.procs", &pid.to_string())?;
+    }
+    let mut failed = 0;
+    for more in [0, 1, 2, 3, 4, 6, 8, 12] {
+        match group {
+            Some(group) => {
+                group.write("pids.max", &(group.number("pids.current")? + more).to_string())?;
+            }
+            // One is fewer than the process has already.
+            None => ensure!(prlimit(pid, "--nproc=1:unlimited")?),
+        }
+        process.send(task)?;
+        let answer = process.answer(PATIENCE)?;
+        if let Some(error) = answer.err_msg {
+            ensure!(error.starts_with("[unavailable]"), "{more} more threads: {error}");
+            ensure!(error.contains("thread"), "{more} more threads: {error}");
+            failed += 1;
+        }
+        ensure!(process.is_running()?, "it has ended with {more} more threads");
+    }
+    ensure!(failed > 0, "the limit was none");
+    match group {
+        Some(group) => group.write("pids.max", "max")?,
+        None => ensure!(prlimit(pid, "--nproc=unlimited")?),
+    }
+    process.call(task, PATIENCE)
+}
+
+#[test]
+fn a_thread_that_cannot_be_started_fails_one_task_and_not_the_executor() -> Result<()> {
+    let name = "a_thread_that_cannot_be_started_fails_one_task_and_not_the_executor";
+    // The kernel does not hold root to RLIMIT_NPROC.
+    let group = match nix::unistd::geteuid().is_root() {
+        true => match Group::of("pids", "threads") {
+            Some(group) => Some(group),
+            None => {
+                skipped(name, "no cgroup of version 1 with a limit of pids can be made");
+                return Ok(());
+            }
+        },
+        false => None,
+    };
+    if Command::new("prlimit").arg("--version").output().is_err() {
+        skipped(name, "there is no prlimit");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let sector = sector("2KiB-v1_1-a", dir.path())?;
+    let mut pc1 = executor(Stage::Pc1, dir.path())?;
+    let pc1out = with_few_threads(&mut pc1, &sector.pc1_task()?, group.as_ref())?;
+    ensure!(pc1.finish()?.success());
+    let mut pc2 = executor(Stage::Pc2, dir.path())?;
+    with_few_threads(&mut pc2, &sector.pc2_task(&pc1out), group.as_ref())?;
+    ensure!(pc2.finish()?.success());
+    Ok(())
+}
+
+#[test]
+fn memory_that_a_cgroup_does_not_allow_is_refused_with_its_name_and_limit() -> Result<()> {
+    let Some(group) = Group::of("memory", "memory") else {
+        skipped(
+            "memory_that_a_cgroup_does_not_allow_is_refused_with_its_name_and_limit",
+            "no cgroup of version 1 with a limit of memory can be made",
+        );
+        return Ok(());
+    };
+    let dir = tempfile::tempdir()?;
+    // The parents cache is made and read with the first, before there is a limit.
+    let first = sector("8MiB-v1_1-cc", &dir.path().join("first"))?;
+    let mut pc1 = executor(Stage::Pc1, dir.path())?;
+    pc1.call(&first.pc1_task()?, PATIENCE)?;
+    let sector = sector("8MiB-v1_1-cc", dir.path())?;
+    // Two layers take 16 MiB, and 16 MiB are left alone.
+    group.write("memory.limit_in_bytes", &(30 << 20).to_string())?;
+    group.write("cgroup.procs", &pc1.pid().to_string())?;
+    let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
+    let named = group.0.file_name().context("it has a name")?.to_string_lossy();
+    ensure!(error.starts_with("[unavailable] cgroup /"), "{error}");
+    ensure!(error.contains(&format!("{named} (limit 30 MiB) has too little memory")), "{error}");
+    group.write("memory.limit_in_bytes", &(1 << 30).to_string())?;
+    pc1.call(&sector.pc1_task()?, PATIENCE)?;
+    ensure!(pc1.finish()?.success());
+    Ok(())
+}
