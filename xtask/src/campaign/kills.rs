@@ -1,6 +1,7 @@
 //! Kills and stops, at moments that are told by the phases of a task: of executors, and of
 //! supervisors and what they have started. Afterwards the task is done again, to the same bytes.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -64,11 +65,26 @@ pub(super) struct Kills {
     /// The same with larger sectors, for the first cases of each.
     large: Vec<Subject>,
     larges: u64,
+    /// How often each phase of each subject was hit.
+    hits: BTreeMap<(String, String), u64>,
+    /// How often at least, if that is asked for.
+    least: Option<u64>,
 }
 
 impl Kills {
     pub(super) fn new(binaries: &Binaries, dir: &Path, case: &str) -> Result<Self> {
-        Ok(Self { small: subjects(binaries, dir, case)?, large: Vec::new(), larges: 0 })
+        let small = subjects(binaries, dir, case)?;
+        let known = small.iter().flat_map(|subject| {
+            subject.phases.all().map(|phase| ((subject.name.clone(), phase.name.clone()), 0))
+        });
+        let hits = known.collect();
+        Ok(Self { small, large: Vec::new(), larges: 0, hits, least: None })
+    }
+
+    /// Makes it a failure if a phase was hit less often at the end.
+    pub(super) fn with_least(mut self, least: Option<u64>) -> Self {
+        self.least = least;
+        self
     }
 
     /// Lets the first `count` cases of each subject be those of the vector `case`.
@@ -100,13 +116,42 @@ fn subjects(binaries: &Binaries, dir: &Path, case: &str) -> Result<Vec<Subject>>
 
 impl Part for Kills {
     fn case(&mut self, number: u64, rng: &mut ChaCha8Rng) -> Result<Vec<Outcome>> {
-        // PC1, PC2 and supervisors in turn, of which each other one does PC2.
-        let (turn, round) = (number % 3, number / 3);
-        let which = if turn < 2 { turn } else { 2 + round % 2 };
-        let all = if round < self.larges { &self.large } else { &self.small };
-        let subject = &all[usize::try_from(which)?];
-        let in_turn = if turn < 2 { round } else { round / 2 };
-        one(subject, in_turn, rng)
+        let count = self.small.len() as u64;
+        let (turn, round) = (number % count, number / count);
+        // Supervisors are two of the subjects: half as many of each are large.
+        let larges = if turn < 2 { self.larges } else { self.larges.div_ceil(2) };
+        let all = if round < larges { &self.large } else { &self.small };
+        let subject = &all[usize::try_from(turn)?];
+        let outcomes = one(subject, round, rng)?;
+        for outcome in &outcomes {
+            let hit = (subject.name.clone(), outcome.hit.clone());
+            // Some come when all is over, and some into a phase that is seen for the first time.
+            if let Some(count) = self.hits.get_mut(&hit) {
+                *count += outcome.tries;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn finish(&mut self) -> Result<Vec<Outcome>> {
+        Ok(self.small.iter().map(|subject| rarest(&self.hits, &subject.name, self.least)).collect())
+    }
+}
+
+/// The phase of a subject that was hit least.
+fn rarest(hits: &BTreeMap<(String, String), u64>, name: &str, least: Option<u64>) -> Outcome {
+    let of_subject = hits.iter().filter(|((of, _), _)| of == name);
+    let rarest = of_subject.min_by_key(|(_, count)| **count);
+    let (phase, count) = rarest.map_or(("none", 0), |((_, phase), count)| (phase, *count));
+    let verdict = match least {
+        Some(least) if count < least => Verdict::Failed(format!("{least} are asked for")),
+        _ => Verdict::Held,
+    };
+    Outcome {
+        kind: format!("rarest phase of {name}"),
+        hit: format!("{phase}: {count}"),
+        tries: 0,
+        verdict,
     }
 }
 
@@ -306,6 +351,21 @@ mod tests {
     fn an_honest_executor_has_no_failures() -> Result<()> {
         assert_eq!(failures(Script::Careful)?, [""; 0]);
         Ok(())
+    }
+
+    #[test]
+    fn a_phase_that_is_hit_too_seldom_is_told() {
+        let key = |subject: &str, phase: &str| (subject.to_owned(), phase.to_owned());
+        let hits = BTreeMap::from([
+            (key("pc1", "copy"), 30),
+            (key("pc1", "layer 1 of 2"), 19),
+            (key("pc2", "start"), 1),
+        ]);
+        let outcome = rarest(&hits, "pc1", Some(20));
+        assert_eq!(outcome.hit, "layer 1 of 2: 19");
+        assert!(matches!(outcome.verdict, Verdict::Failed(_)));
+        assert_eq!(rarest(&hits, "pc1", Some(19)).verdict, Verdict::Held);
+        assert_eq!(rarest(&hits, "pc2", None).verdict, Verdict::Held);
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub(crate) struct Args {
     /// Only the case with this number of the one part named by --only.
     #[arg(long, value_name = "N")]
     case: Option<u64>,
-    /// End kills after so many of each of PC1, PC2 and supervisors.
+    /// End kills after so many of each of PC1, PC2 and both behind supervisors.
     #[arg(long, value_name = "N")]
     kills: Option<u64>,
     /// Do the first so many of each with 512 MiB instead of 8 MiB.
@@ -71,8 +71,8 @@ pub(crate) struct Args {
     /// End restarts after so many tasks.
     #[arg(long, value_name = "N")]
     tasks: Option<u64>,
-    /// All that a release is judged by, however long it takes: 300 kills of each, 30 of them with
-    /// 512 MiB, 2,000 errors, 20,000 mutations, 10,000 tasks.
+    /// All that a release is judged by, however long it takes: 300 kills of each and 20 in each
+    /// phase, 30 with 512 MiB, 2,000 errors, 20,000 mutations, 10,000 tasks.
     #[arg(long, conflicts_with_all = ["minutes", "only", "case"])]
     whole: bool,
 }
@@ -98,7 +98,7 @@ impl Args {
     fn goal(&self, name: Name) -> Option<u64> {
         let whole = |count: u64| self.whole.then_some(count);
         match name {
-            Name::Kills => self.kills.or(whole(300)).map(|count| count * 3),
+            Name::Kills => self.kills.or(whole(300)).map(|count| count * 4),
             Name::Files => self.errors.or(whole(2000)),
             Name::Limits => whole(300),
             Name::Mutations => self.mutations.or(whole(20_000)),
@@ -248,6 +248,7 @@ fn prepare(
     let part: Box<dyn Part> = match name {
         Name::Kills => {
             let kills = kills::Kills::new(binaries, &dir.join("middle"), MIDDLE)?;
+            let kills = kills.with_least(args.whole.then_some(20));
             let large = if args.whole { 30 } else { args.large };
             Box::new(kills.with_large(binaries, &dir.join("large"), LARGE, large)?)
         }

@@ -50,7 +50,7 @@ impl Script {
             ),
         };
         format!(
-            "#!/bin/sh\ncd sector || exit 3\necho 'pc1 processor ready'\nwhile read -r line; do\n\
+            "#!/bin/sh\ntrap '' TERM\ncd sector || exit 3\necho 'pc1 processor ready'\nwhile read -r line; do\n\
              id=${{line#*\\\"id\\\":}}; id=${{id%%[!0-9]*}}\n\
              done='{{\"id\":'$id',\"err_msg\":null,\"output\":7}}'\n\
              printf '{{\"event\":\"started\",\"id\":%s,\"sector\":\"x\"}}\\n' \"$id\"\n\
