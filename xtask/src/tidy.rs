@@ -64,6 +64,7 @@ const UNSAFE: &[(&str, usize)] = &[
     ("crates/seal-host/src/memory_files.rs", 1),
     ("crates/seal-host/src/numa.rs", 4),
     ("crates/seal-host/src/priority.rs", 1),
+    ("crates/seal-host/src/process.rs", 3),
     ("crates/seal-host/src/ring.rs", 8),
     ("crates/seal-host/src/signals.rs", 2),
     ("crates/seal-host/src/watched.rs", 9),

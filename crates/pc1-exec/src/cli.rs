@@ -96,7 +96,7 @@ Environment:
                            they label on, so that no two use the same, and take turns at memory, so
                            that no two are promised the same, and reserve disk space, so that no two
                            count on the same; default: /run/seal-exec for
-                           root, else $XDG_RUNTIME_DIR/seal-exec, else /tmp/seal-exec-UID
+                           root, else /tmp/seal-exec-UID
   SEAL_NUMA                preferred: take memory of other nodes where the own one has too little
   HUGEPAGE_FILES_PATH      directory of memory files made by `pc1-exec hugepages`, in numa_N for
                            NUMA node N
@@ -240,9 +240,10 @@ pub fn main() -> ExitCode {
 fn runtime_dir(environment: &Environment) -> Result<RuntimeDir, ExitCode> {
     let opened = seal_runtime::runtime_dir(environment);
     opened.inspect(share_disk_space).map_err(|error| {
+        let is_nonsense = error.is_nonsense();
         let error = TaskError::from_error(ErrorCode::Unavailable, &error).message;
         tracing::error!("units cannot be claimed: {error}; {RUNTIME_DIR} names another directory");
-        ExitCode::Start
+        if is_nonsense { ExitCode::Config } else { ExitCode::Start }
     })
 }
 

@@ -178,7 +178,7 @@ pub(crate) const SECTIONS: &[Section] = &[
             key(
                 "runtime_dir",
                 "absolute path",
-                "`/run/seal-exec` for root, else `$XDG_RUNTIME_DIR/seal-exec`, else `/tmp/seal-exec-UID`",
+                "`/run/seal-exec` for root, else `/tmp/seal-exec-UID`",
                 "\"/run/seal-exec\"",
                 "where limits, locks and status are shared: supervisors with the same directory obey them together",
             ),

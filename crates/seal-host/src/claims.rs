@@ -6,12 +6,13 @@
 
 use std::path::PathBuf;
 
+use crate::runtime_dir::slots_in;
 use crate::{CpuSet, FileError, RuntimeDir, Slots};
 
 /// Where claims are made.
 #[derive(Clone, Debug)]
 pub struct CpuClaims {
-    file: PathBuf,
+    runtime_dir: PathBuf,
 }
 
 /// Cpus that nobody else has claimed, until this is dropped.
@@ -26,12 +27,12 @@ pub struct CpuClaim {
 impl CpuClaims {
     /// Claims among all processes that use this runtime directory.
     pub fn in_dir(runtime_dir: &RuntimeDir) -> Self {
-        Self { file: runtime_dir.path().join("cpus.slots") }
+        Self { runtime_dir: runtime_dir.path().to_path_buf() }
     }
 
     /// Claims all of `cpus`, or none if some of them are claimed, by this process or another one.
     pub fn try_claim(&self, cpus: &CpuSet) -> Result<Option<CpuClaim>, FileError> {
-        let slots = Slots::open(&self.file)?;
+        let slots = slots_in(&self.runtime_dir, "cpus.slots")?;
         for cpu in cpus.iter() {
             if !slots.try_take(cpu)? {
                 return Ok(None);

@@ -7,12 +7,14 @@
 mod admission;
 mod affinity;
 mod budget;
+mod alive;
 mod cgroup;
 mod child;
 mod claims;
 mod count;
 mod direct;
 mod direct_at;
+mod earlier;
 mod fault;
 mod file_in_memory;
 mod file_size;
@@ -51,6 +53,7 @@ pub use affinity::{
     grantable_cpus, online_cpus,
 };
 pub use budget::{CpuBudget, CpuQuota, GroupMemory, Limiter, MemoryBudget, TaskBudget};
+pub use alive::{Alive, Life, is_unlike_others, life_at, lives_in, unlike_others};
 pub use cgroup::{
     Cgroup, CgroupError, CgroupTree, Entered, Swept, Version as CgroupVersion, Wanted,
 };
@@ -58,6 +61,7 @@ pub use child::{Ending, SpawnError, signal_group, spawn, spawn_in, wait_ended};
 pub use claims::{CpuClaim, CpuClaims};
 pub use direct::{DirectFile, read_through};
 pub use direct_at::{DirectPart, DirectReader};
+pub use earlier::EarlierOwner;
 pub use file_in_memory::FileInMemory;
 pub use file_size::ignore_file_size_signal;
 pub use files::{
@@ -76,10 +80,13 @@ pub use oom::OomCounter;
 pub use place_self::{PLACEMENT_NAMES, PlaceError, Placed, place_self};
 pub use placement::{Placement, ResourceLimit};
 pub use priority::yield_to_others;
-pub use process::{pid_namespace, process_start};
 pub use reservations::{Reservations, SpaceReserved, SpaceWanted, reserve_space, share_disk_space};
+pub use process::{ProcessHandle, pid_namespace, process_start};
 pub use ring::{RingConsumer, RingProducer, ring};
-pub use runtime_dir::{RuntimeDir, RuntimeDirError, SYSTEM_RUNTIME_DIR, default_runtime_dir};
+pub use runtime_dir::{
+    RuntimeDir, RuntimeDirError, SYSTEM_RUNTIME_DIR, default_runtime_dir, earlier_runtime_dir,
+    remake,
+};
 pub use signals::{ending_signals, unblock};
 pub use slots::{Mutex, MutexGuard, Slots};
 pub use space::{SpaceError, free_bytes, is_all_holes, require_free};

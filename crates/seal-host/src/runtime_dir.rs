@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::FileError;
+use crate::{FileError, Slots};
 
 /// As many symbolic links the kernel follows in one path.
 const LINKS_MOST: usize = 40;
@@ -82,6 +82,19 @@ pub enum RuntimeDirError {
         /// Its mode.
         mode: u32,
     },
+    /// Its path would lead elsewhere from another working directory, and with it every lock.
+    #[error(
+        "the runtime directory {} is not an absolute path: processes in other working directories \
+         would not share its limits and locks; set SEAL_RUNTIME_DIR, --runtime-dir or runtime_dir \
+         to an absolute path, such as {}",
+        path.display(), absolute.display()
+    )]
+    Relative {
+        /// The path.
+        path: PathBuf,
+        /// Where it leads from here.
+        absolute: PathBuf,
+    },
     /// Somebody else could make the path lead elsewhere.
     #[error(
         "the path to the runtime directory leads through the symbolic link {} of user {owner}, who \
@@ -96,11 +109,18 @@ pub enum RuntimeDirError {
     },
 }
 
+impl RuntimeDirError {
+    /// Whether what was configured makes no sense anywhere; else it cannot be had here and now.
+    pub fn is_nonsense(&self) -> bool {
+        matches!(self, Self::Relative { .. })
+    }
+}
+
 impl RuntimeDir {
     /// Opens the directory, making it if it is not there.
     pub fn open(path: &Path) -> Result<Self, RuntimeDirError> {
         let user = nix::unistd::geteuid().as_raw();
-        let path = way_to(path, user, true)?;
+        let path = way_to(absolute(path)?, user, true)?;
         match DirBuilder::new().mode(0o700).create(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(FileError::of("create", &path)(error).into());
@@ -114,7 +134,7 @@ impl RuntimeDir {
     /// any user, as long as that user alone can write in it.
     pub fn find(path: &Path) -> Result<Option<Self>, RuntimeDirError> {
         let user = nix::unistd::geteuid();
-        let found = match normal(path)?.symlink_metadata() {
+        let found = match normal(absolute(path)?)?.symlink_metadata() {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(FileError::of("examine", path)(error).into()),
@@ -149,13 +169,53 @@ impl RuntimeDir {
         if owner != user || mode & 0o022 != 0 {
             return Err(RuntimeDirError::NotPrivate { path, owner, mode, user });
         }
-        guard.lock_shared().map_err(FileError::of("lock", &path))?;
+        // Nothing depends on it, and anybody who can read the directory could hold another lock on
+        // it: it is taken if it is free. All locks that mean something are on files within.
+        if let Err(error) = guard.try_lock_shared() {
+            tracing::debug!(%error, path = %path.display(), "cleaners are not kept away");
+        }
         Ok(Self { path, _guard: guard })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// A path that means the same in every working directory.
+fn absolute(path: &Path) -> Result<&Path, RuntimeDirError> {
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    let absolute = normal(path).unwrap_or_else(|_| PathBuf::from(SYSTEM_RUNTIME_DIR));
+    Err(RuntimeDirError::Relative { path: path.to_path_buf(), absolute })
+}
+
+/// Makes a runtime directory again that was removed while processes use it, such as one in `/tmp`
+/// by a cleaner. Locks that are held on what was removed are not known in the new one.
+pub fn remake(runtime_dir: &Path) -> Result<(), FileError> {
+    if runtime_dir.is_dir() {
+        return Ok(());
+    }
+    let made = RuntimeDir::open(runtime_dir);
+    made.map_err(|error| match error {
+        RuntimeDirError::File(error) => error,
+        error => FileError::of("make again", runtime_dir)(io::Error::other(error)),
+    })?;
+    tracing::warn!(path = %runtime_dir.display(), "the runtime directory was removed; it is made again");
+    Ok(())
+}
+
+/// Opens a file of slots in a runtime directory, making again what was removed.
+pub(crate) fn slots_in(runtime_dir: &Path, name: &str) -> Result<Slots, FileError> {
+    let file = runtime_dir.join(name);
+    match Slots::open(&file) {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+            remake(runtime_dir)?;
+            Slots::open(&file)
+        }
+        opened => opened,
     }
 }
 
@@ -247,14 +307,20 @@ fn parts(path: &Path) -> VecDeque<OsString> {
 }
 
 /// The directory where none is configured: root's own, so that all processes of the machine agree
-/// whatever session they come from, or that of the user's session (`XDG_RUNTIME_DIR`).
-pub fn default_runtime_dir(xdg_runtime_dir: Option<&Path>) -> PathBuf {
-    let user = nix::unistd::geteuid();
-    match xdg_runtime_dir {
-        _ if user.is_root() => PathBuf::from(SYSTEM_RUNTIME_DIR),
-        Some(dir) if dir.is_absolute() => dir.join("seal-exec"),
-        _ => PathBuf::from(format!("/tmp/seal-exec-{user}")),
+/// whatever session they come from, or the user's in `/tmp`. That of a login session
+/// (`XDG_RUNTIME_DIR`) goes when the user logs out, and services need not have one.
+pub fn default_runtime_dir() -> PathBuf {
+    match nix::unistd::geteuid() {
+        user if user.is_root() => PathBuf::from(SYSTEM_RUNTIME_DIR),
+        user => PathBuf::from(format!("/tmp/seal-exec-{user}")),
     }
+}
+
+/// Where earlier versions have it by default, in a login session whose `XDG_RUNTIME_DIR` this is;
+/// `None` if they have it where this one does.
+pub fn earlier_runtime_dir(xdg_runtime_dir: Option<&Path>) -> Option<PathBuf> {
+    let session = xdg_runtime_dir.filter(|dir| dir.is_absolute());
+    session.filter(|_| !nix::unistd::geteuid().is_root()).map(|dir| dir.join("seal-exec"))
 }
 
 fn owner_and_mode(found: &Metadata) -> (u32, u32) {
@@ -363,11 +429,63 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_path_is_judged_from_the_root() {
+    fn a_relative_path_is_refused_with_the_absolute_one() {
         // Tests must not change the working directory, which is that of this crate.
         let here = std::env::current_dir().expect("there");
-        assert_eq!(normal(Path::new("x/./y/")).expect("a path"), here.join("x/y"));
-        assert!(normal(Path::new("")).is_err());
+        for (path, absolute) in [("run-rel", here.join("run-rel")), ("./x/y/", here.join("x/y"))] {
+            let tried = [
+                RuntimeDir::open(Path::new(path)).map(|_| ()),
+                RuntimeDir::find(Path::new(path)).map(|_| ()),
+            ];
+            for error in tried.map(Result::unwrap_err) {
+                assert!(error.is_nonsense());
+                let told = error.to_string();
+                assert!(told.ends_with(&format!("such as {}", absolute.display())), "{told}");
+            }
+            assert!(!here.join(path).exists());
+        }
+        assert!(RuntimeDir::open(Path::new("")).unwrap_err().is_nonsense());
+    }
+
+    #[test]
+    fn a_lock_that_somebody_holds_on_the_directory_keeps_nobody_out() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("run");
+        fs::create_dir(&path).expect("writable");
+        // Others can read it, and so lock it for as long as they like.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+        let other = File::open(&path).expect("readable");
+        other.lock().expect("free");
+        RuntimeDir::open(&path).expect("it is used all the same");
+        assert!(RuntimeDir::find(&path).expect("and looked at").is_some());
+        let slots = slots_in(&path, "cpus.slots").expect("ours");
+        assert!(slots.try_take(0).expect("what counts is locked within"));
+        let mode = fs::metadata(path.join("cpus.slots")).expect("there").mode();
+        assert_eq!(mode & 0o077, 0, "nobody else can open it");
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_is_made_again_with_what_is_needed_in_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("a/run");
+        let run = RuntimeDir::open(&path).expect("ours");
+        for removed in [dir.path().join("a"), path.clone(), path.join("cpus.slots")] {
+            let first = slots_in(run.path(), "cpus.slots").expect("there");
+            assert!(first.try_take(3).expect("lockable"));
+            match removed.is_dir() {
+                true => fs::remove_dir_all(&removed).expect("ours"),
+                false => fs::remove_file(&removed).expect("ours"),
+            }
+            assert!(!first.is_in_place());
+            let again = slots_in(run.path(), "cpus.slots").expect("made again");
+            assert!(again.is_in_place() && again.try_take(3).expect("lockable"));
+            assert_eq!(fs::metadata(&path).expect("there").mode() & 0o7777, 0o700);
+        }
+        // Where it cannot be, that is the error.
+        fs::remove_dir_all(dir.path().join("a")).expect("ours");
+        fs::write(dir.path().join("a"), "").expect("writable");
+        let error = slots_in(run.path(), "cpus.slots").unwrap_err();
+        assert!(error.to_string().contains(&*dir.path().to_string_lossy()), "{error}");
     }
 
     #[test]
@@ -391,15 +509,19 @@ mod tests {
     }
 
     #[test]
-    fn a_users_own_runtime_directory_comes_before_a_shared_one() {
+    fn the_default_does_not_hang_on_a_login_session() {
         let user = nix::unistd::geteuid();
-        let (xdg, own) = match user.is_root() {
-            true => ("/run/seal-exec".to_owned(), "/run/seal-exec".to_owned()),
-            false => ("/run/user/7/seal-exec".to_owned(), format!("/tmp/seal-exec-{user}")),
-        };
-        assert_eq!(default_runtime_dir(Some(Path::new("/run/user/7"))), Path::new(&xdg));
+        let session = Some(Path::new("/run/user/7"));
+        let earlier = earlier_runtime_dir(session);
+        if user.is_root() {
+            assert_eq!(default_runtime_dir(), Path::new("/run/seal-exec"));
+            assert_eq!(earlier, None);
+        } else {
+            assert_eq!(default_runtime_dir(), PathBuf::from(format!("/tmp/seal-exec-{user}")));
+            assert_eq!(earlier, Some("/run/user/7/seal-exec".into()));
+        }
         for path in [Some(Path::new("relative")), None] {
-            assert_eq!(default_runtime_dir(path), Path::new(&own));
+            assert_eq!(earlier_runtime_dir(path), None);
         }
     }
 }

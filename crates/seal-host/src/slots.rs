@@ -43,6 +43,16 @@ impl Slots {
         Ok(Self { file, path: path.to_path_buf() })
     }
 
+    /// The slots of an open file.
+    pub(crate) fn of(file: File, path: PathBuf) -> Self {
+        Self { file, path }
+    }
+
+    /// The same after its file was given another name.
+    pub(crate) fn renamed(self, path: PathBuf) -> Self {
+        Self { path, ..self }
+    }
+
     /// Opens the file only to see which slots are held; `None` if it is not there.
     pub fn open_to_look(path: &Path) -> Result<Option<Self>, FileError> {
         let opened = OpenOptions::new()
@@ -58,11 +68,16 @@ impl Slots {
 
     /// Takes a slot that this description does not have. Returns whether it was free.
     pub fn try_take(&self, slot: u32) -> Result<bool, FileError> {
+        self.ask_for(slot).map_err(lock_failed(&self.path, ELSEWHERE))
+    }
+
+    /// [`try_take`](Self::try_take) with the error as the kernel tells it.
+    pub(crate) fn ask_for(&self, slot: u32) -> io::Result<bool> {
         let wanted = region(slot, 1, libc::F_WRLCK);
         match self.call(FcntlArg::F_OFD_SETLK(&wanted)) {
             Ok(()) => Ok(true),
             Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-            Err(errno) => Err(lock_failed(&self.path, ELSEWHERE)(errno.into())),
+            Err(errno) => Err(errno.into()),
         }
     }
 

@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::runtime_dir::slots_in;
 use crate::{FileError, NodeId, RuntimeDir, Slots};
 
 /// The turns among all processes that share a runtime directory. Within a process a turn is
 /// shared: its tasks count what was promised to each other.
 #[derive(Debug)]
 pub struct MemoryTurns {
-    file: PathBuf,
+    runtime_dir: PathBuf,
     /// The nodes at which it is this process's turn.
     own: Mutex<BTreeMap<NodeId, Weak<Slots>>>,
 }
@@ -31,7 +32,7 @@ pub struct MemoryTurn {
 impl MemoryTurns {
     /// Among all processes that use this runtime directory.
     pub fn in_dir(runtime_dir: &RuntimeDir) -> Self {
-        Self { file: runtime_dir.path().join("memory.slots"), own: Mutex::default() }
+        Self { runtime_dir: runtime_dir.path().to_path_buf(), own: Mutex::default() }
     }
 
     /// The turn at all of `nodes`, or `None` while another process has that of one of them.
@@ -43,7 +44,7 @@ impl MemoryTurns {
                 held.push(slots);
                 continue;
             }
-            let slots = Slots::open(&self.file)?;
+            let slots = slots_in(&self.runtime_dir, "memory.slots")?;
             if !slots.try_take(node.0)? {
                 return Ok(None);
             }

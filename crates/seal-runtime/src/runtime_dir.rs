@@ -1,6 +1,6 @@
 //! The directory in which the executors of a machine agree with each other.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use seal_host::{RuntimeDir, RuntimeDirError, default_runtime_dir, share_disk_space};
 use seal_wire::{ErrorCode, TaskError};
@@ -13,10 +13,9 @@ pub const RUNTIME_DIR: &str = "SEAL_RUNTIME_DIR";
 /// Opens the directory that all processes of the machine share: the one of the environment, else
 /// the default.
 pub fn runtime_dir(environment: &Environment) -> Result<RuntimeDir, RuntimeDirError> {
-    let session = environment.get("XDG_RUNTIME_DIR");
     let path = match environment.get(RUNTIME_DIR).filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
-        None => default_runtime_dir(session.as_deref().map(Path::new)),
+        None => default_runtime_dir(),
     };
     RuntimeDir::open(&path)
 }

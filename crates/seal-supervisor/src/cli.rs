@@ -91,7 +91,7 @@ pub struct ProcessorArgs {
     pub fault_wait: Duration,
     /// Where limits and locks are shared: all supervisors with the same directory obey them
     /// together. Default: runtime_dir of the configuration, else /run/seal-exec for root, else
-    /// $XDG_RUNTIME_DIR/seal-exec, else /tmp/seal-exec-UID.
+    /// /tmp/seal-exec-UID.
     #[arg(long, env = "SEAL_RUNTIME_DIR", value_name = "DIR", hide_env = true)]
     pub runtime_dir: Option<PathBuf>,
     /// Serve metrics for Prometheus at http://ADDR/metrics: a port of the loopback address, or

@@ -48,6 +48,10 @@ pub(crate) fn sweep(tree: &CgroupTree) {
     for group in &swept.removed {
         tracing::info!(group = %group.display(), "cgroup of a dead supervisor removed");
     }
+    for (group, error) in &swept.unknown {
+        let group = group.display();
+        tracing::warn!(%group, %error, "whether the owner of a cgroup lives cannot be told; it is taken to live");
+    }
     for error in &swept.errors {
         let error = TaskError::from_error(ErrorCode::Internal, error).message;
         tracing::warn!(error, "a cgroup of a dead supervisor stays");
@@ -63,6 +67,8 @@ pub struct GroupPlan {
     pub(crate) name: String,
     /// What it has.
     pub(crate) wanted: Wanted,
+    /// Whether it may not run without.
+    pub(crate) is_demand: bool,
 }
 
 /// The cgroup of a running executor. What is in it ends with this.
@@ -73,10 +79,22 @@ pub(crate) struct OwnGroup {
 }
 
 impl GroupPlan {
-    /// Makes the group for the start with this number.
-    pub(crate) fn make(&self, start: u64) -> Result<OwnGroup, CgroupError> {
-        let group = self.tree.create(&format!("{}.{start}", self.name), &self.wanted)?;
-        Ok(OwnGroup { tree: self.tree.clone(), group: Some(group) })
+    /// Makes the group for the start with this number. Where none was demanded and none can be had
+    /// any more, there is none: its cpus hold by affinity, and its memory by its policy.
+    pub(crate) fn make(&self, start: u64) -> Result<Option<OwnGroup>, CgroupError> {
+        match self.tree.create(&format!("{}.{start}", self.name), &self.wanted) {
+            Ok(group) => Ok(Some(OwnGroup { tree: self.tree.clone(), group: Some(group) })),
+            Err(error) if self.is_demand => Err(error),
+            Err(error) => {
+                let reason = TaskError::from_error(ErrorCode::Unavailable, &error).message;
+                tracing::warn!(
+                    reason,
+                    "an executor starts without a cgroup; its cpus hold by affinity, and what it \
+                     starts is found by its mark only"
+                );
+                Ok(None)
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod event;
 mod facts;
 mod groups;
 mod last_lines;
+mod life;
 mod limits;
 mod log;
 mod machine;

@@ -69,6 +69,13 @@ pub(crate) struct Running {
     pub(crate) ended: Option<String>,
     /// Why the supervisor ends it.
     pub(crate) why: Option<String>,
+    /// Whether that is what the executor did itself: it closed its output or input. Which of its
+    /// ends is told first, that or the end of its process, is chance.
+    pub(crate) by_itself: bool,
+    /// Whether a signal ended it that the supervisor had not sent.
+    pub(crate) crashed: bool,
+    /// Whether the supervisor has sent it SIGKILL.
+    pub(crate) killed: bool,
     /// Whether the supervisor did something that ends it: it may have ended by itself before.
     pub(crate) signalled: bool,
     /// What the supervisor does next about it.
@@ -264,6 +271,9 @@ impl Running {
             log_open: true,
             ended: None,
             why: None,
+            by_itself: false,
+            crashed: false,
+            killed: false,
             signalled: false,
             next: Some((ready_by, Next::NotReady)),
         }
@@ -288,6 +298,18 @@ impl Running {
         } else if let Some((at, Next::Terminate)) = self.next {
             self.next = Some((at.min(from), Next::Terminate));
         }
+    }
+
+    /// Ends it, from `from` on, because it has closed what it and its supervisor talk through: its
+    /// process is about to end, or it is of no use any more.
+    pub(crate) fn has_closed(&mut self, what: &str, from: Instant) {
+        self.by_itself |= !self.is_ending();
+        self.end(what, from);
+    }
+
+    /// Whether it died, and did not end because it was asked to.
+    pub(crate) fn has_died(&self) -> bool {
+        self.why.is_none() || self.by_itself || self.crashed
     }
 
     /// Ends it without asking.
@@ -318,7 +340,7 @@ impl Running {
                     _ => tracing::info!(pid, why, "an executor is killed"),
                 }
                 self.process.signal(Signal::SIGKILL);
-                self.signalled = true;
+                (self.signalled, self.killed) = (true, true);
                 self.next = Some((now + timing.undead, Next::Undead));
             }
             Next::Undead => {

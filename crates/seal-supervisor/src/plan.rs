@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seal_config::{
-    Config, EnvWarning, ExecutorConfig, LockOrder, MemoryBinding, MemoryLimit, StageName,
-    StageSettings, env_warning,
+    CgroupUse, Config, EnvWarning, ExecutorConfig, LockOrder, MemoryBinding, MemoryLimit,
+    StageName, StageSettings, env_warning,
 };
 use seal_host::{
     Binding, CgroupTree, CpuBudget, CpuSet, Limiter, NodeId, Placement, ResourceLimit, Wanted,
@@ -182,6 +182,7 @@ impl Plan {
                 auto_restart: executor.auto_restart,
                 group: cgroups.map(|tree| GroupPlan {
                     tree: tree.clone(),
+                    is_demand: config.supervisor.cgroup == CgroupUse::Always,
                     name: match &executor.group_name {
                         Some(name) => format!("{name}/{stage}-{index}"),
                         None => format!("{stage}-{index}"),

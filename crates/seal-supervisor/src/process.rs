@@ -83,7 +83,7 @@ impl Process {
             command.env(MARK, mark);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let group = plan.group.as_ref().map(|group| group.make(tag.start)).transpose()?;
+        let group = plan.group.as_ref().map(|group| group.make(tag.start)).transpose()?.flatten();
         let within = group.as_ref().and_then(OwnGroup::group);
         let mut child = seal_host::spawn_in(command, &plan.placement, within, equipment.inherit)?;
         let last = LastLines::default();

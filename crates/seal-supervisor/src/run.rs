@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use seal_config::{Config, ConfigError, Refused};
+use seal_host::earlier_runtime_dir;
 use seal_wire::{ErrorCode, ExitCode, TaskError};
 
 use crate::processor::processor;
 use crate::status::{Looker, collect, tell};
 use crate::{
-    Cli, Command, ConfigArgs, Machine, PlaceArgs, RuntimeDir, SYSTEM_RUNTIME_DIR, StatusArgs,
-    config_command, default_runtime_dir, groups, log, top,
+    Cli, Command, ConfigArgs, Machine, PlaceArgs, RuntimeDir, RuntimeDirError, SYSTEM_RUNTIME_DIR,
+    StatusArgs, config_command, default_runtime_dir, groups, log, top,
 };
 
 /// How long processes of executors may take to be gone after they were killed.
@@ -105,11 +106,30 @@ fn config(args: &ConfigArgs) -> Result<ExitCode, Failure> {
 fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
     let looked_at = looked_at(&args.place)?;
     let dir = &looked_at.path;
-    let machine = collect(dir, &mut Looker::default()).map_err(because(ExitCode::Failed))?;
+    let look = |dir: &Path| collect(dir, &mut Looker::default()).map_err(because(ExitCode::Failed));
+    let mut machine = look(dir)?;
+    let mut earlier = None;
+    if machine.supervisors.is_empty()
+        && let Some(place) = earlier_place(dir).filter(|_| !looked_at.is_named)
+        && let Ok(Some(guard)) = RuntimeDir::find(&place)
+    {
+        let there = look(guard.path())?;
+        if !there.supervisors.is_empty() {
+            (machine, earlier) = (there, Some(place));
+        }
+    }
     let text = if args.json {
         serde_json::to_string(&machine).map_err(because(ExitCode::Failed))? + "\n"
     } else {
         let mut text = tell(&machine);
+        if let Some(earlier) = earlier {
+            text.push_str(&format!(
+                "these were started by an earlier version, whose default is {}; without a session \
+                 it is {}\n",
+                earlier.display(),
+                dir.display()
+            ));
+        }
         let other = Path::new(SYSTEM_RUNTIME_DIR);
         if machine.supervisors.is_empty() && !looked_at.is_named && dir != other && other.exists() {
             text.push_str(&format!(
@@ -150,7 +170,7 @@ fn looked_at(args: &PlaceArgs) -> Result<LookedAt, Failure> {
     let configured = config.as_ref().and_then(|config| config.supervisor.runtime_dir.as_ref());
     let is_named = args.runtime_dir.is_some() || configured.is_some();
     let dir = runtime_dir(args.runtime_dir.as_deref(), config.as_ref());
-    let guard = RuntimeDir::find(&dir).map_err(because(ExitCode::Start))?;
+    let guard = RuntimeDir::find(&dir).map_err(unusable)?;
     let path = guard.as_ref().map_or(dir, |guard| guard.path().to_path_buf());
     Ok(LookedAt { path, is_named, _guard: guard })
 }
@@ -158,10 +178,22 @@ fn looked_at(args: &PlaceArgs) -> Result<LookedAt, Failure> {
 /// The runtime directory: that of the command line or environment, of the configuration, or the
 /// user's.
 pub(crate) fn runtime_dir(given: Option<&Path>, config: Option<&Config>) -> PathBuf {
-    let xdg = env::var_os("XDG_RUNTIME_DIR");
     let configured = config.and_then(|config| config.supervisor.runtime_dir.as_deref());
     let named = given.or(configured).map(Path::to_path_buf);
-    named.unwrap_or_else(|| default_runtime_dir(xdg.as_deref().map(Path::new)))
+    named.unwrap_or_else(default_runtime_dir)
+}
+
+/// Where supervisors of earlier versions are, if `dir` is the default and theirs was another.
+pub(crate) fn earlier_place(dir: &Path) -> Option<PathBuf> {
+    let session = env::var_os("XDG_RUNTIME_DIR");
+    let earlier = earlier_runtime_dir(session.as_deref().map(Path::new))?;
+    (dir == default_runtime_dir() && dir != earlier).then_some(earlier)
+}
+
+/// An adapter for `map_err`: what is wrong with a runtime directory.
+pub(crate) fn unusable(error: RuntimeDirError) -> Failure {
+    let code = if error.is_nonsense() { ExitCode::Config } else { ExitCode::Start };
+    because(code)(error)
 }
 
 /// Tells all that is wrong with a configuration.

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use super::Version;
 use super::files::Files;
-use crate::CpuSet;
+use crate::{Alive, CpuSet};
 
 /// A machine's hierarchy.
 #[derive(Debug)]
@@ -19,6 +19,10 @@ pub(super) struct Fake {
     groups: Mutex<BTreeMap<PathBuf, Group>>,
     /// Groups in which nothing can be written, as for a user who does not own them.
     read_only: Vec<PathBuf>,
+    /// A file for each group, whose locks are the kernel's own.
+    locks: tempfile::TempDir,
+    /// What whoever asks for a lock is told, where there are none.
+    no_locks: Option<i32>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -40,7 +44,19 @@ impl Fake {
     pub(super) fn new(version: Version, top: &Path, cpus: &str) -> Self {
         let top_group = Group { cpus: cpus.to_owned(), mems: "0-1".to_owned(), ..Group::default() };
         let groups = BTreeMap::from([(top.to_path_buf(), top_group)]);
-        Self { version, groups: Mutex::new(groups), read_only: Vec::new() }
+        let locks = tempfile::tempdir().expect("a temporary directory");
+        let groups = Mutex::new(groups);
+        Self { version, groups, read_only: Vec::new(), locks, no_locks: None }
+    }
+
+    pub(super) fn without_locks(mut self, code: i32) -> Self {
+        self.no_locks = Some(code);
+        self
+    }
+
+    /// The file on which a group's owner holds its lock.
+    fn lock_file(&self, group: &Path) -> PathBuf {
+        self.locks.path().join(group.to_string_lossy().replace('/', "%"))
     }
 
     pub(super) fn read_only(mut self, group: &Path) -> Self {
@@ -218,11 +234,16 @@ impl Files for Fake {
             return Err(errno(libc::EBUSY));
         }
         groups.remove(path);
+        // Its inode goes, and with it what is held on it.
+        let _ = std::fs::remove_file(self.lock_file(path));
         Ok(())
     }
 
     fn groups_in(&self, path: &Path) -> io::Result<Vec<String>> {
         let groups = self.groups.lock().expect("no panic");
+        if !groups.contains_key(path) {
+            return Err(errno(libc::ENOENT));
+        }
         let within = groups.keys().filter(|other| other.parent() == Some(path));
         Ok(within.map(|g| g.file_name().expect("a name").to_str().expect("UTF-8").into()).collect())
     }
@@ -232,10 +253,26 @@ impl Files for Fake {
         File::options().write(true).open("/dev/null")
     }
 
-    fn kill(&self, pid: i32) {
+    fn claim(&self, group: &Path) -> io::Result<Option<Alive>> {
+        if !self.groups.lock().expect("no panic").contains_key(group) {
+            return Err(errno(libc::ENOENT));
+        }
+        if let Some(code) = self.no_locks {
+            return Err(errno(code));
+        }
+        let path = self.lock_file(group);
+        File::options().create(true).append(true).open(&path)?;
+        Alive::claim(&path)
+    }
+
+    fn kill(&self, pids: &[i32], listed: &dyn Fn() -> Vec<i32>) {
+        let there = listed();
         let mut groups = self.groups.lock().expect("no panic");
-        for group in groups.values_mut().filter(|group| !group.undead.contains(&pid)) {
-            group.procs.retain(|other| *other != pid);
+        for group in groups.values_mut() {
+            let undead = group.undead.clone();
+            let stays =
+                |pid: &i32| !(pids.contains(pid) && there.contains(pid)) || undead.contains(pid);
+            group.procs.retain(stays);
         }
     }
 }

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::{Alive, ProcessHandle};
+
 /// The files of a hierarchy.
 pub(super) trait Files: Debug + Send + Sync {
     fn read(&self, path: &Path) -> io::Result<String>;
@@ -17,8 +19,11 @@ pub(super) trait Files: Debug + Send + Sync {
     fn groups_in(&self, path: &Path) -> io::Result<Vec<String>>;
     /// The file to which a process writes `0` to get into the group.
     fn open_procs(&self, path: &Path) -> io::Result<File>;
-    /// Ends a process.
-    fn kill(&self, pid: i32);
+    /// Takes the lock of a group, by which its owner is known to live. `None` if somebody has it.
+    fn claim(&self, group: &Path) -> io::Result<Option<Alive>>;
+    /// Ends those of the processes that are in `listed` once they are held: a number of one that
+    /// has ended meanwhile may be another's.
+    fn kill(&self, pids: &[i32], listed: &dyn Fn() -> Vec<i32>);
 }
 
 /// The kernel's.
@@ -59,11 +64,23 @@ impl Files for Kernel {
         OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(path)
     }
 
-    fn kill(&self, pid: i32) {
-        // It may have ended by itself.
-        if pid > 1 {
-            let pid = nix::unistd::Pid::from_raw(pid);
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    fn claim(&self, group: &Path) -> io::Result<Option<Alive>> {
+        // A file that every group has; who may not write to it cannot lock it for writing.
+        Alive::claim(&group.join("cgroup.procs"))
+    }
+
+    fn kill(&self, pids: &[i32], listed: &dyn Fn() -> Vec<i32>) {
+        let held = pids.iter().map(|pid| (*pid, ProcessHandle::of(*pid)));
+        let held: Vec<_> = held.collect();
+        let there = listed();
+        for (pid, handle) in held.into_iter().filter(|(pid, _)| *pid > 1 && there.contains(pid)) {
+            // It may have ended by itself.
+            let killed = handle.and_then(|handle| handle.kill());
+            if killed.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSYS)) {
+                // Before Linux 5.3 there is only the number, which the group has just listed.
+                let pid = nix::unistd::Pid::from_raw(pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
         }
     }
 }

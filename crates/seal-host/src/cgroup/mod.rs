@@ -1,9 +1,9 @@
 //! Cgroups for child processes: made, filled, read back, and removed with all that is in them.
 //!
-//! Every process that starts children has a group of its own, `seal-exec/NS-PID-START`, named by
-//! its pid namespace, pid and start time, and one group for each child within it. So whoever comes
-//! later can tell which groups are left over from processes that died, and end what is still in
-//! them.
+//! Every process that starts children has a group of its own, `seal-exec/sPID-CHANCE`, on which it
+//! holds a lock as long as it lives, and one group for each child within it. So whoever comes later,
+//! from whatever namespace, can tell which groups are left over from processes that died, and end
+//! what is still in them.
 //!
 //! Where groups can be made depends on the machine; [`CgroupTree::open`] tries, in this order: the
 //! unit of systemd that this process is in, if it was delegated with a subgroup for its processes;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::files::{Files, Kernel};
 use super::mounts::{self, Mount};
 use super::{Cgroup, CgroupError, Version, Wanted, v1, v2};
-use crate::{CpuSet, pid_namespace, process_start};
+use crate::{Alive, CpuSet, EarlierOwner, is_unlike_others, is_without_locks, unlike_others};
 
 /// The group within which all others are made.
 const FAMILY: &str = "seal-exec";
@@ -27,13 +27,17 @@ const SWEEP_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct CgroupTree {
     version: Version,
+    /// The group in which that of the family is.
+    base: PathBuf,
     /// The group of the family, in which other processes have theirs.
     family: PathBuf,
     /// This process's own.
     dir: PathBuf,
+    /// By which others see that this process lives and its group is in use; nothing where the
+    /// kernel has no locks for that.
+    alive: Mutex<Option<Alive>>,
     /// The group that this process was in.
     home: PathBuf,
-    owner: Owner,
     proc_root: PathBuf,
     files: Arc<dyn Files>,
     /// Groups whose processes were killed, and that may still be in use for a moment.
@@ -49,44 +53,8 @@ pub struct Swept {
     pub killed: Vec<i32>,
     /// What could not be removed.
     pub errors: Vec<CgroupError>,
-}
-
-/// A process as its groups are named after it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Owner {
-    /// The pid namespace: pids mean something only within it.
-    namespace: u64,
-    pid: u32,
-    /// In the kernel's ticks after boot: pids are used again.
-    start: u64,
-}
-
-impl Owner {
-    fn this(proc_root: &Path) -> Option<Self> {
-        let (namespace, pid) = (pid_namespace(proc_root)?, std::process::id());
-        Some(Self { namespace, pid, start: process_start(proc_root, pid)? })
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        let mut parts = name.split('-');
-        let mut part = || parts.next();
-        let owner = Self {
-            namespace: part()?.parse().ok()?,
-            pid: part()?.parse().ok()?,
-            start: part()?.parse().ok()?,
-        };
-        if part().is_none() { Some(owner) } else { None }
-    }
-
-    fn is_alive(&self, proc_root: &Path) -> bool {
-        process_start(proc_root, self.pid) == Some(self.start)
-    }
-}
-
-impl std::fmt::Display for Owner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}-{}", self.namespace, self.pid, self.start)
-    }
+    /// Groups whose owner may live, because nobody can tell, and why.
+    pub unknown: Vec<(PathBuf, io::Error)>,
 }
 
 impl CgroupTree {
@@ -111,31 +79,19 @@ impl CgroupTree {
         };
         let mount = mounts::find(&read("self/mountinfo")?, &read("self/cgroup")?, "cpuset")
             .ok_or_else(|| vec![CgroupError::NotMounted])?;
-        let owner = Owner::this(proc_root).ok_or_else(|| vec![CgroupError::NotMounted])?;
         let mut errors = Vec::new();
         for base in bases(&mount, is_root) {
             let family = base.join(FAMILY);
-            let dir = family.join(owner.to_string());
-            let attempt = || {
-                open_up(&*files, mount.version, &base)?;
-                for group in [&family, &dir] {
-                    make_open(&*files, mount.version, group)?;
-                }
-                Ok(())
-            };
-            // Somebody else's end may remove the family between the two.
-            let made = (0..ATTEMPTS)
-                .map(|_| attempt())
-                .find(|made| !made.as_ref().is_err_and(is_not_found))
-                .unwrap_or_else(attempt);
-            match made {
-                Ok(()) => {
+            let dir = family.join(unlike_others());
+            match make_own(&*files, mount.version, &base, &dir) {
+                Ok(alive) => {
                     return Ok(Self {
                         version: mount.version,
+                        base,
                         family,
                         dir,
+                        alive: Mutex::new(alive),
                         home: mount.own.clone(),
-                        owner,
                         proc_root: proc_root.to_path_buf(),
                         files,
                         retired: Mutex::default(),
@@ -168,8 +124,30 @@ impl CgroupTree {
     }
 
     /// Makes a group. `name` may have several parts between slashes. What is asked for is read
-    /// back, and if the kernel grants something else there is no group.
+    /// back, and if the kernel grants something else there is no group. Groups above it that
+    /// somebody has removed are made again.
     pub fn create(&self, name: &str, wanted: &Wanted) -> Result<Cgroup, CgroupError> {
+        let mut made = self.try_create(name, wanted);
+        for _ in 0..ATTEMPTS {
+            if !made.as_ref().is_err_and(is_not_found) {
+                break;
+            }
+            // Another thread may be at it.
+            let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.files.groups_in(&self.dir).is_err() {
+                // The lock on what is gone says nothing any more.
+                *alive = None;
+                *alive = make_own(&*self.files, self.version, &self.base, &self.dir)?;
+                let group = self.dir.display();
+                tracing::warn!(%group, "the cgroup of this process was removed; it is made again");
+            }
+            drop(alive);
+            made = self.try_create(name, wanted);
+        }
+        made
+    }
+
+    fn try_create(&self, name: &str, wanted: &Wanted) -> Result<Cgroup, CgroupError> {
         let files = &*self.files;
         let mut path = self.dir.clone();
         let mut parts = name.split('/').peekable();
@@ -269,23 +247,36 @@ impl CgroupTree {
     }
 
     /// Removes the groups of processes that are no more, with all that is still running in them.
-    /// Groups of other pid namespaces are left alone: nobody here can tell whose they are. What is
-    /// not gone in a second, however many groups there are, is left to the next one that sweeps.
+    /// Who lives is told by the lock on its group; groups of earlier versions have none and are
+    /// left alone unless their process has certainly ended. What is not gone in a second, however
+    /// many groups there are, is left to the next one that sweeps.
     pub fn sweep(&self) -> Swept {
-        let is_dead = |name: &String| {
-            let owner = Owner::parse(name);
-            owner.is_some_and(|owner| {
-                owner.namespace == self.owner.namespace && !owner.is_alive(&self.proc_root)
-            })
-        };
-        let names = self.files.groups_in(&self.family).unwrap_or_default();
-        let dead: Vec<_> =
-            names.iter().filter(|name| is_dead(name)).map(|name| self.family.join(name)).collect();
+        let mut swept = Swept::default();
+        // Held until the groups are gone: an owner that has just made its group and not locked it
+        // yet finds it taken, and makes another.
+        let mut dead = Vec::new();
+        for name in self.files.groups_in(&self.family).unwrap_or_default() {
+            let group = self.family.join(&name);
+            if group == self.dir {
+                continue;
+            }
+            if is_unlike_others(&name) {
+                match self.files.claim(&group) {
+                    Ok(Some(claim)) => dead.push((group, Some(claim))),
+                    Ok(None) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => swept.unknown.push((group, error)),
+                }
+            } else if EarlierOwner::parse(&name, '-')
+                .is_some_and(|owner| owner.has_ended(&self.proc_root))
+            {
+                dead.push((group, None));
+            }
+        }
         // All are killed first, so that they end while others are waited for.
-        let killed = dead.iter().flat_map(|group| kill_all(&*self.files, group)).collect();
-        let mut swept = Swept { killed, ..Swept::default() };
+        swept.killed = dead.iter().flat_map(|(group, _)| kill_all(&*self.files, group)).collect();
         let deadline = Instant::now() + SWEEP_PATIENCE;
-        for group in dead {
+        for (group, _claim) in dead {
             let left = deadline.saturating_duration_since(Instant::now());
             match patiently(left, || remove_tree(&*self.files, &group)) {
                 Ok(()) => swept.removed.push(group),
@@ -355,6 +346,43 @@ fn bases(mount: &Mount, is_root: bool) -> Vec<PathBuf> {
     bases
 }
 
+/// Makes the group of this process with all above it up to `base`, and takes its lock.
+fn make_own(
+    files: &dyn Files,
+    version: Version,
+    base: &Path,
+    dir: &Path,
+) -> Result<Option<Alive>, CgroupError> {
+    let family = base.join(FAMILY);
+    let attempt = || {
+        open_up(files, version, base)?;
+        for group in [family.as_path(), dir] {
+            make_open(files, version, group)?;
+        }
+        let make = |source| CgroupError::Make { path: dir.to_path_buf(), source };
+        match files.claim(dir) {
+            Ok(Some(alive)) => Ok(Some(alive)),
+            // One that sweeps has found it before it was locked, and is about to remove it.
+            Ok(None) => {
+                std::thread::sleep(Duration::from_millis(1));
+                let removed = "another process is removing it";
+                Err(make(io::Error::new(io::ErrorKind::NotFound, removed)))
+            }
+            Err(error) if is_without_locks(&error) => {
+                // Nobody can tell then that it is left over, so nobody sweeps it.
+                tracing::warn!(%error, group = %dir.display(), "a cgroup cannot be locked");
+                Ok(None)
+            }
+            Err(error) => Err(make(error)),
+        }
+    };
+    // Somebody else's end may remove the family between the two.
+    (0..ATTEMPTS)
+        .map(|_| attempt())
+        .find(|made| !made.as_ref().is_err_and(is_not_found))
+        .unwrap_or_else(attempt)
+}
+
 /// Lets groups be made within a group.
 fn open_up(files: &dyn Files, version: Version, group: &Path) -> Result<(), CgroupError> {
     match version {
@@ -419,8 +447,8 @@ pub(super) fn kill_all(files: &dyn Files, group: &Path) -> Vec<i32> {
         if there.is_empty() {
             break;
         }
+        files.kill(&there, &|| processes(files, group));
         for pid in there {
-            files.kill(pid);
             if !killed.contains(&pid) {
                 killed.push(pid);
             }

@@ -58,9 +58,8 @@ fn told(errors: &[CgroupError]) -> String {
     told.collect::<Vec<_>>().join("; ")
 }
 
-fn own_name() -> String {
-    format!("77-{}-500", nix::unistd::getpid())
-}
+/// No machine has processes of such numbers.
+const NOBODY: i32 = 5_000_000;
 
 #[test]
 fn a_group_has_what_was_asked_for_and_goes_with_what_is_in_it() {
@@ -72,7 +71,8 @@ fn a_group_has_what_was_asked_for_and_goes_with_what_is_in_it() {
         let group = tree
             .create("gpu/pc2-0.1", &Wanted { cpus: Some(cpus("2-3")), only_node: Some(NodeId(1)) })
             .expect("the machine has them");
-        let path = PathBuf::from(format!("/cg/seal-exec/{}/gpu/pc2-0.1", own_name()));
+        assert!(tree.path().starts_with("/cg/seal-exec"));
+        let path = tree.path().join("gpu/pc2-0.1");
         assert_eq!((group.path(), group.effective_cpus()), (&*path, &cpus("2-3")));
         assert_eq!(group.oom_kills(), (version == Version::V2).then_some(1));
         fake.set_procs(&path, &[40, 41]);
@@ -130,7 +130,7 @@ fn a_service_with_processes_leaves_only_the_top_and_that_to_root() {
     assert!(errors.contains("\"+cpuset\" to /cg/a.service/cgroup.subtree_control"), "{errors}");
     assert!(!errors.contains("/cg/seal-exec"), "{errors}");
     let tree = open(&proc_root, &fake, true).expect("root may");
-    assert_eq!(tree.path(), Path::new("/cg/seal-exec").join(own_name()));
+    assert_eq!(tree.path().parent(), Some(Path::new("/cg/seal-exec")));
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn a_delegated_unit_with_a_subgroup_serves_its_user() {
     open_fake.add(&unit.join("main"), &[9]);
     fake.adopt(&open_fake);
     let tree = open(&proc_root, &fake, false).expect("it is delegated");
-    assert_eq!(tree.path(), unit.join("seal-exec").join(own_name()));
+    assert_eq!(tree.path().parent(), Some(&*unit.join("seal-exec")));
     tree.create("c2-0.1", &wanted("4-5")).expect("the machine has them");
 }
 
@@ -169,36 +169,119 @@ fn without_rights_or_cpusets_every_place_is_told() {
     assert_eq!(errors, "no cgroup hierarchy with cpusets is mounted");
 }
 
+/// A group as a process makes it, with one for a child in which `procs` are.
+fn group_of(fake: &Fake, name: &str, procs: &[i32]) -> PathBuf {
+    let group = Path::new("/cg/seal-exec").join(name);
+    fake.add(&group, &[]);
+    fake.add(&group.join("pc1-0.1"), procs);
+    group
+}
+
 #[test]
-fn groups_of_dead_processes_are_swept_and_no_others() {
+fn groups_whose_lock_nobody_holds_are_swept_and_no_others() {
     for version in [Version::V1, Version::V2] {
         let (proc_root, fake) =
             (proc_root(version, "/"), Arc::new(Fake::new(version, Path::new(TOP), "0-7")));
         let tree = open(&proc_root, &fake, true).expect("root may");
-        let family = Path::new("/cg/seal-exec");
+        // Processes of this number are there or not: it says nothing, in whatever namespace.
         process(proc_root.path(), 31, 100);
-        for (name, procs) in [
-            ("77-30-100", &[301][..]), // dead
-            ("77-31-100", &[311]),     // alive
-            ("77-31-99", &[312]),      // its pid is another's now
-            ("78-30-100", &[313]),     // of another container
-            ("by-hand", &[314]),
-        ] {
-            fake.add(&family.join(name), &[]);
-            fake.add(&family.join(name).join("pc1-0.1"), procs);
+        let dead = group_of(&fake, "s31-0123456789abcdef", &[301]);
+        let alive = group_of(&fake, "s32-0123456789abcdef", &[302]);
+        let by_hand = group_of(&fake, "by-hand", &[303]);
+        let held = fake.claim(&alive).expect("there").expect("free");
+        let swept = tree.sweep();
+        assert_eq!((swept.removed, swept.killed), (vec![dead.clone()], vec![301]), "{version}");
+        assert!(swept.errors.is_empty() && swept.unknown.is_empty());
+        for group in [&alive, &by_hand, &tree.path().to_path_buf()] {
+            assert!(fake.paths().contains(group), "{}", group.display());
         }
-        let mut swept = tree.sweep();
-        swept.removed.sort();
-        swept.killed.sort_unstable();
-        assert_eq!(swept.removed, ["77-30-100", "77-31-99"].map(|name| family.join(name)));
-        assert_eq!(swept.killed, [301, 312]);
-        assert!(swept.errors.is_empty(), "{:?}", swept.errors);
-        let mut left = fake.groups_in(family).expect("there");
-        left.sort();
-        let mut wanted = vec!["77-31-100".to_owned(), "78-30-100".to_owned(), "by-hand".to_owned()];
-        wanted.push(own_name());
-        wanted.sort();
-        assert_eq!(left, wanted);
+        // Whoever dies releases its lock.
+        drop(held);
+        let begin = Instant::now();
+        while fake.paths().contains(&alive) {
+            assert!(begin.elapsed().as_secs() < 60);
+            tree.sweep();
+        }
+        assert!(fake.paths().contains(&by_hand));
+    }
+}
+
+#[test]
+fn a_group_whose_lock_cannot_be_asked_for_is_left_and_told() {
+    for code in [libc::EMFILE, libc::EACCES, libc::EIO, libc::ENOLCK, libc::EINVAL] {
+        let (proc_root, fake) =
+            (proc_root(Version::V2, "/"), Fake::new(Version::V2, Path::new(TOP), "0-7"));
+        let fine = Arc::new(fake);
+        let tree = open(&proc_root, &fine, true).expect("root may");
+        let group = group_of(&fine, "s31-0123456789abcdef", &[301]);
+        let broken = Fake::new(Version::V2, Path::new(TOP), "0-7").without_locks(code);
+        broken.adopt(&fine);
+        let broken = Arc::new(broken);
+        let tree = CgroupTree { files: broken.clone(), ..tree };
+        let swept = tree.sweep();
+        assert!(swept.killed.is_empty() && swept.removed.is_empty(), "{swept:?}");
+        assert!(
+            swept
+                .unknown
+                .iter()
+                .any(|(path, error)| { *path == group && error.raw_os_error() == Some(code) })
+        );
+        assert!(broken.paths().contains(&group));
+    }
+}
+
+#[test]
+fn a_kernel_without_locks_has_groups_that_nobody_sweeps() {
+    let proc_root = proc_root(Version::V2, "/");
+    let fake = Fake::new(Version::V2, Path::new(TOP), "0-7").without_locks(libc::ENOLCK);
+    let fake = Arc::new(fake);
+    let one = open(&proc_root, &fake, true).expect("groups are had all the same");
+    let other = open(&proc_root, &fake, true).expect("groups are had all the same");
+    assert!(other.sweep().removed.is_empty() && fake.paths().contains(&one.path().to_path_buf()));
+}
+
+#[test]
+fn groups_of_an_earlier_version_are_swept_only_if_their_process_has_certainly_ended() {
+    for version in [Version::V1, Version::V2] {
+        let (proc_root, fake) =
+            (proc_root(version, "/"), Arc::new(Fake::new(version, Path::new(TOP), "0-7")));
+        let tree = open(&proc_root, &fake, true).expect("root may");
+        process(proc_root.path(), 31, 100);
+        let gone = group_of(&fake, &format!("77-{NOBODY}-100"), &[301]);
+        for (name, procs) in [
+            ("77-31-100", [311]), // alive
+            ("77-31-99", [312]),  // another start, and its time namespace is not told
+            ("78-30-100", [313]), // of another container
+        ] {
+            group_of(&fake, name, &procs);
+        }
+        let swept = tree.sweep();
+        assert_eq!((swept.removed, swept.killed), (vec![gone], vec![301]));
+        assert_eq!(fake.groups_in(Path::new("/cg/seal-exec")).expect("there").len(), 4);
+        // They take nothing of ours for theirs: a name of three numbers.
+        let own = tree.path().file_name().and_then(|name| name.to_str()).expect("a name");
+        assert_eq!(EarlierOwner::parse(own, '-'), None);
+    }
+}
+
+#[test]
+fn a_group_that_somebody_has_removed_is_made_again_and_is_ours_as_before() {
+    for version in [Version::V1, Version::V2] {
+        let (proc_root, fake) =
+            (proc_root(version, "/"), Arc::new(Fake::new(version, Path::new(TOP), "0-7")));
+        let tree = open(&proc_root, &fake, true).expect("root may");
+        let other = open(&proc_root, &fake, true).expect("root may");
+        other.close(Duration::ZERO).expect("empty");
+        // The family goes too, as the last supervisor's end takes it.
+        for group in [tree.path(), Path::new("/cg/seal-exec")] {
+            fake.remove_dir(group).expect("empty");
+        }
+        let other = open(&proc_root, &fake, true).expect("root may");
+        for name in ["pc1-0.1", "gpu/pc2-0.1"] {
+            let made = tree.create(name, &wanted("0-1")).expect("made again");
+            assert_eq!(made.path(), tree.path().join(name));
+            assert!(other.sweep().removed.is_empty(), "its lock is held again");
+        }
     }
 }
 
@@ -209,7 +292,7 @@ fn a_sweep_takes_no_longer_for_many_groups_that_stay() {
     let tree = open(&proc_root, &fake, true).expect("root may");
     let family = Path::new("/cg/seal-exec");
     for pid in 30..38 {
-        let group = family.join(format!("77-{pid}-100"));
+        let group = family.join(format!("s{pid}-0123456789abcdef"));
         fake.add(&group, &[pid * 10, pid * 10 + 1]);
         // Every other one stays.
         if pid % 2 == 0 {
@@ -240,16 +323,4 @@ fn what_does_not_die_is_told_and_its_group_is_left() {
     let error = told(&[tree.close(Duration::from_millis(20)).unwrap_err()]);
     assert!(error.starts_with("cannot remove the cgroup /cg/seal-exec/"), "{error}");
     assert!(error.contains("busy"), "{error}");
-}
-
-#[test]
-fn names_of_groups_are_those_of_processes() {
-    let owner = Owner { namespace: 1, pid: 2, start: 3 };
-    assert_eq!(Owner::parse(&owner.to_string()), Some(owner));
-    for name in ["", "1-2", "1-2-3-4", "a-b-c", "1-2-"] {
-        assert_eq!(Owner::parse(name), None, "{name}");
-    }
-    let this = Owner::this(Path::new("/proc")).expect("this process is there");
-    assert!(this.is_alive(Path::new("/proc")));
-    assert!(!Owner { start: this.start + 1, ..this }.is_alive(Path::new("/proc")));
 }

@@ -9,6 +9,7 @@
 //! Who may take a slot is decided by the rules of `seal-limits` over the table of those who wait,
 //! which all supervisors keep together. There is no daemon.
 
+mod anew;
 mod table;
 mod terms;
 mod view;
@@ -22,7 +23,7 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -31,11 +32,13 @@ use seal_host::{FileError, Mutex, Slots};
 use seal_limits::{Decision, Joining, Needs, Reason, Resource, Ticket, Verdict};
 
 use crate::event::Event;
-use table::{Kernel, MEMBERS, Owner, Probes, Table};
+use anew::{MOVING, Trouble};
+use table::{Kernel, MEMBERS, MEMBERS_FILE, Owner, Probes, Table};
 use wake::Bell;
 
 pub use table::Holder;
 pub(crate) use terms::Terms;
+pub(crate) use view::has_members;
 pub use view::{LimitsView, ResourceView, WaiterView, view};
 
 /// How often a supervisor that waits looks by itself whether anything has changed.
@@ -102,9 +105,12 @@ pub(crate) struct ExecutorSlots {
 /// What a running task holds.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    slots: Vec<(Resource, Rc<Slots>, u32)>,
+    slots: Rc<HeldSlots>,
     released: Rc<Cell<bool>>,
 }
+
+/// The slots of a task. Where the directory was removed and made again, those in both.
+type HeldSlots = RefCell<Vec<(Resource, Rc<Slots>, u32)>>;
 
 /// One supervisor's part in limits and locks.
 #[derive(Debug)]
@@ -124,7 +130,12 @@ pub(crate) struct SharedLimits {
     /// Something was released since the table was written.
     released: Rc<Cell<bool>>,
     bell: Bell,
-    trouble: Option<String>,
+    events: Option<SyncSender<Event>>,
+    /// What its running tasks hold, to be taken again where the directory was removed.
+    running: Vec<(Weak<HeldSlots>, Holder)>,
+    /// Whether that is to be done.
+    moves: bool,
+    trouble: Option<Trouble>,
     /// Not before then is anything tried again.
     rest_until: Option<Duration>,
 }
@@ -167,7 +178,7 @@ impl SharedLimits {
         let dir = runtime_dir.join(DIRECTORY);
         make(&dir)?;
         let mutex = Rc::new(Mutex::open(&dir.join("table.mutex"))?);
-        let membership = Slots::open(&dir.join("members.slots"))?;
+        let membership = Slots::open(&dir.join(MEMBERS_FILE))?;
         let mut limits = Self {
             terms,
             dir,
@@ -180,16 +191,24 @@ impl SharedLimits {
             reasons: Vec::new(),
             released: Rc::default(),
             bell: Bell::default(),
+            events,
+            running: Vec::new(),
+            moves: false,
             trouble: None,
             rest_until: None,
         };
         limits.enter(PATIENCE_AT_START)?;
-        if let Some(events) = events
-            && let Err(error) = wake::watch(&limits.dir, limits.bell.clone(), events)
+        limits.watch();
+        Ok(limits)
+    }
+
+    /// Has changes told.
+    fn watch(&self) {
+        if let Some(events) = &self.events
+            && let Err(error) = wake::watch(&self.dir, self.bell.clone(), events.clone())
         {
             tracing::warn!(%error, "changes of limits and locks are not told; looking for them instead");
         }
-        Ok(limits)
     }
 
     /// Takes a place among the members, and agrees with them.
@@ -234,7 +253,7 @@ impl SharedLimits {
 
     /// Whether others must be told something, or are waited for.
     pub(crate) fn has_business(&self) -> bool {
-        self.released.get() || !self.tickets.is_empty()
+        self.released.get() || !self.tickets.is_empty() || self.bell.is_removed()
     }
 
     /// Why its requests wait, in their order.
@@ -262,11 +281,14 @@ impl SharedLimits {
                 if let LimitsError::File(error) = &error {
                     text = format!("{text}: {}", error.source);
                 }
-                if self.trouble.as_ref() != Some(&text) {
+                let known = self.trouble.as_ref();
+                if known.is_none_or(|trouble| trouble.text != text) {
                     tracing::error!(error = text, "limits and locks cannot be used; tasks wait");
                 }
+                let since = known.map_or_else(machine_time, |trouble| trouble.since);
                 self.reasons = vec![text.clone(); self.tickets.len()];
-                self.trouble = Some(text);
+                let is_gone = !self.membership.is_in_place();
+                self.trouble = Some(Trouble { text, since, is_gone });
                 self.rest_until = Some(machine_time() + AFTER_TROUBLE);
                 Some(AFTER_TROUBLE)
             }
@@ -292,12 +314,24 @@ impl SharedLimits {
         let me = self.me;
         let mut changed = table.drop_members(|member| member != me && !alive.contains(&member));
         changed |= self.reconcile(&mut table);
+        let moves = self.moves;
+        if moves {
+            self.take_again(&mut table)?;
+            self.moves = false;
+            self.rest_until = Some(machine_time() + MOVING);
+            changed = true;
+        }
         let (kernel, gone) = self.probes.look(&self.dir, &mut table)?;
         changed |= gone;
         let mut round = Round { limits: self, table, kernel, now: machine_time(), changed };
-        work(&mut round);
+        if !moves {
+            work(&mut round);
+        }
         let until = round.finish()?;
         self.released.set(false);
+        if moves {
+            return Ok(Some(MOVING));
+        }
         if self.tickets.is_empty() {
             self.bell.arm(false);
             return Ok(None);
@@ -322,21 +356,6 @@ impl SharedLimits {
             table.members.insert(self.me, self.terms.member());
         }
         !stray.is_empty() || !known
-    }
-
-    /// The directory was removed under the supervisors' feet.
-    fn begin_anew(&mut self) -> Result<(), LimitsError> {
-        tracing::error!(
-            path = %self.dir.display(),
-            "the directory of limits and locks was removed; it is made again, but what tasks hold \
-             that run now is not known in it"
-        );
-        make(&self.dir)?;
-        self.mutex = Rc::new(Mutex::open(&self.dir.join("table.mutex"))?);
-        self.me = NOBODY;
-        self.membership = Slots::open(&self.dir.join("members.slots"))?;
-        self.tickets.clear();
-        Ok(())
     }
 }
 
@@ -420,13 +439,13 @@ impl Round<'_> {
         let ticket = grant.verdict.ticket;
         let needs = self.table.book.waiter(ticket)?.choices.get(choice)?.clone();
         let counts = self.table.counts();
-        let mut held = Held { slots: Vec::new(), released: Rc::clone(&self.limits.released) };
+        let held = Held { slots: Rc::default(), released: Rc::clone(&self.limits.released) };
         let mut taken = Vec::new();
         for resource in needs.iter() {
             let Some(count) = counts.get(resource) else { continue };
             match self.take_one(resource, *count, slots) {
                 Ok(Some((file, slot))) => {
-                    held.slots.push((resource.clone(), file, slot));
+                    held.slots.borrow_mut().push((resource.clone(), file, slot));
                     taken.push((resource.clone(), slot));
                 }
                 Ok(None) => {
@@ -451,6 +470,9 @@ impl Round<'_> {
         self.table.book.start(&grant.verdict, choice, self.now);
         self.table.tickets.remove(&ticket);
         self.limits.tickets.retain(|other| *other != ticket);
+        let running = &mut self.limits.running;
+        running.retain(|(slots, _)| slots.strong_count() > 0);
+        running.push((Rc::downgrade(&held.slots), holder.clone()));
         self.changed = true;
         Some(held)
     }
@@ -522,21 +544,21 @@ impl ExecutorSlots {
 
 impl Held {
     /// What is held.
-    pub(crate) fn resources(&self) -> impl Iterator<Item = Resource> {
-        self.slots.iter().map(|(resource, ..)| resource.clone())
+    pub(crate) fn resources(&self) -> Vec<Resource> {
+        self.slots.borrow().iter().map(|(resource, ..)| resource.clone()).collect()
     }
 
     /// Leaves the slots to the kernel, which releases them when nobody has their descriptions any
     /// more: for a task whose executor died, since something that it started may still be there.
-    pub(crate) fn leave_to_kernel(mut self) {
+    pub(crate) fn leave_to_kernel(self) {
         self.released.set(true);
-        self.slots.clear();
+        self.slots.borrow_mut().clear();
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        for (_, file, slot) in &self.slots {
+        for (_, file, slot) in self.slots.borrow().iter() {
             self.released.set(true);
             if let Err(error) = file.release(*slot) {
                 tracing::error!(%error, source = %error.source, "a lock cannot be released before its executor ends");

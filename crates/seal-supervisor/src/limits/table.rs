@@ -22,6 +22,9 @@ use serde::{Deserialize, Serialize};
 /// The table's name in its directory. Another form of the table gets another name.
 pub(super) const TABLE: &str = "table-1.json";
 
+/// The file of whose slots each supervisor holds one.
+pub(super) const MEMBERS_FILE: &str = "members.slots";
+
 /// How many supervisors may share a directory.
 pub(super) const MEMBERS: u32 = 1024;
 

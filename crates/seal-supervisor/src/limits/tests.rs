@@ -62,7 +62,7 @@ impl Party {
                 got.extend(round.take(&grant, grant.choices[0], slots, &holder));
             }
         });
-        assert_eq!(limits.trouble, None);
+        assert!(limits.trouble.is_none(), "{:?}", limits.trouble);
         got
     }
 }
@@ -243,11 +243,55 @@ fn a_removed_directory_is_made_again() {
     let dir = scene();
     let mut one = join(&dir, "pc2", &[("gpu", 1)]);
     let mut other = join(&dir, "c2", &[("gpu", 1)]);
+    for removed in [dir.path().join("limits"), dir.path().to_path_buf()] {
+        fs::remove_dir_all(removed).expect("ours");
+        assert!(one.ask(1).is_empty() && other.ask(1).is_empty(), "others may hold something");
+        (one.limits.rest_until, other.limits.rest_until) = (None, None);
+        let held = one.ask(1);
+        assert_eq!((held.len(), other.ask(1).len()), (1, 0));
+        drop(held);
+        assert_eq!(other.ask(1).len(), 1);
+    }
+}
+
+#[test]
+fn what_a_task_holds_is_held_in_the_directory_that_was_made_again() {
+    let dir = scene();
+    let mut one = join(&dir, "pc2", &[("gpu", 2)]);
+    let mut other = join(&dir, "c2", &[("gpu", 2)]);
+    let held = other.ask(1);
+    assert_eq!(held.len(), 1);
     fs::remove_dir_all(dir.path().join("limits")).expect("ours");
-    let held = one.ask(1);
-    assert_eq!((held.len(), other.ask(1).len()), (1, 0));
+    // Whoever comes first starts nothing; the other one takes what it has there too.
+    assert!(one.ask(2).is_empty());
+    assert!(other.ask(0).is_empty());
+    (one.limits.rest_until, other.limits.rest_until) = (None, None);
+    let first = one.ask(2);
+    assert_eq!(first.len(), 1, "the other one still has its own");
+    assert_eq!(view(dir.path()).expect("readable").resources[0].holders.len(), 2);
     drop(held);
-    assert_eq!(other.ask(1).len(), 1);
+    assert_eq!(one.ask(1).len(), 1, "it was released in both");
+}
+
+#[test]
+fn tasks_are_told_when_there_is_no_use_in_waiting_for_the_directory() {
+    let dir = scene();
+    let mut party = join(&dir, "c2", &[("gpu", 1)]);
+    let run = dir.path().to_path_buf();
+    fs::remove_dir_all(&run).expect("ours");
+    fs::write(&run, "").expect("writable");
+    let Party { limits, .. } = &mut party;
+    limits.round(|_| ());
+    assert!(limits.hopeless().is_none(), "it may be well again soon");
+    let trouble = limits.trouble.as_mut().expect("it cannot be made again");
+    assert!(trouble.is_gone, "{trouble:?}");
+    trouble.since = Duration::ZERO;
+    let told = limits.hopeless().expect("long enough");
+    assert!(told.contains("is not a directory"), "{told}");
+    fs::remove_file(&run).expect("ours");
+    limits.rest_until = None;
+    limits.round(|_| ());
+    assert!(limits.hopeless().is_none() && limits.trouble.is_none());
 }
 
 #[test]
@@ -295,7 +339,11 @@ fn a_start_waits_for_a_table_that_is_held_longer_than_a_round_would() {
         // What runs goes on with its other work and tries again later.
         running.limits.round(|_| panic!("the table is not its own"));
         assert!(
-            running.limits.trouble.as_ref().is_some_and(|text| text.contains("is it stopped?"))
+            running
+                .limits
+                .trouble
+                .as_ref()
+                .is_some_and(|trouble| trouble.text.contains("is it stopped?"))
         );
         std::thread::sleep(2 * PATIENCE);
         drop(guard);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use seal_host::{FileError, Slots};
 use seal_limits::{Decision, Reason, Resource};
 
-use super::table::{Holder, MEMBERS, Probes, Table};
+use super::table::{Holder, MEMBERS, MEMBERS_FILE, Probes, Table};
 use super::{DIRECTORY, boot_id, machine_time};
 
 /// All limits and locks of a runtime directory at one moment.
@@ -55,7 +55,7 @@ pub fn view(runtime_dir: &Path) -> Result<LimitsView, FileError> {
         return Ok(LimitsView::default());
     }
     let mut table = Table::read(&dir, &boot_id())?;
-    let members = Slots::open_to_look(&dir.join("members.slots"))?;
+    let members = Slots::open_to_look(&dir.join(MEMBERS_FILE))?;
     let alive = members.map(|slots| slots.held_by_others(MEMBERS)).transpose()?.unwrap_or_default();
     table.drop_members(|member| !alive.contains(&member));
     let ((free, held), _) = Probes::to_look().look(&dir, &mut table)?;
@@ -87,6 +87,15 @@ pub fn view(runtime_dir: &Path) -> Result<LimitsView, FileError> {
         })
     });
     Ok(LimitsView { resources: resources.collect(), queue: queue.collect() })
+}
+
+/// Whether supervisors live that share this runtime directory.
+pub(crate) fn has_members(runtime_dir: &Path) -> bool {
+    let members = runtime_dir.join(DIRECTORY).join(MEMBERS_FILE);
+    let looked = Slots::open_to_look(&members);
+    looked.is_ok_and(|found| {
+        found.is_some_and(|slots| slots.held_by_others(MEMBERS).is_ok_and(|held| !held.is_empty()))
+    })
 }
 
 /// A reason with those who are responsible.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::table::TABLE;
+use super::table::{MEMBERS_FILE, TABLE};
 use crate::event::Event;
 
 /// The kernel tells that a file is closed a moment before it releases the locks on it.
@@ -23,28 +23,41 @@ const SETTLE: Duration = Duration::from_millis(5);
 
 /// Whether the supervisor wants to be woken.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Bell(Arc<AtomicBool>);
+pub(crate) struct Bell {
+    armed: Arc<AtomicBool>,
+    removed: Arc<AtomicBool>,
+}
 
 impl Bell {
     /// From now on one change wakes, until the next call.
     pub(super) fn arm(&self, armed: bool) {
-        self.0.store(armed, Ordering::SeqCst);
+        self.armed.store(armed, Ordering::SeqCst);
     }
 
     /// Whether the supervisor has let go of it.
     fn is_forgotten(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+        Arc::strong_count(&self.armed) == 1
     }
 
     fn take(&self) -> bool {
-        self.0.swap(false, Ordering::SeqCst)
+        self.armed.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether somebody has removed the directory.
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_removed(&self, removed: bool) {
+        self.removed.store(removed, Ordering::SeqCst);
     }
 }
 
 /// Starts waiting for changes in `dir`; each wakes the loop if `bell` is armed.
 pub(super) fn watch(dir: &Path, bell: Bell, events: SyncSender<Event>) -> io::Result<()> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
-    let mask = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE;
+    let mask =
+        AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_DELETE;
     inotify.add_watch(dir, mask | AddWatchFlags::IN_ONLYDIR)?;
     let wait = move || {
         loop {
@@ -70,6 +83,18 @@ pub(super) fn watch(dir: &Path, bell: Bell, events: SyncSender<Event>) -> io::Re
                 // What the kernel lost in a flood may have been anything.
                 table || event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW)
             });
+            let removed = told.iter().any(|event| {
+                let members = event.name.as_ref().is_some_and(|name| name == MEMBERS_FILE);
+                members && event.mask.contains(AddWatchFlags::IN_DELETE)
+                    || event.mask.contains(AddWatchFlags::IN_IGNORED)
+            });
+            if removed {
+                // Whoever has something in it must take it in the next one before others do; that
+                // one is watched anew.
+                bell.set_removed(true);
+                let _ = events.send(Event::LimitsChanged);
+                return;
+            }
             if closed {
                 thread::sleep(SETTLE);
             }

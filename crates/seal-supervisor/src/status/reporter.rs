@@ -1,9 +1,7 @@
 //! Writes the status of this supervisor while it runs.
 
 use std::collections::VecDeque;
-use std::fs::{self, DirBuilder, File};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -89,12 +87,7 @@ impl Reporter {
     /// Starts writing what `board` says to the runtime directory.
     pub(crate) fn start(board: Board, about: About, runtime_dir: &Path) -> Result<Self, FileError> {
         let dir = store::directory(runtime_dir);
-        match DirBuilder::new().mode(0o700).create(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(FileError::of("create", &dir)(error));
-            }
-            _ => {}
-        }
+        store::make(&dir)?;
         store::remove_dead(&dir);
         let stage = board.facts().stage;
         let instance = Instance::take(runtime_dir, stage, Path::new(&about.config));

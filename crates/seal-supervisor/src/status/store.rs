@@ -1,12 +1,16 @@
 //! The files of all supervisors that share a runtime directory.
 //!
+//! The lock is one of `flock`, as it was in earlier versions, which remove the files on which they
+//! find none. It can only be asked for by taking it for a moment, which disturbs nobody: a file is
+//! locked before it has its name, and never again.
+//!
 //! Each supervisor holds the kernel's lock on its present file. So whoever reads the files knows
 //! which of them have a supervisor that lives, also where it is in another pid namespace, such as
 //! that of a container, about whose processes nothing can be asked.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -27,6 +31,19 @@ const ATTEMPTS: usize = 5;
 /// Where the files are.
 pub(super) fn directory(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("status")
+}
+
+/// Makes the directory, and the runtime directory above it, if they are not there.
+pub(super) fn make(dir: &Path) -> Result<(), FileError> {
+    if let Some(runtime_dir) = dir.parent() {
+        seal_host::remake(runtime_dir)?;
+    }
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(FileError::of("create", dir)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Puts together what all supervisors of `runtime_dir` say, and what the kernel says of their
@@ -123,7 +140,8 @@ fn read(path: &Path) -> Option<(Supervisor, bool)> {
         let is_held = match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => true,
             Ok(()) => false,
-            Err(TryLockError::Error(_)) => return None,
+            // It cannot be told, and so its supervisor may live.
+            Err(TryLockError::Error(_)) => true,
         };
         // One that was replaced meanwhile is nobody's any more.
         if !is_held && !is_in_place(&file, path) {
@@ -153,14 +171,24 @@ pub(super) fn write(path: &Path, document: &Supervisor) -> Result<File, FileErro
     let text = serde_json::to_vec(document)
         .map_err(|error| FileError::of("write", path)(io::Error::other(error)))?;
     let part = path.with_extension("json.part");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(OFlag::O_NOFOLLOW.bits())
-        .open(&part)
-        .map_err(FileError::of("open", &part))?;
+    let open = || {
+        OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(&part)
+            .map_err(FileError::of("open", &part))
+    };
+    let mut file = match open() {
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+            // Somebody has removed the directory.
+            make(path.parent().unwrap_or(path))?;
+            open()?
+        }
+        opened => opened?,
+    };
     // Nobody else opens a file of this name.
     file.try_lock().map_err(|error| FileError::of("lock", &part)(error.into()))?;
     file.write_all(&text).map_err(FileError::of("write", &part))?;
@@ -259,6 +287,19 @@ mod tests {
         dies(other, &status.join("other.json"));
         remove_dead(&status);
         assert!(!status.join("other.json").exists() && status.join("one.json").exists());
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_is_made_again_by_the_next_status() {
+        let (dir, status) = scene();
+        let path = status.join("c2.json");
+        for removed in [status.as_path(), dir.path()] {
+            let _before = write(&path, &supervisor("c2")).expect("writable");
+            fs::remove_dir_all(removed).expect("ours");
+            let _held = write(&path, &supervisor("c2")).expect("made again");
+            let machine = collect(dir.path(), &mut Looker::default()).expect("readable");
+            assert_eq!(machine.supervisors.len(), 1);
+        }
     }
 
     #[test]

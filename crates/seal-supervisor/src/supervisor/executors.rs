@@ -13,6 +13,7 @@ use crate::event::{FromExecutor, Tag};
 use crate::limits::ExecutorSlots;
 use crate::place::{Next, Place, Running, State, shown};
 use crate::process::{Equipment, Process};
+use crate::strays::Mark;
 use crate::watched_file::LOOK_AT_FILE;
 
 /// How long a process that closed its output may take to end by itself, and how long output is
@@ -80,6 +81,14 @@ impl Supervisor {
                 return self.after_death(index, None, &error, now);
             }
         };
+        match self.life.renew() {
+            Ok(false) => {}
+            Ok(true) => self.mark = Mark::own(self.runtime_dir.path(), self.life.name()),
+            // Nobody can see then that this supervisor lives, and nobody takes it for dead.
+            Err(error) => {
+                tracing::warn!(%error, source = %error.source, "the sign of life is not shown");
+            }
+        }
         let mark = self.mark.as_ref().map(|mark| mark.of_executor(index, tag.start));
         let runtime_dir = self.runtime_dir.path().to_path_buf();
         let equipment = Equipment { inherit, mark, runtime_dir };
@@ -125,13 +134,13 @@ impl Supervisor {
             FromExecutor::OutputEnded => {
                 running.output_open = false;
                 if running.ended.is_none() {
-                    running.end("it closed its standard output", now + SETTLE.min(grace));
+                    running.has_closed("it closed its standard output", now + SETTLE.min(grace));
                 }
             }
             FromExecutor::LogEnded => running.log_open = false,
             FromExecutor::InputClosed(error) => {
                 tracing::debug!(pid, %error, "an executor does not read its input");
-                running.end("it does not read its standard input", now + SETTLE.min(grace));
+                running.has_closed("it does not read its standard input", now + SETTLE.min(grace));
             }
             FromExecutor::Ended(ending) => {
                 let mut ended = match &ending {
@@ -141,17 +150,20 @@ impl Supervisor {
                 let killed =
                     matches!(ending, Ok(Ending::Signalled { signal: Signal::SIGKILL, .. }));
                 if killed
-                    && !running.signalled
+                    && !running.killed
                     && let Some(why) = running.process.out_of_memory()
                 {
                     ended.push_str(&format!(" ({why})"));
                 }
+                let by_signal = matches!(ending, Ok(Ending::Signalled { .. }));
+                running.crashed = by_signal && !running.signalled;
                 running.ended = Some(ended);
                 // What it left behind in its group must not go on with the task or the GPU.
                 running.process.signal(Signal::SIGKILL);
                 running.next = Some((now + SETTLE, Next::StopReading));
                 let strays = self.mark.as_ref().map(|mark| mark.kill_left_by(tag.place, tag.start));
-                for stray in strays.into_iter().flatten().filter(|stray| *stray != pid) {
+                let strays = strays.into_iter().flat_map(|killed| killed.pids);
+                for stray in strays.filter(|stray| *stray != pid) {
                     tracing::warn!(pid, stray, "killed what an executor had left behind");
                 }
             }
@@ -194,7 +206,7 @@ impl Supervisor {
         }
         let last_words = running.process.last_words();
         place.last_end = Some(story.clone());
-        if running.why.is_none() {
+        if running.has_died() {
             self.totals.deaths += 1;
         }
         tracing::info!(pid, story, unanswered = running.tasks.len(), "executor ended");

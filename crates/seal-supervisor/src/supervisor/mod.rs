@@ -16,12 +16,14 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use seal_config::{Drain, LockOrder, StageSettings};
+use seal_host::FileError;
 use seal_limits::Order;
 use seal_types::StageName;
 use seal_wire::ExitCode;
 
 use crate::event::Event;
 use crate::facts::{Board, Totals};
+use crate::life::OwnLife;
 use crate::limits::{LimitsError, SharedLimits, Terms};
 use crate::parent::{Outlet, Parent};
 use crate::place::{Place, State, TaskTimes};
@@ -71,6 +73,9 @@ pub enum ServeError {
     /// Limits and locks cannot be used.
     #[error(transparent)]
     Limits(#[from] LimitsError),
+    /// Others cannot be shown that it lives.
+    #[error(transparent)]
+    Life(#[from] FileError),
 }
 
 /// How serving the parent ended.
@@ -100,8 +105,9 @@ pub fn serve(
     file: Option<WatchedFile>,
     watch: impl FnOnce(Board) -> io::Result<()>,
 ) -> Result<Served, ServeError> {
-    let mark = Mark::own(runtime_dir.path());
-    for pid in mark.iter().flat_map(Mark::kill_left_by_the_dead) {
+    let life = OwnLife::begin(&runtime_dir)?;
+    let mark = Mark::own(runtime_dir.path(), life.name());
+    for pid in mark.iter().flat_map(|mark| mark.kill_left_by_the_dead().pids) {
         tracing::warn!(pid, "killed what an executor of a dead supervisor had left behind");
     }
     let terms = terms(&plan);
@@ -128,6 +134,7 @@ pub fn serve(
         outlet: Rc::clone(&parent.outlet),
         sender: parent.sender.clone(),
         service: parent.services,
+        life,
         mark,
         announced: parent.announced,
         input_open: parent.input_ended.is_none(),
@@ -188,6 +195,8 @@ struct Supervisor {
     sender: SyncSender<Event>,
     /// Which service of the parent this is.
     service: u64,
+    /// By which others know that it lives.
+    life: OwnLife,
     /// By which what executors start is known.
     mark: Option<Mark>,
     /// Whether the ready line was written.

@@ -82,6 +82,9 @@ impl Supervisor {
             }
         });
         self.look_at = until.map(|until| now + until);
+        if let Some(reason) = self.limits.hopeless() {
+            self.fail_queue(ErrorCode::Unavailable, &reason);
+        }
     }
 
     /// A line from an executor that is ready.
@@ -185,7 +188,7 @@ impl Supervisor {
 
 /// Gives the first waiting request to an executor.
 fn hand_over(place: &mut Place, queue: &mut Queue, held: Held, retry: u32, now: Instant) {
-    let holds: Vec<Resource> = held.resources().collect();
+    let holds = held.resources();
     let Some(running) = place.running_mut() else { return };
     let Some(request) = queue.take() else { return };
     let (id, tries, pid) = (request.id, request.tries, running.process.pid());

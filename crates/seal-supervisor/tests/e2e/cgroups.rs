@@ -134,6 +134,31 @@ fn what_a_killed_supervisor_leaves_is_ended_by_the_next_one() {
 }
 
 #[test]
+fn a_cgroup_that_was_removed_is_made_again_for_the_next_start() {
+    if !cgroups_for("a_cgroup_that_was_removed_is_made_again_for_the_next_start") {
+        return;
+    }
+    let scene = Scene::new();
+    let config = executor("pc2", &[], "cgroup.group_name = 'a'");
+    let args = ["--restart-wait", "1s", "--restart-wait-max", "1s"];
+    let mut supervisor = scene.start_with("pc2", &config, &args);
+    let dir = directory(&supervisor);
+    supervisor.send(1, json!([{"signal": "SIGKILL"}]));
+    supervisor.error(1);
+    // All its executors are down, so anybody may remove it.
+    eventually("the cgroup can be removed", || {
+        let _ = fs::remove_dir(dir.join("a"));
+        fs::remove_dir(&dir).ok()
+    });
+    let told = supervisor.ask(2, json!(["describe"]));
+    let group = group_of(&told["pid"]).expect("it is in a cgroup");
+    assert!(group.ends_with("/a/pc2-0.2"), "{group}");
+    assert_eq!(supervisor.log().matches("it is made again").count(), 1, "{}", supervisor.log());
+    supervisor.finish();
+    assert!(!dir.exists(), "{} is left behind", dir.display());
+}
+
+#[test]
 fn without_cgroups_affinity_does_the_same() {
     let scene = Scene::new();
     let cpu = one_cpu();

@@ -92,6 +92,54 @@ fn a_waiter_goes_on_when_the_holding_executor_is_killed() {
 }
 
 #[test]
+fn a_runtime_directory_that_is_removed_takes_no_lock_with_it() {
+    let scene = Scene::new();
+    let mut holder = scene.start("pc2", &sharing("pc2"));
+    let mut waiter = scene.start("c2", &sharing("c2"));
+    let done = json!({"log": [scene.path("log"), "holder"]});
+    holder.send(
+        1,
+        json!([{"touch": scene.path("held")}, {"await": scene.path("go")}, done, {"answer": 1}]),
+    );
+    scene.await_file("held");
+    // In one step, because somebody may just write in it.
+    std::fs::rename(scene.path("run"), scene.path("gone")).expect("ours");
+    std::fs::remove_dir_all(scene.path("gone")).expect("ours");
+    waiter.send(1, json!([{"log": [scene.path("log"), "waiter"]}, {"answer": 1}]));
+    for supervisor in [&holder, &waiter] {
+        supervisor.await_log("the directory of limits and locks was removed; it is made again", 1);
+    }
+    holder.send(2, json!([{"answer": 2}]));
+    eventually("the holder holds it there too", || (scene.locked().len() == 1).then_some(()));
+    scene.touch("go");
+    assert_eq!(holder.output(1), 1);
+    assert_eq!(waiter.output(1), 1);
+    assert_eq!(scene.lines("log"), ["holder", "waiter"]);
+    assert_eq!(holder.output(2), 2);
+    holder.finish();
+    waiter.finish();
+    scene.assert_nothing_is_locked();
+}
+
+#[test]
+fn tasks_are_answered_when_the_runtime_directory_cannot_be_made_again() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &sharing("pc2"));
+    assert_eq!(supervisor.ask(1, json!([{"answer": 1}])), 1);
+    std::fs::rename(scene.path("run"), scene.path("gone")).expect("ours");
+    scene.touch("run");
+    supervisor.send(2, json!([{"answer": 2}]));
+    let error = supervisor.error(2);
+    assert!(error.starts_with("[unavailable] limits and locks cannot be used: "), "{error}");
+    assert!(error.contains("run is not a directory"), "{error}");
+    let lines = supervisor.log().matches("limits and locks cannot be used; tasks wait").count();
+    assert_eq!(lines, 1, "once, not each second: {}", supervisor.log());
+    std::fs::remove_file(scene.path("run")).expect("ours");
+    assert_eq!(supervisor.ask(3, json!([{"answer": 3}])), 3);
+    supervisor.finish();
+}
+
+#[test]
 fn supervisors_of_one_stage_share_its_limit() {
     let scene = Scene::new();
     let config =

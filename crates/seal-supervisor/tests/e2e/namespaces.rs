@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 use test_support::skip::skipped;
 
-use crate::harness::{Scene, Supervisor, eventually, executor};
+use crate::harness::{Scene, Supervisor, eventually, executor, is_alive};
 
 /// The command in a pid namespace of its own, with a `/proc` of its own.
 fn contained(plain: &Command) -> Command {
@@ -22,12 +22,30 @@ fn contained(plain: &Command) -> Command {
     command
 }
 
+/// The command in a time namespace in which the machine has run for an hour longer.
+fn in_another_time(plain: &Command) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--time", "--boottime=3600", "--monotonic=3600", "--fork", "--kill-child"]);
+    command.arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
 /// Whether pid namespaces can be made here; says so if not.
 fn can_contain(test: &str) -> bool {
-    let tried = contained(&Command::new("true")).output();
+    can(test, contained, "no pid namespace can be made here (that takes root and unshare)")
+}
+
+fn can(test: &str, wrap: fn(&Command) -> Command, otherwise: &str) -> bool {
+    let tried = wrap(&Command::new("true")).output();
     let can = tried.is_ok_and(|output| output.status.success());
     if !can {
-        skipped(test, "no pid namespace can be made here (that takes root and unshare)");
+        skipped(test, otherwise);
     }
     can
 }
@@ -98,4 +116,47 @@ fn supervisors_in_different_pid_namespaces_leave_each_other_alone() {
         supervisor.finish();
     }
     assert_eq!(files(&status), [""; 0]);
+}
+
+#[test]
+fn a_start_in_another_time_namespace_kills_nobody_who_lives() {
+    let otherwise = "no time namespace can be made here (that takes root and unshare)";
+    let test = "a_start_in_another_time_namespace_kills_nobody_who_lives";
+    if !can(test, in_another_time, otherwise) {
+        return;
+    }
+    let scene = Scene::new();
+    // What such an executor starts bears its mark, is in its cgroup, and outlives it.
+    let daemon = |name: &str| json!({"daemon": scene.path(name)});
+    let mut lives = scene.start("c2", &executor("c2", &[], ""));
+    let wait = json!({"await": scene.path("go")});
+    lives.send(1, json!([daemon("daemon"), {"touch": scene.path("held")}, wait, {"answer": 1}]));
+    scene.await_file("held");
+    let config = scene.config("pc2.toml", &executor("pc2", &[], ""));
+    let start = |wrap: fn(&Command) -> Command| {
+        let mut supervisor = Supervisor::spawn(&mut wrap(&scene.command("pc2", &config)));
+        supervisor.ready("pc2");
+        supervisor.await_log("executor is ready", 1);
+        supervisor
+    };
+    let mut other = start(in_another_time);
+    other.ask(1, json!([{"answer": 1}]));
+    for text in ["killed", "cgroup of a dead supervisor removed"] {
+        assert!(!other.log().contains(text), "{}", other.log());
+    }
+    let daemon = |name: &str| {
+        let pid = || scene.lines(name).first().and_then(|pid| pid.parse::<i64>().ok());
+        eventually("the daemon tells its number", pid)
+    };
+    assert!(is_alive(daemon("daemon")));
+    scene.touch("go");
+    assert_eq!(lives.output(1), 1, "its executor still has the task");
+    // And it finds those that are really dead.
+    lives.signal(nix::sys::signal::Signal::SIGKILL);
+    lives.wait_status();
+    let third = start(in_another_time);
+    eventually("what is left is ended", || (!is_alive(daemon("daemon"))).then_some(()));
+    third.finish();
+    other.finish();
+    assert_eq!(files(&scene.path("run/alive")), [""; 0]);
 }

@@ -378,3 +378,20 @@ fn version_and_help_are_told_on_standard_output() {
         assert!(help.contains("SEAL_RUNTIME_DIR") && help.contains("[[processors.pc1]]"), "{help}");
     }
 }
+
+#[test]
+fn a_relative_runtime_directory_is_a_fault_of_the_configuration() {
+    let scene = Scene::new();
+    let config = scene.config("pc1.toml", &executor("pc1", &[], ""));
+    for args in [&["--runtime-dir", "run-rel"][..], &[]] {
+        let mut command = scene.command("pc1", &config);
+        command.args(args).env("SEAL_RUNTIME_DIR", "run-rel").current_dir(scene.path("."));
+        let output = command.output().expect("it runs");
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{log}");
+        let absolute = scene.path("run-rel");
+        assert!(log.contains("is not an absolute path"), "{log}");
+        assert!(log.contains(&format!("such as {}", absolute.display())), "{log}");
+        assert!(!absolute.exists());
+    }
+}

@@ -345,3 +345,29 @@ fn the_configuration_is_checked_shown_and_explained() {
     }
     assert_eq!(run(&["--check"]).0, Some(2), "a file is needed");
 }
+
+#[test]
+fn every_death_is_counted_whichever_end_is_told_first() {
+    const DEATHS: u64 = 15;
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc2", &executor("pc2", &[], ""));
+    for id in 0..DEATHS {
+        // Its output ends long before it does, at the same time, or with it alone.
+        let steps = match id % 3 {
+            0 => json!(["close_stdout", {"work_ms": 20}, {"signal": "SIGKILL"}]),
+            1 => json!([{"signal": "SIGKILL"}]),
+            _ => json!([{"exit": 0}]),
+        };
+        supervisor.send(id, steps);
+        let error = supervisor.error(id);
+        let ending = if id % 3 == 2 { "exited with code 0" } else { "was ended by signal 9" };
+        assert!(error.contains(ending), "{id}: {error}");
+        // One that answers is no crash loop.
+        supervisor.ask(DEATHS + id, json!([{"answer": 1}]));
+    }
+    let status = status_when(&scene, "the deaths are told", |status| {
+        status["supervisors"][0]["deaths"].as_u64() >= Some(DEATHS)
+    });
+    assert_eq!(status["supervisors"][0]["deaths"], DEATHS);
+    supervisor.finish();
+}
