@@ -1,15 +1,16 @@
 //! What a running task may ask and tell: whether to stop, and how far it is.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 use seal_wire::{Event, Progress, ProgressUnit};
 
 use crate::CancelToken;
 use crate::answers::Answers;
 use crate::logging::bars;
+use crate::whole::{Plan, Standing, Whole};
 
 /// How often progress is logged where there is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -33,11 +34,21 @@ pub enum Unit {
 pub struct TaskContext {
     label: String,
     cancel: CancelToken,
-    /// What is going on: parts of a task can run side by side.
-    parts: Mutex<Vec<Part>>,
+    begun: Instant,
+    told: Mutex<Told>,
     parent: Option<Parent>,
     /// The task's own, so that lines say whose progress it is, whichever thread tells it.
     span: tracing::Span,
+}
+
+/// What was told of the task.
+#[derive(Debug, Default)]
+struct Told {
+    /// What is going on: parts of a task can run side by side.
+    parts: Vec<Part>,
+    /// Why the task does not go on.
+    waits: Option<String>,
+    whole: Option<(Whole, ProgressBar)>,
 }
 
 /// A parent that asked to be told how far the task is.
@@ -63,7 +74,8 @@ impl TaskContext {
     /// of the span that is current now.
     pub fn new(label: String, cancel: CancelToken) -> Self {
         let span = tracing::Span::current();
-        Self { label, cancel, parts: Mutex::default(), parent: None, span }
+        let (begun, told) = (Instant::now(), Mutex::default());
+        Self { label, cancel, begun, told, parent: None, span }
     }
 
     /// What it logs is of `span`.
@@ -83,23 +95,83 @@ impl TaskContext {
         self.cancel.is_cancelled()
     }
 
+    /// The parts that the whole task has: from now on it is told how far it is with them, and when
+    /// it will be done.
+    pub fn plan(&self, plan: Plan) {
+        let style = ProgressStyle::with_template("{prefix} {msg:24} {wide_bar} {percent:>3}%")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = bars().add(ProgressBar::new(1000).with_style(style));
+        bar.set_prefix(self.label.clone());
+        self.lock().whole = Some((Whole::new(plan), bar));
+    }
+
+    /// An earlier run has done `part` of the plan.
+    pub fn already(&self, part: &str) {
+        if let Some((whole, _)) = &mut self.lock().whole {
+            whole.already(part);
+        }
+    }
+
+    /// Says that the task does not go on for now, and why: for a seat, memory, a lock. Told once,
+    /// until it is another reason or the task goes on; what goes on beside is told meanwhile.
+    pub fn waits(&self, reason: &str) {
+        let mut told = self.lock();
+        if told.waits.as_deref() == Some(reason) {
+            return;
+        }
+        {
+            let _of_task = self.span.enter();
+            tracing::info!("waiting: {reason}");
+        }
+        told.waits = Some(reason.to_owned());
+        let now = self.begun.elapsed();
+        if let Some((whole, _)) = &mut told.whole {
+            whole.waits(now, true);
+        }
+        self.tell(&mut told, Progress::WAITING, (0, 1), Unit::Steps);
+    }
+
+    /// The task goes on. So it does by the progress of any part that does not go on beside others.
+    pub fn goes_on(&self) {
+        self.go_on(&mut self.lock());
+    }
+
+    fn go_on(&self, told: &mut Told) {
+        if told.waits.take().is_none() {
+            return;
+        }
+        let now = self.begun.elapsed();
+        if let Some((whole, _)) = &mut told.whole {
+            whole.waits(now, false);
+        }
+        self.tell(told, Progress::WAITING, (1, 1), Unit::Steps);
+    }
+
     /// Says that `done` of `total` of the part called `name` are done. A bar with the time left
     /// on a terminal, lines elsewhere. Cheap enough to be called often.
     pub fn progress(&self, name: &str, done: u64, total: u64, unit: Unit) {
-        let mut parts = self.parts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let index = parts.iter().position(|part| part.name == name).unwrap_or_else(|| {
-            parts.push(self.start(name, (done, total), unit));
-            parts.len() - 1
+        // What recorded runs are made of, which the model of the whole is judged by.
+        tracing::trace!(at_us = self.at_us(), part = name, done, total, "step");
+        let told = &mut *self.lock();
+        if told.waits.is_some() && !told.is_aside(name) {
+            self.go_on(told);
+        }
+        let now = self.begun.elapsed();
+        if let Some((whole, _)) = &mut told.whole {
+            whole.at(now, name, done, total);
+        }
+        let index = told.parts.iter().position(|part| part.name == name).unwrap_or_else(|| {
+            told.parts.push(self.start(name, (done, total), unit));
+            told.parts.len() - 1
         });
-        let part = &mut parts[index];
+        let part = &mut told.parts[index];
         part.bar.set_position(done);
         let complete = done >= total;
-        if let Some(parent) = &self.parent
-            && (complete || part.told.is_none_or(|told| told.elapsed() >= TELL_EVERY))
-        {
+        if complete || part.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             part.told = Some(Instant::now());
-            parent.tell(part, done, total, unit);
+            self.tell(told, name, (done, total), unit);
         }
+        let part = &mut told.parts[index];
         if complete {
             part.bar.finish_and_clear();
         }
@@ -107,12 +179,32 @@ impl TaskContext {
             part.logged = Instant::now();
             if part.bar.is_hidden() || complete {
                 let _of_task = self.span.enter();
-                log_progress(part, done, total);
+                let standing = told.whole.as_ref().map(|(whole, _)| whole.standing(now));
+                log_progress(&told.parts[index], done, total, standing);
             }
         }
         if complete {
-            parts.remove(index);
+            told.parts.remove(index);
         }
+    }
+
+    /// Tells the parent of a part, and a terminal of the whole.
+    fn tell(&self, told: &mut Told, part: &str, (done, total): (u64, u64), unit: Unit) {
+        let whole = told.whole.as_ref().map(|(whole, bar)| {
+            let standing = whole.standing(self.begun.elapsed());
+            show(bar, &standing, told.waits.is_some());
+            of_whole(&standing)
+        });
+        let Some(parent) = &self.parent else { return };
+        let unit = match unit {
+            Unit::Bytes => ProgressUnit::Bytes,
+            Unit::Nodes => ProgressUnit::Nodes,
+            Unit::Steps => ProgressUnit::Steps,
+        };
+        let (beside, waits) = (told.is_aside(part), told.waits.clone());
+        let progress = Progress::of(parent.id, part.to_owned(), (done, total), unit);
+        // Progress that a slow parent misses is soon told anew.
+        parent.answers.tell(&Event::Progress(Progress { beside, waits, whole, ..progress }));
     }
 
     fn start(&self, name: &str, (first, total): (u64, u64), unit: Unit) -> Part {
@@ -137,31 +229,56 @@ impl TaskContext {
         let now = Instant::now();
         Part { name: name.to_owned(), started: now, first, logged: now, told: None, bar }
     }
+
+    fn at_us(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Parent {
-    fn tell(&self, part: &Part, done: u64, total: u64, unit: Unit) {
-        let unit = match unit {
-            Unit::Bytes => ProgressUnit::Bytes,
-            Unit::Nodes => ProgressUnit::Nodes,
-            Unit::Steps => ProgressUnit::Steps,
-        };
-        let progress = Progress { id: self.id, part: part.name.clone(), done, total, unit };
-        // Progress that a slow parent misses is soon told anew.
-        self.answers.tell(&Event::Progress(progress));
+impl Told {
+    fn is_aside(&self, part: &str) -> bool {
+        self.whole.as_ref().is_some_and(|(whole, _)| whole.is_aside(part))
     }
 }
 
 impl Drop for TaskContext {
     fn drop(&mut self) {
-        let parts = self.parts.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        for part in parts.drain(..) {
+        tracing::trace!(at_us = self.at_us(), "end");
+        let told = self.told.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for part in told.parts.drain(..) {
             part.bar.finish_and_clear();
+        }
+        if let Some((_, bar)) = &told.whole {
+            bar.finish_and_clear();
         }
     }
 }
 
-fn log_progress(part: &Part, done: u64, total: u64) {
+/// The whole as the wire has it.
+fn of_whole(standing: &Standing) -> seal_wire::Whole {
+    let left = |left: Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    // Not all of it before the answer.
+    let permille = ((standing.share * 1000.0) as u32).min(999);
+    seal_wire::Whole { permille, left_ms: standing.left.map(left) }
+}
+
+/// Draws the whole on a terminal.
+fn show(bar: &ProgressBar, standing: &Standing, waits: bool) {
+    bar.set_position((standing.share * 1000.0) as u64);
+    let left = standing.left.map(|left| Duration::from_secs(left.as_secs()));
+    bar.set_message(match left {
+        Some(left) if waits => format!("waits, then {}", HumanDuration(left)),
+        Some(left) => format!("whole, {} left", HumanDuration(left)),
+        None if waits => "waits".to_owned(),
+        None => "whole".to_owned(),
+    });
+}
+
+fn log_progress(part: &Part, done: u64, total: u64, standing: Option<Standing>) {
     let elapsed = part.started.elapsed();
     let per_second = rate(done.saturating_sub(part.first), elapsed);
     let left = total.saturating_sub(done) as f64;
@@ -177,6 +294,8 @@ fn log_progress(part: &Part, done: u64, total: u64) {
         per_second = per_second.map(f64::round),
         elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         eta_s = eta_s.map(f64::round),
+        whole_percent = standing.map(|standing| (standing.share * 100.0) as u64),
+        whole_eta_s = standing.and_then(|standing| standing.left).map(|left| left.as_secs()),
         "progress"
     );
 }
@@ -191,6 +310,7 @@ mod tests {
     use std::io::{BufRead, BufReader, PipeReader};
 
     use super::*;
+    use crate::Step;
 
     fn told(reader: PipeReader) -> Vec<Event> {
         let lines = BufReader::new(reader).lines();
@@ -220,11 +340,46 @@ mod tests {
         let told = told(reader);
         let of = |part: &str, done| {
             let (part, unit) = (part.to_owned(), ProgressUnit::Nodes);
-            Event::Progress(Progress { id: 9, part, done, total: 1000, unit })
+            Event::Progress(Progress::of(9, part, (done, 1000), unit))
         };
         for part in ["layer 1 of 2", "layer 2 of 2"] {
             assert!(told.contains(&of(part, 1)) && told.contains(&of(part, 1000)), "{told:?}");
         }
         assert!(told.len() < 200, "{} lines for 2000 calls", told.len());
+    }
+
+    #[test]
+    fn a_parent_is_told_of_the_whole_of_what_waits_and_of_what_goes_on_beside() {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let file = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
+        let context = TaskContext::new("pc1 7".to_owned(), CancelToken::default());
+        let context = context.telling(9, Arc::new(Answers::new(file)));
+        let layer = |number| Step::new(format!("layer {number}"), "label", 10.0);
+        let steps = [layer(1), layer(2)];
+        context.plan(Plan::default().then(steps).beside([Step::new("copy", "copy", 1.0)]));
+        context.already("layer 1");
+        context.waits("all seats are taken");
+        context.waits("all seats are taken");
+        context.progress("copy", 5, 5, Unit::Bytes);
+        context.progress("layer 2", 1, 10, Unit::Nodes);
+        drop(context);
+        let told: Vec<_> = told(reader)
+            .into_iter()
+            .map(|event| match event {
+                Event::Progress(Progress { part, done, beside, waits, whole, .. }) => {
+                    let whole = whole.expect("it has a plan");
+                    (part, done, beside, waits.is_some(), whole.permille)
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected = [
+            ("waiting", 0, false, true, 500),
+            // It does not end the waiting.
+            ("copy", 5, true, true, 500),
+            ("waiting", 1, false, false, 500),
+            ("layer 2", 1, false, false, 550),
+        ];
+        assert_eq!(told, expected.map(|(part, a, b, c, d)| (part.to_owned(), a, b, c, d)));
     }
 }

@@ -17,6 +17,7 @@ mod placement;
 mod runtime_dir;
 mod serve;
 mod version;
+mod whole;
 
 pub use cancel::CancelToken;
 pub use command_line::{parse_command_line, serves_stage};
@@ -28,6 +29,7 @@ pub use placement::{place, spread_memory};
 pub use runtime_dir::{RUNTIME_DIR, runtime_dir, share_space};
 pub use serve::{ServeOptions, serve};
 pub use version::long_version;
+pub use whole::{Plan, Standing, Step, Whole};
 
 use seal_types::{SectorName, Stage};
 use seal_wire::{DeviceReport, TaskError};

@@ -54,6 +54,37 @@ pub struct Progress {
     pub total: u64,
     /// What `done` and `total` count.
     pub unit: ProgressUnit,
+    /// Whether the task waits for something else: this part goes on beside it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub beside: bool,
+    /// Why the task does not go on now, if so; for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
+    /// How far the whole task is, where the executor knows all of its parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<Whole>,
+}
+
+/// How far a whole task is. What an earlier run has left and this one need not do counts as done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Whole {
+    /// How much of the work is done, in thousandths.
+    pub permille: u32,
+    /// How long the rest will take in milliseconds, once that can be told. Of a task that waits, how
+    /// long it will take from the moment on when it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+}
+
+impl Progress {
+    /// The part in which it is told that a task waits, or goes on, to readers who know of parts
+    /// alone.
+    pub const WAITING: &str = "waiting";
+
+    /// Of a part that nothing more is known of.
+    pub fn of(id: u64, part: String, (done, total): (u64, u64), unit: ProgressUnit) -> Self {
+        Self { id, part, done, total, unit, beside: false, waits: None, whole: None }
+    }
 }
 
 /// What progress is counted in.
@@ -144,8 +175,33 @@ mod tests {
         let line =
             r#"{"id":7,"more":[],"unit":"sheep","total":9,"done":2,"part":"p","event":"progress"}"#;
         let part = "p".to_owned();
-        let progress = Progress { id: 7, part, done: 2, total: 9, unit: ProgressUnit::Steps };
+        let progress = Progress::of(7, part, (2, 9), ProgressUnit::Steps);
         assert_eq!(read(line), Event::Progress(progress));
+    }
+
+    #[test]
+    fn the_whole_task_is_told_in_fields_that_older_readers_ignore_and_older_executors_leave_out() {
+        // What e86127d writes and reads.
+        #[derive(Deserialize, Serialize)]
+        struct Old {
+            event: String,
+            id: u64,
+            part: String,
+            done: u64,
+            total: u64,
+            unit: ProgressUnit,
+        }
+        let part = "layer 3 of 11".to_owned();
+        let progress = Progress::of(1, part, (4, 8), ProgressUnit::Nodes);
+        let whole = Some(Whole { permille: 417, left_ms: Some(6_120_000) });
+        let waits = Some("all seats are taken".to_owned());
+        let told = Progress { beside: true, waits, whole, ..progress.clone() };
+        let line = to_line(&Event::Progress(told.clone()));
+        assert_eq!(Event::parse(&line).expect("our own line"), Event::Progress(told));
+        let old: Old = serde_json::from_slice(&line).expect("an older reader takes it");
+        assert_eq!((old.part.as_str(), old.done, old.total), ("layer 3 of 11", 4, 8));
+        let line = to_line(&old);
+        assert_eq!(Event::parse(&line).expect("an older line"), Event::Progress(progress));
     }
 
     #[test]
@@ -212,7 +268,7 @@ mod tests {
 
         #[test]
         fn what_is_written_is_read_back(id: u64, part in ".*", done: u64, total: u64) {
-            let event = Event::Progress(Progress { id, part, done, total, unit: ProgressUnit::Nodes });
+            let event = Event::Progress(Progress::of(id, part, (done, total), ProgressUnit::Nodes));
             let line = to_line(&event);
             prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
             prop_assert_eq!(Event::parse(&line).expect("our own line"), event);

@@ -15,7 +15,9 @@ mod sector;
 mod tasks;
 
 pub use codes::{ErrorCode, ExitCode, TaskError};
-pub use event::{DeviceReport, DeviceStanding, EVENTS, Event, Progress, ProgressUnit, Started};
+pub use event::{
+    DeviceReport, DeviceStanding, EVENTS, Event, Progress, ProgressUnit, Started, Whole,
+};
 pub use head::RequestHead;
 pub use line::{Line, LineReader};
 pub use message::{BadLine, READY_SUFFIX, RawRequest, RawResponse, Response, ready_line, to_line};

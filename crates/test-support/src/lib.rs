@@ -16,6 +16,7 @@ pub mod process;
 pub mod revision;
 pub mod sector;
 pub mod skip;
+pub mod trace;
 pub mod vector;
 
 pub use build::fake_exec;

@@ -271,7 +271,7 @@ fn serve(line: &[u8]) -> anyhow::Result<()> {
             }
             Step::Progress(part, done, total) => {
                 let unit = ProgressUnit::Steps;
-                let progress = Progress { id, part, done, total, unit };
+                let progress = Progress::of(id, part, (done, total), unit);
                 write_out(&to_line(&Event::Progress(progress)))?;
             }
             Step::Exclusive(exclusive) => exclusive.work()?,
