@@ -133,7 +133,7 @@ fn memory_that_another_process_is_taking_is_waited_for() -> Result<()> {
     let turn = turns.try_take(&nodes)?.context("nobody else is there")?;
     let mut executor = Labeller::start("one", &allowed()?, dir.path())?;
     executor.begin()?;
-    executor.log.wait_for(&["the sector waits: another process is taking memory"], PATIENCE)?;
+    executor.log.wait_for(&["waiting: for memory: another process is taking some"], PATIENCE)?;
     ensure!(executor.log.lines_with(&["memory for a layer"])?.is_empty(), "it takes memory");
     drop(turn);
     executor.cpu()?;

@@ -10,7 +10,7 @@ use seal_host::{
     Topology, UnitPlan, UnitRequest, allowed_cpus, bind_current_thread, confine_current_thread,
     online_nodes, plan_units, preferred_node, yield_to_others,
 };
-use seal_runtime::Environment;
+use seal_runtime::{Environment, TaskContext};
 use seal_sdr::{Engine, MAX_LANES, NoSeat, SdrError, Seat, SharedParents, UnitCores};
 use seal_types::SectorSize;
 
@@ -205,13 +205,14 @@ impl Labeller {
     pub(crate) fn seat(
         &self,
         bytes: usize,
+        context: &TaskContext,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(Seat, LayerMemory<'_>), Pc1Error> {
-        let waits = |why: NoSeat| tracing::info!("the sector waits: {}", waits(why));
+        let waits = |why: NoSeat| context.waits(&format!("for a seat: {}", waits(why)));
         let mut seat = self.engine.take_seat(&waits, cancelled)?;
         let mut full = Vec::new();
         loop {
-            let short = match self.memory(&seat, bytes, cancelled) {
+            let short = match self.memory(&seat, bytes, context, cancelled) {
                 Err(short @ Pc1Error::Memory(AdmissionError::TooLittle { .. })) => short,
                 other => return Ok((seat, other?)),
             };
@@ -237,10 +238,11 @@ impl Labeller {
         &self,
         seat: &Seat,
         bytes: usize,
+        context: &TaskContext,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<LayerMemory<'_>, Pc1Error> {
         let unit = &self.units[seat.unit()];
-        let turn = self.turn(unit, cancelled)?;
+        let turn = self.turn(unit, context, cancelled)?;
         let policy = MemoryPolicy { node: unit.node, ..MemoryPolicy::default() };
         let reserved = self.admission.reserve(&[bytes, bytes], &policy, self.files.as_ref())?;
         let files = self.files.as_ref();
@@ -251,6 +253,7 @@ impl Labeller {
     fn turn(
         &self,
         unit: &Placed,
+        context: &TaskContext,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<MemoryTurn>, Pc1Error> {
         const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -259,7 +262,7 @@ impl Labeller {
         const PATIENCE: Duration = Duration::from_secs(2 * 3600);
         let Some(turns) = &self.turns else { return Ok(None) };
         let nodes = unit.strict_node().map_or_else(|| self.nodes.clone(), |node| vec![node]);
-        let (since, mut told) = (Instant::now(), false);
+        let since = Instant::now();
         loop {
             if let Some(turn) = turns.try_take(&nodes)? {
                 return Ok(Some(turn));
@@ -274,12 +277,10 @@ impl Labeller {
                 );
                 return Ok(None);
             }
-            if !std::mem::replace(&mut told, true) {
-                tracing::info!(
-                    "the sector waits: another process is taking memory here, and what is left is \
-                     known when it has"
-                );
-            }
+            context.waits(
+                "for memory: another process is taking some here, and what is left is known when it \
+                 has",
+            );
             std::thread::sleep(LOOK_EVERY);
         }
     }

@@ -11,6 +11,7 @@ mod executor;
 mod hugepages;
 mod labeller;
 mod parents;
+mod progress;
 mod stage;
 mod work_dir;
 

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rayon::ThreadPoolBuilder;
-use seal_runtime::{CancelToken, TaskContext, Unit, stop_on_signal};
+use seal_runtime::{CancelToken, TaskContext, stop_on_signal};
 use seal_sdr::{Graph, ParentsCache, SdrError, Watch, parents_digest};
 use seal_sha256::ChaCha8;
 use seal_types::{RegisteredProof, parents_cache_digest};
 use seal_wire::{ExitCode, TaskError};
 
 use crate::Pc1Error;
+use crate::progress::tell;
 
 #[derive(Debug, Args)]
 pub(crate) struct ParentsArgs {
@@ -45,9 +46,7 @@ pub(crate) fn parents(args: &ParentsArgs, default_dir: &Path, kernel: ChaCha8) -
     }
     let context = TaskContext::new(format!("parents {}", args.proof), cancel);
     let watch = Watch {
-        progress: &|part, done, total| {
-            context.progress(&part.to_string(), done, total, Unit::Nodes);
-        },
+        progress: &|part, done, total| tell(&context, part, done, total),
         cancelled: &|| context.is_cancelled(),
     };
     let done = if args.digest_only {

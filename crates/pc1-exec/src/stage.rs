@@ -17,6 +17,7 @@ use seal_wire::ErrorCode;
 
 use crate::data::{Staged, remove_stale_copy};
 use crate::directory::DirectoryLock;
+use crate::progress::{COPY, COPY_TO_DISK, already, plan, tell};
 use crate::work_dir::LayerHome;
 use crate::{Labeller, Pc1Error};
 
@@ -99,11 +100,10 @@ pub fn pre_commit1(
 
     let replica_id =
         replica_id(job.prover_id, job.sector_id, job.ticket, comm_d, job.porep.porep_id);
+    context.plan(plan(&job.porep, staged.is_zero()));
     let (data_failed, labels_failed) = (AtomicBool::new(false), AtomicBool::new(false));
     let watch = seal_sdr::Watch {
-        progress: &|part, done, total| {
-            context.progress(&part.to_string(), done, total, Unit::Nodes);
-        },
+        progress: &|part, done, total| tell(context, part, done, total),
         cancelled: &|| context.is_cancelled() || data_failed.load(Ordering::Relaxed),
     };
 
@@ -126,6 +126,7 @@ pub fn pre_commit1(
     let tree_d = job.cache_path.join(TREE_D);
     let have_tree_d = usable_tree_d(&tree_d, &job.porep, comm_d)?;
     let _reserved = reserve(job, &staged, have_tree_d, finished.len(), home.path())?;
+    already(context, &job.porep, finished.len(), have_tree_d);
 
     let mut store = LayerStore::begin(home.path(), &sealing, finished)?;
     let span = tracing::Span::current();
@@ -137,15 +138,22 @@ pub fn pre_commit1(
         }
         staged.copy_to(
             &job.out_path,
-            &|done| context.progress("copy", done, size.bytes(), Unit::Bytes),
+            &|done| {
+                context.progress(COPY, done, size.bytes(), Unit::Bytes);
+                if done == size.bytes() {
+                    context.progress(COPY_TO_DISK, 0, 1, Unit::Steps);
+                }
+            },
             &stop,
-        )
+        )?;
+        context.progress(COPY_TO_DISK, 1, 1, Unit::Steps);
+        Ok(())
     };
     side_by_side(
         || settings.labeller.beside().run(data),
         &data_failed,
         || match store.next_layer() {
-            Some(_) => label(job, settings, replica_id, &mut store, watch),
+            Some(_) => label(job, settings, replica_id, &mut store, (context, watch)),
             None => Ok(()),
         },
         &labels_failed,
@@ -191,13 +199,14 @@ fn label(
     settings: &Pc1Settings,
     replica_id: ReplicaId,
     store: &mut LayerStore,
-    watch: seal_sdr::Watch<'_>,
+    (context, watch): (&TaskContext, seal_sdr::Watch<'_>),
 ) -> Result<(), Pc1Error> {
     let labeller = &settings.labeller;
     let graph = Graph::new(&job.porep).drawing_with(settings.draws);
     let parents = labeller.parents().open(&graph, &settings.parents, watch)?;
     let bytes = usize::try_from(job.porep.sector_size.bytes()).expect("64-bit addresses");
-    let (seat, mut memory) = labeller.seat(bytes, watch.cancelled)?;
+    let (seat, mut memory) = labeller.seat(bytes, context, watch.cancelled)?;
+    context.goes_on();
     let consumer = labeller.consumer(&seat);
     tracing::info!(%replica_id, kernel = settings.kernel.name(), consumer, "labelling");
     let labelling =

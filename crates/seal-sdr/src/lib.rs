@@ -54,10 +54,17 @@ impl std::fmt::Debug for Watch<'_> {
 pub enum Part {
     /// The parents of every node are computed.
     MakeParents,
+    /// The parents cache that was made is compared with the graph and brought to disk.
+    StoreParents,
+    /// Another one makes the parents cache, or another one in its directory: told again and again,
+    /// with as much of it as is there, where that is seen. Nothing else goes on meanwhile.
+    AwaitParents,
     /// The parents cache is compared with its digest.
     CheckParents,
     /// The labels of a layer are computed.
     Layer(LayerOf),
+    /// A sample of the labels of a layer is computed again.
+    CheckLabels(LayerOf),
     /// The labels of a layer are written.
     StoreLayer(LayerOf),
     /// A layer of an earlier run is compared with its digest.
@@ -85,8 +92,11 @@ impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::MakeParents => f.write_str("parents cache"),
+            Self::StoreParents => f.write_str("parents cache to disk"),
+            Self::AwaitParents => f.write_str("parents cache of another"),
             Self::CheckParents => f.write_str("check of the parents cache"),
             Self::Layer(layer) => write!(f, "{layer}"),
+            Self::CheckLabels(layer) => write!(f, "self-check of {layer}"),
             Self::StoreLayer(layer) => write!(f, "store {layer}"),
             Self::CheckLayer(layer) => write!(f, "check of {layer}"),
             Self::LoadLayer(layer) => write!(f, "load {layer}"),

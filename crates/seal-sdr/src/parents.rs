@@ -91,7 +91,7 @@ impl ParentsCache {
         if let Some(cache) = Self::open_existing(graph, &path, check, watch)? {
             return Ok(cache);
         }
-        let _sole_maker = wait_to_make(directory, watch)?;
+        let _sole_maker = wait_to_make(&path, graph, watch)?;
         if identity(&path) != seen
             && let Some(cache) = Self::open_existing(graph, &path, check, watch)?
         {
@@ -182,7 +182,7 @@ impl ParentsCache {
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        wait_until_made(&file, path, watch)?;
+        wait_until_made(&file, path, graph, watch)?;
 
         let wanted = cache_bytes(graph);
         let identity = file.metadata().ok().map(|meta| identity_of(&meta));
@@ -272,6 +272,7 @@ impl ParentsCache {
         {
             return Err(wrong(published, &found));
         }
+        (watch.progress)(Part::StoreParents, 0, 1);
         // Some nodes of what other processes will read, computed in the other way.
         let map = ReadMap::of_file(part.file(), part.part_path())?;
         let made = Self::new(map, found.clone(), None);
@@ -281,6 +282,7 @@ impl ParentsCache {
             return Err(wrong("that of the graph", &found));
         }
         part.finish()?;
+        (watch.progress)(Part::StoreParents, 1, 1);
 
         let file = seal_host::open_read(path)?;
         Stamp::of(&file, path, found.clone())?.write_or_warn(path);
@@ -375,33 +377,46 @@ fn identity_of(meta: &fs::Metadata) -> Identity {
 /// Waits while another process makes the cache: `filecoin-proofs` gives the file its name first
 /// and holds an exclusive lock until it is complete. Only a shared lock is ever taken here, and
 /// only for a moment.
-fn wait_until_made(file: &fs::File, path: &Path, watch: Watch<'_>) -> Result<(), SdrError> {
-    if wait_for_lock(path, watch, || file.try_lock_shared())? {
+fn wait_until_made(
+    file: &fs::File,
+    path: &Path,
+    graph: &Graph,
+    watch: Watch<'_>,
+) -> Result<(), SdrError> {
+    if wait_for_lock(path, path, graph, watch, || file.try_lock_shared())? {
         file.unlock().map_err(FileError::of("unlock", path))?;
     }
     Ok(())
 }
 
-/// Waits until nobody else makes a cache in `directory`: two makers of one cache would write the
+/// Waits until nobody else makes a cache in the directory of `path`: two makers of one cache would write the
 /// same temporary, and one could give its name to what the other has only begun. The lock is on
 /// the directory itself, so that it leaves no file behind; it is released with the result.
-fn wait_to_make(directory: &Path, watch: Watch<'_>) -> Result<fs::File, SdrError> {
+fn wait_to_make(path: &Path, graph: &Graph, watch: Watch<'_>) -> Result<fs::File, SdrError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
     let file = seal_host::open_read(directory)?;
-    wait_for_lock(directory, watch, || file.try_lock())?;
+    wait_for_lock(directory, path, graph, watch, || file.try_lock())?;
     Ok(file)
 }
 
-/// Tries until the lock is had. `false` on a file system without locks, where there is nothing to
-/// wait for.
+/// Tries until the lock on `path` is had, for the cache `wanted` of `graph`. `false` on a file system
+/// without locks, where there is nothing to wait for.
 fn wait_for_lock(
     path: &Path,
+    wanted: &Path,
+    graph: &Graph,
     watch: Watch<'_>,
     try_lock: impl Fn() -> Result<(), TryLockError>,
 ) -> Result<bool, SdrError> {
     let mut told = None;
     loop {
         match try_lock() {
-            Ok(()) => return Ok(true),
+            Ok(()) => {
+                if told.is_some() {
+                    (watch.progress)(Part::AwaitParents, graph.nodes(), graph.nodes());
+                }
+                return Ok(true);
+            }
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => {
                 tracing::debug!(path = %path.display(), %error, "no lock for the parents cache");
@@ -415,8 +430,22 @@ fn wait_for_lock(
             tracing::info!(path = %path.display(), "waiting: another process makes the parents cache");
             told = Some(Instant::now());
         }
+        (watch.progress)(Part::AwaitParents, nodes_there(wanted, graph), graph.nodes());
         std::thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// Of how many nodes another one has written the parents that it makes for `wanted`: never all, for
+/// it has more to do then.
+fn nodes_there(wanted: &Path, graph: &Graph) -> u64 {
+    let (Some(directory), Some(name)) = (wanted.parent(), wanted.file_name()) else { return 0 };
+    let begin = format!(".{}.", name.to_string_lossy());
+    let lengths = fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        let is_part = name.to_str().is_some_and(|n| n.starts_with(&begin) && n.ends_with("part"));
+        is_part.then(|| entry.metadata().map_or(0, |meta| meta.len()))
+    });
+    (lengths.max().unwrap_or(0) / ENTRY as u64).min(graph.nodes() - 1)
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use seal_host::{LabelMemory, LayerReader, Region};
 use seal_sha256::LabelPrefix;
 
 use crate::{
-    Engine, Graph, Labelling, LayerHandle, LayerJob, LayerStore, ParentsCache, SdrError, Seat,
-    Watch, check_labels, load_layer,
+    Engine, Graph, Labelling, LayerHandle, LayerJob, LayerOf, LayerStore, ParentsCache, Part,
+    SdrError, Seat, Watch, check_labels, load_layer,
 };
 
 /// How long threads that have no work left may take to let go of a layer.
@@ -102,9 +102,12 @@ fn label_layers(
             let done = current.take().expect("a layer is complete once");
             done.finish()?;
             sound()?;
+            let checks = Part::CheckLabels(LayerOf { layer, layers: job.porep.layers });
+            (watch.progress)(checks, 0, 1);
             let former = previous.as_ref().map_or(&[][..], LayerReader::published);
             check_labels(&graph, job.replica_id, layer, labels.published(), former, core)
                 .map_err(|error| whose_fault(error, &graph, job.parents))?;
+            (watch.progress)(checks, 1, 1);
             drop(before.take());
             if let Some(before) = previous.replace(labels.clone()) {
                 spare.push(reclaim(before, layer)?);

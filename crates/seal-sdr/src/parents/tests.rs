@@ -14,6 +14,40 @@ fn cache_path(graph: &Graph, dir: &Path) -> PathBuf {
 }
 
 #[test]
+fn one_who_waits_for_a_maker_is_told_how_much_is_there_and_the_maker_of_its_last_steps() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let graph = graph("StackedDrg2KiBV1");
+    let maker = fs::File::open(dir.path()).expect("a directory");
+    maker.try_lock().expect("free");
+    let path = cache_path(&graph, dir.path());
+    let part = PartFile::create(&path).expect("writable");
+    // Half of it.
+    part.file().set_len(cache_bytes(&graph) / 2).expect("writable");
+    let told = std::sync::Mutex::new(Vec::new());
+    let progress = |part, done, total| {
+        let mut told = told.lock().expect("no panic");
+        if told.is_empty() {
+            // The maker ends without a cache, and leaves what it had.
+            maker.unlock().expect("held");
+        }
+        told.push((part, done * 100 / total));
+    };
+    let watch = Watch { progress: &progress, ..QUIET };
+    ParentsCache::open(&graph, dir.path(), watch).expect("writable");
+    drop(part);
+    let mut told = told.into_inner().expect("no panic");
+    told.dedup();
+    let expected = [
+        (Part::AwaitParents, 50),
+        (Part::AwaitParents, 100),
+        (Part::MakeParents, 100),
+        (Part::StoreParents, 0),
+        (Part::StoreParents, 100),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn published_digests_are_reproduced() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for name in ["StackedDrg2KiBV1", "StackedDrg2KiBV1_1", "StackedDrg8MiBV1", "StackedDrg8MiBV1_1"]
