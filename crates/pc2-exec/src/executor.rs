@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use seal_host::{MemoryBudget, Roots};
-use seal_runtime::{Executor, TaskContext, Unit};
-use seal_trees::{
-    Backend, PartUnit, Pc2Job, Pc2Paths, Pc2Report, Settings, Standing, Watch, pre_commit2,
-};
+use seal_runtime::{Executor, TaskContext};
+use seal_trees::{Backend, Pc2Job, Pc2Paths, Pc2Report, Settings, Standing, Watch, pre_commit2};
 use seal_types::{SectorName, Stage, layer_id};
 use seal_wire::{DeviceReport, DeviceStanding, Pc1Output, Pc2Output, Pc2Task, TaskError};
 
 use crate::Pc2Error;
+use crate::progress::{plan, tell_part};
 use crate::recorded::recorded_digests;
 
 /// What blocks get in any case.
@@ -50,19 +49,13 @@ impl Executor for Pc2 {
     fn run(&self, task: Pc2Task, context: &TaskContext) -> Result<Pc2Output, TaskError> {
         check_labels(&task.pc1out)?;
         let started = Instant::now();
-        let watch = Watch {
-            progress: &|part, done, total| {
-                let unit = match part.unit() {
-                    PartUnit::Bytes => Unit::Bytes,
-                    PartUnit::Nodes => Unit::Nodes,
-                    PartUnit::Steps => Unit::Steps,
-                };
-                context.progress(&part.to_string(), done, total, unit);
-            },
-            cancelled: &|| context.is_cancelled(),
-        };
         let Pc1Output { registered_proof, comm_d, .. } = task.pc1out;
         let porep = registered_proof.porep();
+        context.plan(plan(&porep, self.settings.self_check_samples));
+        let watch = Watch {
+            progress: &|part, done, total| tell_part(context, part, done, total),
+            cancelled: &|| context.is_cancelled(),
+        };
         let layer_digests = match self.layer_check {
             LayerCheck::Recorded => recorded_digests(&task.cache_dir, &porep),
             LayerCheck::Off => Vec::new(),

@@ -5,6 +5,7 @@ mod cli;
 mod error;
 mod executor;
 mod gpu;
+mod progress;
 mod rates;
 mod recorded;
 mod start;
