@@ -1,11 +1,11 @@
 //! The stage as the request loop sees it.
 
-use std::ops::ControlFlow;
-
-use seal_groth16::{Groth16Error, ProveStep, Prover};
-use seal_runtime::{Executor, TaskContext, Unit};
+use seal_groth16::{Groth16Error, Prover};
+use seal_runtime::{Executor, TaskContext};
 use seal_types::{SectorName, Stage};
 use seal_wire::{C2Output, C2Task, DeviceReport, TaskError};
+
+use crate::progress;
 
 /// The executor of C2.
 pub struct C2 {
@@ -23,22 +23,16 @@ impl Executor for C2 {
     }
 
     fn run(&self, task: C2Task, context: &TaskContext) -> Result<C2Output, TaskError> {
-        let mut waits = false;
-        let mut at = |step| {
-            if let ProveStep::Waiting { sector_size } = step
-                && !std::mem::replace(&mut waits, true)
-            {
-                tracing::info!(
-                    "waiting: the parameters for {sector_size} are being loaded, or their circuit \
-                     compiled, for a task or ahead of all (--preload)"
-                );
-            }
-            report(context, step)
-        };
+        let report = self.prover.device_report();
+        let on_device = report.is_some_and(|report| report.replaced_by.is_none());
+        let prover = if on_device { progress::Prover::Device } else { progress::Prover::Cpu };
+        context.plan(progress::plan(task.c1out.registered_proof.partitions(), prover));
+        let mut told = progress::Told::new(context);
         let proof = self
             .prover
-            .prove(&task, &mut at)
+            .prove(&task, &mut |step| told.at(step))
             .map_err(|error: Groth16Error| TaskError::from_error(error.code(), &error))?;
+        told.end();
         Ok(C2Output { proof })
     }
 
@@ -49,20 +43,4 @@ impl Executor for C2 {
     fn device_report(&self) -> Option<DeviceReport> {
         self.prover.device_report()
     }
-}
-
-fn report(context: &TaskContext, step: ProveStep) -> ControlFlow<()> {
-    match step {
-        ProveStep::Checking => tracing::info!("checking the C1 output"),
-        ProveStep::Trying => context.progress("try the GPU", 0, 1, Unit::Steps),
-        ProveStep::Waiting { .. } => context.progress("wait for parameters", 0, 1, Unit::Steps),
-        ProveStep::Loading { done, total } => {
-            context.progress("load parameters", done, total, Unit::Bytes);
-        }
-        ProveStep::Proving { partition, partitions } => {
-            context.progress("partitions", partition.into(), partitions.into(), Unit::Steps);
-        }
-        ProveStep::Verifying => tracing::info!("verifying the proof"),
-    }
-    if context.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }

@@ -6,6 +6,7 @@ mod cli;
 mod executor;
 mod gpu;
 mod params;
+mod progress;
 
 pub use cli::main;
 pub use executor::C2;

@@ -75,19 +75,30 @@ mod tests {
             });
             let fillers = on_one.join().expect("no panic");
             fillers.run(|| {
-                assign(&compiled, Form::Canonical, |challenge| {
-                    let name = thread::current().name().unwrap_or_default().to_owned();
-                    let cpus = allowed_cpus().map_err(SynthesisError::IoError)?;
-                    seen.lock().expect("no panic").insert((name, cpus.to_string()));
-                    Ok(circuit.alone(challenge))
-                })
+                assign(
+                    &compiled,
+                    Form::Canonical,
+                    |challenge| {
+                        let name = thread::current().name().unwrap_or_default().to_owned();
+                        let cpus = allowed_cpus().map_err(SynthesisError::IoError)?;
+                        seen.lock().expect("no panic").insert((name, cpus.to_string()));
+                        Ok(circuit.alone(challenge))
+                    },
+                    &|| {},
+                )
             })
         });
         let expected = [("fill-0".to_owned(), one.to_string())].into();
         assert_eq!(seen.into_inner().expect("no panic"), expected);
 
         let Assignment { values, products } = filled.expect("filled");
-        let same = assign(&compiled, Form::Canonical, |i| Ok(circuit.alone(i))).expect("filled");
+        let told = std::sync::atomic::AtomicU32::new(0);
+        let tell = || {
+            told.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        };
+        let same = assign(&compiled, Form::Canonical, |i| Ok(circuit.alone(i)), &tell);
+        let same = same.expect("filled");
+        assert_eq!(told.into_inner(), 7, "each challenge is told");
         assert!(values == same.values && products == same.products);
     }
 
@@ -97,14 +108,19 @@ mod tests {
         let begun = Mutex::new(0);
         // One thread, so that what is begun after the failure would be counted.
         let ended = Fillers::start(1).expect("a thread").run(|| {
-            assign(&compiled, Form::Canonical, |challenge| {
-                let mut begun = begun.lock().expect("no panic");
-                *begun += 1;
-                match *begun {
-                    3 => Err(SynthesisError::AssignmentMissing),
-                    _ => Ok(circuit.alone(challenge)),
-                }
-            })
+            assign(
+                &compiled,
+                Form::Canonical,
+                |challenge| {
+                    let mut begun = begun.lock().expect("no panic");
+                    *begun += 1;
+                    match *begun {
+                        3 => Err(SynthesisError::AssignmentMissing),
+                        _ => Ok(circuit.alone(challenge)),
+                    }
+                },
+                &|| {},
+            )
         });
         assert!(matches!(ended, Err(SynthesisError::AssignmentMissing)));
         assert_eq!(begun.into_inner().expect("no panic"), 3);

@@ -14,6 +14,7 @@ use seal_field::ntt::Ntt;
 use crate::layout::Lengths;
 use crate::msm::multiply;
 use crate::r1cs::{Compiled, Inputs};
+use crate::step::Work;
 use crate::witness::Assignment;
 
 /// The points of a circuit's parameters, ready for sums.
@@ -142,8 +143,29 @@ pub struct ProofTimes {
     pub device: Duration,
 }
 
-/// Whether to go on, asked between transforms and between windows of a multiplication.
-pub(crate) type GoOn<'a> = dyn FnMut() -> Result<(), Stopped> + 'a;
+/// Told what is done, how much of it is done and how much it is, and asked whether to go on:
+/// between transforms and between windows of a multiplication.
+pub(crate) type GoOn<'a> = dyn FnMut((Work, u32, u32)) -> Result<(), Stopped> + 'a;
+
+/// How many transforms there are, as they are told.
+const TRANSFORMS: u32 = 6;
+
+/// The thousandths of the sums at which those for L, A and B begin and B in G2: of the sums of a
+/// 2 KiB sector (`benches/runs`), where H takes as large a share as it does in others, because its
+/// scalars alone are of full size.
+const SUMS: [u32; 6] = [0, 901, 916, 948, 964, 1000];
+
+/// Tells of the sum that has this number, of which a share is done.
+fn of_sum<'g, 'a>(
+    go_on: &'g mut GoOn<'a>,
+    number: usize,
+) -> impl FnMut(f64) -> Result<(), Stopped> + use<'g, 'a> {
+    let [from, to] = [SUMS[number], SUMS[number + 1]];
+    move |share| {
+        let done = from + (f64::from(to - from) * share) as u32;
+        go_on((Work::Sums, done, 1000))
+    }
+}
 
 /// The caller does not want the proof any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,32 +185,38 @@ pub(crate) fn prove(
     let Assignment { values, products: [mut a, mut b, mut c] } = assignment;
     let mut start = Instant::now();
     let mut lap = || std::mem::replace(&mut start, Instant::now()).elapsed();
+    let mut transformed = 0;
+    let mut next = |go_on: &mut GoOn<'_>| {
+        transformed += 1;
+        go_on((Work::Transforms, transformed, TRANSFORMS))
+    };
     for product in [&mut a, &mut b] {
         ntt.interpolate(product);
-        go_on()?;
+        next(go_on)?;
         ntt.evaluate_on_coset(product);
-        go_on()?;
+        next(go_on)?;
     }
     ntt.multiply(&mut a, &b);
     drop(b);
     ntt.interpolate_on_coset(&mut a);
-    go_on()?;
+    next(go_on)?;
     ntt.interpolate(&mut c);
+    next(go_on)?;
     ntt.quotient(&mut a, &c);
     drop(c);
     times.transforms = lap();
-    let h: G1Projective = multiply(&key.h, key.h.len(), |i| &a[i], go_on)?;
+    let h: G1Projective = multiply(&key.h, key.h.len(), |i| &a[i], &mut of_sum(go_on, 0))?;
     drop(a);
     times.h = lap();
     let of_l = |i: usize| &values[queries.inputs + i];
-    let l: G1Projective = multiply(&key.l, queries.aux, of_l, go_on)?;
+    let l: G1Projective = multiply(&key.l, queries.aux, of_l, &mut of_sum(go_on, 1))?;
     times.l = lap();
     let of_a = |i: usize| &values[queries.a[i] as usize];
-    let a: G1Projective = multiply(&key.a, queries.a.len(), of_a, go_on)?;
+    let a: G1Projective = multiply(&key.a, queries.a.len(), of_a, &mut of_sum(go_on, 2))?;
     times.a = lap();
     let of_b = |i: usize| &values[queries.b[i] as usize];
-    let b_g1: G1Projective = multiply(&key.b_g1, queries.b.len(), of_b, go_on)?;
-    let b_g2: G2Projective = multiply(&key.b_g2, queries.b.len(), of_b, go_on)?;
+    let b_g1: G1Projective = multiply(&key.b_g1, queries.b.len(), of_b, &mut of_sum(go_on, 3))?;
+    let b_g2: G2Projective = multiply(&key.b_g2, queries.b.len(), of_b, &mut of_sum(go_on, 4))?;
     times.b = lap();
 
     let vk = &key.vk;
@@ -257,17 +285,25 @@ mod tests {
                 for seed in 0..3 {
                     let circuit = Small::filled(seed, challenges);
                     let [r, s] = randomness(seed, &mut rng);
-                    let assignment = assign(&compiled, Form::Canonical, |i| Ok(circuit.alone(i)))
-                        .expect("filled");
+                    let assignment =
+                        assign(&compiled, Form::Canonical, |i| Ok(circuit.alone(i)), &|| {})
+                            .expect("filled");
                     let inputs: Vec<Scalar> = assignment.values[1..compiled.counts().inputs]
                         .iter()
                         .map(|words| Scalar::from_u64s_le(words).expect("canonical"))
                         .collect();
                     let mut times = ProofTimes::default();
                     let random = [r, s];
-                    let ours =
-                        prove(&key, &queries, &ntt, assignment, random, &mut times, &mut || Ok(()))
-                            .expect("nobody stops it");
+                    let ours = prove(
+                        &key,
+                        &queries,
+                        &ntt,
+                        assignment,
+                        random,
+                        &mut times,
+                        &mut |_| Ok(()),
+                    )
+                    .expect("nobody stops it");
                     let theirs =
                         create_proof_batch(vec![circuit.clone()], &parameters, vec![r], vec![s])
                             .expect("small");
@@ -288,13 +324,19 @@ mod tests {
         let ntt = Ntt::new(CurveKernel::portable(), compiled.domain_bits()).expect("short");
         let circuit = Small::filled(1, 2);
         let stopped_at = |looks: usize| {
-            let mut left = looks;
-            let mut go_on = || {
+            let (mut left, mut told) = (looks, Vec::new());
+            let at = |(work, done, total): (Work, u32, u32)| {
+                assert!(done <= total, "{done} of {total}");
+                (work == Work::Sums, done)
+            };
+            let mut go_on = |position: (Work, u32, u32)| {
+                assert!(told.last().is_none_or(|last| *last <= at(position)), "{position:?}");
+                told.push(at(position));
                 left = left.checked_sub(1).ok_or(Stopped)?;
                 Ok(())
             };
-            let assignment =
-                assign(&compiled, Form::Canonical, |i| Ok(circuit.alone(i))).expect("filled");
+            let assignment = assign(&compiled, Form::Canonical, |i| Ok(circuit.alone(i)), &|| {})
+                .expect("filled");
             let mut times = ProofTimes::default();
             let random = [Scalar::ONE; 2];
             let ended = prove(&key, &queries, &ntt, assignment, random, &mut times, &mut go_on);

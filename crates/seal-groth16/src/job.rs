@@ -1,7 +1,7 @@
 //! A task's partitions on their way through the prover.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bellperson::SynthesisError;
@@ -22,7 +22,7 @@ use crate::groth::{self, ProofTimes, Stopped};
 use crate::load::{Loaded, LoadedPoints};
 use crate::pipeline::{GoOn, one_by_one};
 use crate::shape::Shape;
-use crate::step::At;
+use crate::step::{At, Gauges, ProveStep, Work};
 use crate::task::{Challenge, PublicInputs, VanillaProofs};
 use crate::turns::Share;
 use crate::witness::{Assignment, Form, assign};
@@ -39,6 +39,8 @@ pub(crate) struct Job<'a, Tree: 'static + MerkleTreeTrait> {
     pub(crate) public: &'a PublicInputs,
     pub(crate) loaded: &'a Loaded,
     pub(crate) shape: &'a Shape,
+    /// Where its partitions are.
+    gauges: Gauges,
 }
 
 /// A partition that waits for the prover, with the memory that is set aside for it.
@@ -66,10 +68,20 @@ fn tell(partition: u32, times: &ProofTimes) {
     );
 }
 
-impl<Tree> Job<'_, Tree>
+impl<'a, Tree> Job<'a, Tree>
 where
     Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
 {
+    /// A task with what was made ready for it.
+    pub(crate) fn new(
+        prover: &'a Prover,
+        proof: RegisteredProof,
+        (params, public): (&'a stacked::PublicParams<Tree>, &'a PublicInputs),
+        (loaded, shape): (&'a Loaded, &'a Shape),
+    ) -> Self {
+        Self { prover, proof, params, public, loaded, shape, gauges: Gauges::default() }
+    }
+
     /// Proves all partitions. While one is proved, the variables of the next are computed, as far
     /// as memory allows.
     pub(crate) fn prove_partitions(
@@ -82,7 +94,14 @@ where
         let prove = |partition, filled, stop: &AtomicBool, go_on: &mut GoOn<'_>| {
             self.prove_partition(partition, filled, stop, go_on)
         };
-        one_by_one(vanilla, fill, prove, at)
+        let mut at = |step| match step {
+            ProveStep::Proving { partition, partitions, .. } => {
+                let (filling, proving) = (self.gauges.filling.read(), self.gauges.proving.read());
+                at(ProveStep::Proving { partition, partitions, filling, proving })
+            }
+            other => at(other),
+        };
+        one_by_one(vanilla, fill, prove, &mut at)
     }
 
     /// The values of a partition's variables, once there is memory for them.
@@ -94,9 +113,12 @@ where
     ) -> Result<Filled<'_, Tree>, Groth16Error> {
         let wanted = self.shape.partition_bytes;
         let memory = &self.prover.memory;
-        let mut go_on = || match stop.load(Ordering::Relaxed) {
-            false => Ok(()),
-            true => Err(Groth16Error::Cancelled),
+        let mut go_on = || {
+            self.gauges.filling.set(partition, Work::AwaitMemory, 0, 1);
+            match stop.load(Ordering::Relaxed) {
+                false => Ok(()),
+                true => Err(Groth16Error::Cancelled),
+            }
         };
         let share = memory.take(wanted, &mut go_on)?;
         let share = share.ok_or_else(|| Groth16Error::TooLittleMemory {
@@ -134,8 +156,16 @@ where
             LoadedPoints::Device(_) => Form::Montgomery,
         };
         let Shape { compiled, fillers, .. } = self.shape;
+        // Who computes them anew, for a second attempt, tells as well.
+        let (count, filled) = (challenges.len() as u32, AtomicU32::new(0));
+        let tell = |done| self.gauges.filling.set(partition, Work::Witness, done, count);
+        tell(0);
         fillers
-            .run(|| assign(compiled, form, circuit))
+            .run(|| {
+                assign(compiled, form, circuit, &|| {
+                    tell(filled.fetch_add(1, Ordering::Relaxed) + 1);
+                })
+            })
             .map_err(Groth16Error::upstream("fill the circuit"))
     }
 
@@ -164,13 +194,17 @@ where
             };
             let mut times = ProofTimes { witness: took, ..ProofTimes::default() };
             let (reading, proved) = {
-                let _turn = self.prover.proving.take(1, go_on)?;
+                let mut waits = || {
+                    self.gauges.proving.set(partition, Work::AwaitTurn, 0, 1);
+                    go_on()
+                };
+                let _turn = self.prover.proving.take(1, &mut waits)?;
                 let reading = match &self.loaded.points {
                     // Nobody reads them anew out of turn.
                     LoadedPoints::Device(key) => key.reading_number(),
                     LoadedPoints::Cpu(_) => 0,
                 };
-                (reading, self.prove_once(assignment, &mut times, go_on)?)
+                (reading, self.prove_once(partition, assignment, &mut times, go_on)?)
             };
             tell(partition, &times);
             let device = self.prover.device();
@@ -251,6 +285,7 @@ where
     /// error.
     fn prove_once(
         &self,
+        partition: u32,
         assignment: Assignment,
         times: &mut ProofTimes,
         go_on: &mut GoOn<'_>,
@@ -259,7 +294,10 @@ where
         let random = [Scalar::random(OsRng), Scalar::random(OsRng)];
         match &self.loaded.points {
             LoadedPoints::Cpu(key) => {
-                let mut go_on = || go_on().map_err(|_| Stopped);
+                let mut go_on = |(work, done, total)| {
+                    self.gauges.proving.set(partition, work, done, total);
+                    go_on().map_err(|_| Stopped)
+                };
                 groth::prove(key, queries, ntt, assignment, random, times, &mut go_on)
                     .map(|proof| Ok(Some(proof)))
                     .map_err(|Stopped| Groth16Error::Cancelled)
@@ -270,7 +308,10 @@ where
             LoadedPoints::Device(key) => {
                 let start = Instant::now();
                 let rows = compiled.constraints();
+                // It tells nothing until it is done.
+                self.gauges.proving.set(partition, Work::Device, 0, 1);
                 let proved = key.prove(queries, rows, &assignment, random, go_on)?;
+                self.gauges.proving.set(partition, Work::Device, 1, 1);
                 times.device = start.elapsed();
                 Ok(proved)
             }

@@ -60,7 +60,7 @@ pub use marker::{MARKER, MarkedFile, Marker};
 pub use params::{DigestCheck, FoundParams, ParamDir, TestParams, Trust};
 pub use prover::{Prover, Resources};
 pub use standing::Without;
-pub use step::{At, ProveStep};
+pub use step::{At, Position, ProveStep, Work};
 pub use synthetic::{Synthetic, prove_synthetic};
 pub use verify::PROOF_BYTES;
 

@@ -37,7 +37,9 @@ pub(crate) fn one_by_one<Task: Send, Filled: Send, Proof>(
         filler.map_err(Groth16Error::NoThread)?;
         let mut proofs = Vec::with_capacity(count as usize);
         let mut prove_next = |partition| {
-            let mut go_on = || step(at, ProveStep::Proving { partition, partitions: count });
+            let proving =
+                ProveStep::Proving { partition, partitions: count, filling: None, proving: None };
+            let mut go_on = || step(at, proving);
             let filled = loop {
                 go_on()?;
                 match next.recv_timeout(LOOK_EVERY) {
@@ -48,6 +50,8 @@ pub(crate) fn one_by_one<Task: Send, Filled: Send, Proof>(
                     }
                 }
             };
+            // That it is filled is told before it goes on.
+            go_on()?;
             prove(partition, filled, stop, &mut go_on)
         };
         for partition in 0..count {
@@ -124,7 +128,12 @@ mod tests {
         );
         assert_eq!(proofs.expect("nothing fails"), [(0, (0, 'a')), (1, (1, 'b')), (2, (2, 'c'))]);
         told.dedup();
-        let step = |partition| ProveStep::Proving { partition, partitions: 3 };
+        let step = |partition| ProveStep::Proving {
+            partition,
+            partitions: 3,
+            filling: None,
+            proving: None,
+        };
         assert_eq!(told, [step(0), step(1), step(2)]);
     }
 

@@ -233,8 +233,7 @@ where
         other_circuit(prover, proof, &found, &format!("one of {}", other.expected))
     })?;
 
-    let job =
-        Job { prover, proof, params: &params, public: &public, loaded: &loaded, shape: &shape };
+    let job = Job::new(prover, proof, (&params, &public), (&loaded, &shape));
     let mut proofs = Vec::with_capacity(vanilla.len() * PROOF_BYTES);
     for one in job.prove_partitions(vanilla, at)? {
         one.write(&mut proofs).map_err(Groth16Error::upstream("write a proof"))?;
@@ -251,7 +250,8 @@ fn shape_of<Tree: 'static + MerkleTreeTrait>(
     at: &mut At<'_>,
 ) -> Result<Arc<Shape>, Groth16Error> {
     let sector_size = proof.sector_size();
-    kept(&prover.shapes, sector_size, at, |_| {
+    kept(&prover.shapes, sector_size, at, |at| {
+        step(at, ProveStep::Compiling)?;
         let start = Instant::now();
         let shape = shape::<Tree>(proof, prover.kernel, prover.circuits.as_ref())?;
         tracing::info!(

@@ -346,7 +346,7 @@ impl ScriptedKey {
         let random = random.map(|words| scalar_of_words(&words));
         let mut times = ProofTimes::default();
         let proof =
-            groth::prove(key, &queries, &ntt, assignment, random, &mut times, &mut || Ok(()))
+            groth::prove(key, &queries, &ntt, assignment, random, &mut times, &mut |_| Ok(()))
                 .expect("nobody stops it");
         raw(&proof)
     }

@@ -85,7 +85,7 @@ pub fn prove_synthetic(kernel: CurveKernel, bits: u32) -> Result<Synthetic, NoTr
     let start = Instant::now();
     let random = [Scalar::ONE; 2];
     // Nobody stops it.
-    let _ = groth::prove(&key, &queries, &ntt, assignment, random, &mut times, &mut || Ok(()));
+    let _ = groth::prove(&key, &queries, &ntt, assignment, random, &mut times, &mut |_| Ok(()));
     Ok(Synthetic { constraints: n, times, total: start.elapsed() })
 }
 

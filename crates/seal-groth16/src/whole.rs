@@ -181,7 +181,7 @@ where
     Tree: 'static + MerkleTreeTrait<Hasher = DefaultTreeHasher>,
 {
     let one = |challenge: usize| Ok(captured.circuit(&captured.challenges[challenge..=challenge]));
-    assign(compiled, form, one).expect("captured")
+    assign(compiled, form, one, &|| {}).expect("captured")
 }
 
 fn check_vectors<Tree>()
@@ -281,7 +281,7 @@ where
     let captured = Captured::<Tree>::new();
     let assignment = filled(&captured, &shape.compiled, Form::Canonical);
     let [r, s] = [0; 2].map(|_| Scalar::random(OsRng));
-    let (mut times, mut go_on) = (ProofTimes::default(), || Ok(()));
+    let (mut times, mut go_on) = (ProofTimes::default(), |_| Ok(()));
     let LoadedPoints::Cpu(key) = &loaded.points else { panic!("no device was asked for") };
     let queries = &shape.queries;
     let ours = groth::prove(key, queries, &shape.ntt, assignment, [r, s], &mut times, &mut go_on);

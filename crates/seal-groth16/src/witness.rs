@@ -154,10 +154,12 @@ struct Places<'a> {
 }
 
 /// Fills the circuit of a partition, of which `circuit(i)` is the one with challenge `i` alone.
+/// `filled` is called after each challenge.
 pub(crate) fn assign<C: Circuit<Scalar>>(
     compiled: &Compiled,
     form: Form,
     circuit: impl Fn(usize) -> Result<C, SynthesisError> + Sync,
+    filled: &(dyn Fn() + Sync),
 ) -> Result<Assignment, SynthesisError> {
     let (whole, prologue, each) = (compiled.counts(), compiled.prologue, compiled.each);
     let domain = 1 << compiled.domain_bits();
@@ -179,7 +181,9 @@ pub(crate) fn assign<C: Circuit<Scalar>>(
     places.into_par_iter().enumerate().try_for_each(|(challenge, places)| {
         let mut filler = Filler::new(compiled.local());
         circuit(challenge)?.synthesize(&mut filler)?;
-        fill(compiled, form, &filler, places)
+        fill(compiled, form, &filler, places)?;
+        filled();
+        Ok::<_, SynthesisError>(())
     })?;
     // Rows for inputs: A has the input, B and C have nothing.
     let inputs = values[..whole.inputs].iter().map(|input| match form {

@@ -34,8 +34,8 @@ fn proofs_from_what_a_device_is_given_are_those_of_bellperson() {
         for seed in 0..3 {
             let circuit = Small::filled(seed, challenges);
             let [r, s] = randomness(seed, &mut rng);
-            let assignment =
-                assign(&compiled, Form::Montgomery, |i| Ok(circuit.alone(i))).expect("filled");
+            let assignment = assign(&compiled, Form::Montgomery, |i| Ok(circuit.alone(i)), &|| {})
+                .expect("filled");
             let rows = compiled.constraints();
             let ours = key
                 .prove(&queries, rows, &assignment, [r, s], &mut || Ok::<(), ()>(()))

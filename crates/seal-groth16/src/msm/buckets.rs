@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use seal_field::curve::{PointRef, Points};
 
 use super::windows::{SignedWindows, Words, plus};
-use super::{Group, Spares};
-use crate::groth::{GoOn, Stopped};
+use super::{GoOn, Group, Spares};
+use crate::groth::Stopped;
 
 /// Buckets of a window that are sorted and summed together.
 const GRID_ROW_BITS: u32 = 8;
@@ -36,7 +36,7 @@ pub(super) fn buckets<C: Group>(
     let mut grid = Points::infinity(points.kernel(), windows.buckets());
     let mut total = C::Sum::identity();
     for window in (0..windows.count()).rev() {
-        go_on()?;
+        go_on(f64::from(windows.count() - 1 - window) / f64::from(windows.count()))?;
         for _ in 0..windows.bits() {
             total = total.double();
         }

@@ -22,7 +22,7 @@ use seal_field::curve::{Curve, CurveKernel, G1, G2, PointRef, PointSums, Points}
 use self::buckets::{Term, buckets};
 use self::windows::halved;
 pub(crate) use self::windows::{SignedWindows, Words};
-use crate::groth::{GoOn, Stopped};
+use crate::groth::Stopped;
 
 /// How many terms with scalars of full size are worked on at a time.
 const PASS: usize = 1 << 24;
@@ -91,8 +91,11 @@ struct Sorted {
     full: Vec<Term>,
 }
 
-/// The sum of `points[i]` times `scalar(i)` for `i` in `0..count`. Asks before each pass and each
-/// window whether to go on.
+/// Told how much of a sum is done, from 0 to 1, and asked whether to go on.
+pub(crate) type GoOn<'a> = dyn FnMut(f64) -> Result<(), Stopped> + 'a;
+
+/// The sum of `points[i]` times `scalar(i)` for `i` in `0..count`. Tells and asks before each pass
+/// and each window.
 ///
 /// # Panics
 ///
@@ -108,7 +111,9 @@ pub(crate) fn multiply<'a, C: Group>(
     let mut total = C::Sum::identity();
     let mut first = 0;
     while first < count {
-        go_on()?;
+        let at =
+            |share: f64, pass: usize| (first as f64 + share * (pass - first) as f64) / count as f64;
+        go_on(at(0.0, first))?;
         // Chunk by chunk until a pass is full; nearly always that is everything.
         let pass = count.min(first + PASS);
         let starts: Vec<usize> = (first..pass).step_by(CHUNK).collect();
@@ -119,7 +124,8 @@ pub(crate) fn multiply<'a, C: Group>(
         total += singles(points, &sorted, &spares);
         let mut full: Vec<Vec<Term>> =
             sorted.into_iter().map(|sorted| sorted.full).filter(|full| !full.is_empty()).collect();
-        total += buckets(points, &mut full, &spares, go_on)?;
+        let mut window = |share| go_on(at(share, pass));
+        total += buckets(points, &mut full, &spares, &mut window)?;
         first = pass;
     }
     Ok(total)
@@ -189,7 +195,7 @@ pub(super) mod tests {
         let scalars: Vec<_> = scalars.iter().map(|scalar| words(*scalar)).collect();
         for kernel in CurveKernel::available() {
             let points = Points::<G1>::of_affine(kernel, &affine);
-            let sum = multiply(&points, scalars.len(), |i| &scalars[i], &mut || Ok(()));
+            let sum = multiply(&points, scalars.len(), |i| &scalars[i], &mut |_| Ok(()));
             assert_eq!(sum, Ok(expected), "{} points by {}", bases.len(), kernel.name());
         }
     }
@@ -203,7 +209,7 @@ pub(super) mod tests {
         let scalars: Vec<_> = scalars.iter().map(|scalar| words(*scalar)).collect();
         for kernel in CurveKernel::available() {
             let points = Points::<G2>::of_affine(kernel, &affine);
-            let sum = multiply(&points, scalars.len(), |i| &scalars[i], &mut || Ok(()));
+            let sum = multiply(&points, scalars.len(), |i| &scalars[i], &mut |_| Ok(()));
             assert_eq!(sum, Ok(expected), "{} points of G2 by {}", bases.len(), kernel.name());
         }
     }
