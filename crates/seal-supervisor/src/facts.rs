@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use seal_config::StageName;
 use seal_limits::Resource;
-use seal_wire::{DeviceReport, ProgressUnit};
+use seal_wire::{DeviceReport, ProgressUnit, Whole};
 
 /// How many waiting requests are told of one by one.
 pub(crate) const QUEUE_SHOWN: usize = 100;
@@ -126,6 +126,10 @@ pub struct TaskFacts {
     pub holds: Vec<Resource>,
     /// How far it is, if its executor tells.
     pub progress: Option<ProgressFacts>,
+    /// Why it does not go on now, if so.
+    pub waits: Option<String>,
+    /// How far all of it is, if its executor tells.
+    pub whole: Option<Whole>,
 }
 
 /// How far a part of a task is.

@@ -32,6 +32,7 @@ mod run;
 mod status;
 mod strays;
 mod supervisor;
+mod told;
 mod top;
 mod waiting;
 mod watched_file;

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::Signal;
 use seal_limits::{History, Resource};
 use seal_types::shown_bytes;
-use seal_wire::{DeviceReport, ErrorCode, Event as Told, Line, Progress, RawResponse, salvage_id};
+use seal_wire::{DeviceReport, ErrorCode, Event as Told, Line, RawResponse, salvage_id};
 
 use crate::event::Tag;
 use crate::facts::DeviceFacts;
 use crate::limits::{ExecutorSlots, Held};
 use crate::process::Process;
 use crate::queue::Request;
+use crate::told::TaskProgress;
 use crate::{ExecutorPlan, Timing};
 
 /// An executor of the plan.
@@ -103,16 +104,7 @@ pub(crate) struct Task {
     pub(crate) heard: Instant,
     /// Whether the executor has told that it runs.
     pub(crate) runs: bool,
-    pub(crate) progress: Option<Part>,
-}
-
-/// The part of a task that is worked on.
-#[derive(Debug)]
-pub(crate) struct Part {
-    pub(crate) told: Progress,
-    /// When something was first told of it, and how much was done then.
-    pub(crate) first: (Instant, u64),
-    pub(crate) last: Instant,
+    pub(crate) progress: TaskProgress,
 }
 
 /// What is done about a process when its time has come.
@@ -374,7 +366,8 @@ impl Running {
                 let why = format!("request {id} ran longer than the deadline of {}", told(limit));
                 (task.started + limit, Overdue { id: *id, why, again: false })
             });
-            let waits = any_runs && !task.runs;
+            // Whoever it waits for makes progress, or is ended for that.
+            let waits = any_runs && !task.runs || task.progress.waits.is_some();
             let silent = times.no_progress.filter(|_| !waits).map(|limit| {
                 let why = format!("request {id} made no progress for {}", told(limit));
                 (task.heard + limit, Overdue { id: *id, why, again: true })
@@ -402,13 +395,9 @@ impl Running {
             Told::Progress(progress) => {
                 let Some(task) = self.tasks.get_mut(&progress.id) else { return };
                 task.runs = true;
-                let same = task.progress.as_ref().filter(|part| part.told.part == progress.part);
-                // The same figure again is no progress.
-                if same.is_none_or(|part| part.told.done != progress.done) {
+                if task.progress.take(progress, now) {
                     task.heard = now;
                 }
-                let first = same.map_or((now, progress.done), |part| part.first);
-                task.progress = Some(Part { told: progress, first, last: now });
             }
             // Not of a task: see `Place::device`.
             Told::Device(_) | Told::Other => {}

@@ -161,6 +161,16 @@ pub(crate) struct Task {
     pub(crate) holds: Vec<String>,
     /// How far it is, if its executor tells.
     pub(crate) progress: Option<Progress>,
+    /// Why it does not go on now, if so.
+    #[serde(default)]
+    pub(crate) waits: Option<String>,
+    /// How much of all its work is done, from 0 to 1, if its executor tells.
+    #[serde(default)]
+    pub(crate) whole: Option<f64>,
+    /// How long all the rest will take, if that can be told; from the moment on when it goes on, if
+    /// it waits.
+    #[serde(default)]
+    pub(crate) left: Option<f64>,
 }
 
 /// How far a part of a task is.

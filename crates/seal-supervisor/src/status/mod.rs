@@ -20,7 +20,7 @@ pub(crate) use live::Looker;
 pub(crate) use measures::{BOUNDS, Histogram, Measures};
 pub(crate) use reporter::{About, Reporter};
 pub(crate) use store::collect;
-pub(crate) use text::{cpus, device_told, duration, progress, share, size, tell, waiting};
+pub(crate) use text::{cpus, device_told, duration, progress, share, size, tell, waiting, whole};
 
 #[cfg(test)]
 pub(crate) use text::tests::busy;

@@ -288,6 +288,9 @@ fn task(facts: &TaskFacts) -> Task {
             per_second: progress.per_second,
             left: progress.left.map(|left| left.as_secs_f64()),
         }),
+        waits: facts.waits.clone(),
+        whole: facts.whole.map(|whole| f64::from(whole.permille.min(1000)) / 1000.0),
+        left: facts.whole.and_then(|whole| Some(whole.left_ms? as f64 / 1000.0)),
     }
 }
 

@@ -181,9 +181,9 @@ fn sector(name: Option<&str>) -> String {
 
 fn tell_task(text: &mut String, task: &Task, at: f64) {
     let mut parts = vec![format!("req {}", task.req), sector(task.sector.as_deref())];
-    if let Some(told) = &task.progress {
-        parts.push(progress(told));
-    }
+    parts.extend(whole(task));
+    parts.extend(task.progress.as_ref().map(progress));
+    parts.extend(task.waits.as_ref().map(|why| format!("waits {why}")));
     parts.push(format!("running for {}", duration(at - task.started)));
     if task.tries > 1 {
         parts.push(format!("try {}", task.tries));
@@ -226,6 +226,16 @@ fn tell_ended(text: &mut String, stage: &str, task: &Ended, at: f64) {
             duration(at - task.ended)
         ),
     );
+}
+
+/// How far a whole task is, and how long it will still take.
+pub(crate) fn whole(task: &Task) -> Option<String> {
+    let mut text = format!("{:.0} % done", (task.whole? * 100.0).floor());
+    if let Some(left) = task.left {
+        let of = if task.waits.is_some() { " of work" } else { "" };
+        let _ = write!(text, ", {}{of} left", duration(left));
+    }
+    Some(text)
 }
 
 /// How far a part of a task is, how fast it goes, and how long it will still take.
@@ -307,6 +317,9 @@ pub(crate) mod tests {
                 per_second: 2e9,
                 left: Some(48.0),
             }),
+            waits: Some("for a seat: all are taken".to_owned()),
+            whole: Some(0.417),
+            left: Some(11_000.0),
         };
         let ready = Executor {
             key: "processors.pc2[0]".to_owned(),
@@ -403,7 +416,8 @@ pc2  supervisor 300 serving for 16m 40s, 2 waiting, 4 done, 0 failed  /etc/p.tom
   processors.pc2[0]  pid 301  ready for 8m 20s  cpus 0-2 (asked for 0-3)  node 0 (98 % of its memory)  3.0 GiB  gpu 0  1 of 1 tasks  1 restarts
     A100 (GPU-7) computed wrongly 1 times, suspect for 1m 00s: row 3
     last end: exited with code 9
-    req 7  sector s-t01000-12  tree C 25 %, 1.9 GiB/s, 48s left  running for 1m 00s  try 2  holds lock gpu1, limit of pc2
+    req 7  sector s-t01000-12  41 % done, 3h 03m of work left  tree C 25 %, 1.9 GiB/s, 48s left  \
+waits for a seat: all are taken  running for 1m 00s  try 2  holds lock gpu1, limit of pc2
   processors.pc2[1]  crash-loop for 10s, next start in 1m 00s  any cpus  0 tasks
 
 limits and locks

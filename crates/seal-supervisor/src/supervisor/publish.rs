@@ -12,7 +12,8 @@ use crate::facts::{
     ExecutorFacts, ExecutorState, Facts, Life, ProgressFacts, QUEUE_SHOWN, TaskFacts, Totals,
     WaitingFacts,
 };
-use crate::place::{Part, Place, State, Task};
+use crate::place::{Place, State, Task};
+use crate::told::Part;
 
 /// How often at most something is published.
 const PUBLISH_EVERY: Duration = Duration::from_millis(200);
@@ -135,6 +136,7 @@ fn executor(place: &Place, policy: &RestartPolicy, now: Instant) -> ExecutorFact
         State::Stopped => ExecutorState::Stopped,
     };
     let tasks = place.running().into_iter().flat_map(|running| &running.tasks);
+    let run = tasks.clone().filter(|(_, task)| task.runs).count();
     ExecutorFacts {
         key: place.plan.key.clone(),
         program: place.plan.program.clone(),
@@ -144,11 +146,17 @@ fn executor(place: &Place, policy: &RestartPolicy, now: Instant) -> ExecutorFact
         restarts: place.starts.saturating_sub(1),
         last_end: place.last_end.clone(),
         device: place.device.clone(),
-        tasks: tasks.map(|(id, task)| task_facts(*id, task)).collect(),
+        tasks: tasks.map(|(id, task)| task_facts(*id, task, run)).collect(),
     }
 }
 
-fn task_facts(id: u64, task: &Task) -> TaskFacts {
+/// Facts of a task, of which as many as `beside` run at its executor.
+fn task_facts(id: u64, task: &Task, beside: usize) -> TaskFacts {
+    let in_line = || {
+        (!task.runs && beside > 0)
+            .then(|| format!("for its executor, which runs {beside} other tasks"))
+    };
+    let waits = task.progress.waits.clone().or_else(in_line);
     TaskFacts {
         req: id,
         sector: task.sector.as_deref().map(str::to_owned),
@@ -156,7 +164,9 @@ fn task_facts(id: u64, task: &Task) -> TaskFacts {
         waited: task.waited,
         tries: task.tries,
         holds: task.holds.clone(),
-        progress: task.progress.as_ref().map(progress),
+        progress: task.progress.shown().map(progress),
+        waits,
+        whole: task.progress.whole,
     }
 }
 
@@ -172,6 +182,9 @@ fn progress(part: &Part) -> ProgressFacts {
         total: part.told.total,
         unit: part.told.unit,
         per_second,
-        left: Duration::try_from_secs_f64(left).ok().filter(|_| per_second > 0.0),
+        // A part that is complete is not what is worked on.
+        left: Duration::try_from_secs_f64(left)
+            .ok()
+            .filter(|_| per_second > 0.0 && part.told.done < part.told.total),
     }
 }

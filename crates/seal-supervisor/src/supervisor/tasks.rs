@@ -15,6 +15,7 @@ use crate::facts::EndedTask;
 use crate::limits::{Held, Holder, machine_time};
 use crate::place::{Answer, Next, Place, Task, code_of, understand};
 use crate::queue::Queue;
+use crate::told::TaskProgress;
 
 /// How often it is checked, after the end of the input, whether answers still have a reader.
 const LOOK_FOR_READER: Duration = Duration::from_millis(500);
@@ -214,7 +215,7 @@ fn hand_over(place: &mut Place, queue: &mut Queue, held: Held, retry: u32, now: 
         waited,
         heard: now,
         runs: false,
-        progress: None,
+        progress: TaskProgress::default(),
     };
     running.tasks.insert(id, task);
 }

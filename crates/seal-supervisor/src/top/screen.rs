@@ -9,7 +9,7 @@ use ratatui::widgets::{Block, Paragraph};
 
 use crate::status::{
     Executor, MachineStatus, SupervisorStatus, Task, cpus, device_told, duration, progress, share,
-    size, waiting,
+    size, waiting, whole,
 };
 
 /// How wide a bar of progress is.
@@ -143,10 +143,12 @@ fn executor_line(executor: &Executor, at: f64) -> Line<'static> {
 
 fn task_line(task: &Task, at: f64) -> Line<'static> {
     let sector = task.sector.as_deref().unwrap_or("sector unknown");
-    let (bar, told) = match &task.progress {
-        Some(told) => (bar(share(told)), progress(told)),
-        None => (" ".repeat(BAR), "no progress told".to_owned()),
-    };
+    let done = task.whole.or(task.progress.as_ref().map(share));
+    let bar = done.map_or(" ".repeat(BAR), bar);
+    let waits = task.waits.as_ref().map(|why| format!("waits {why}"));
+    let part = task.progress.as_ref().map(progress);
+    let told: Vec<_> = whole(task).into_iter().chain(waits).chain(part).collect();
+    let told = if told.is_empty() { "no progress told".to_owned() } else { told.join("  ") };
     Line::from(vec![
         Span::raw(clean(&format!("    {sector:<16} {:>8}  ", duration(at - task.started)))),
         Span::styled(bar, Style::new().fg(Color::Blue)),
@@ -257,7 +259,8 @@ mod tests {
             (4, "A100 (GPU-7) computed wrongly 1 times, suspect for 1m 00s: row 3"),
             (
                 5,
-                "s-t01000-12        1m 00s  █████░░░░░░░░░░░░░░░  tree C 25 %, 1.9 GiB/s, 48s left",
+                "s-t01000-12        1m 00s  ████████░░░░░░░░░░░░  41 % done, 3h 03m of work left  \
+                 waits for a seat: all are taken",
             ),
             (6, "processors.pc2[1]             -  crash-loop  any cpus  next start in 1m 00s"),
         ] {

@@ -108,6 +108,18 @@ fn makes_no_progress() {
 }
 
 #[test]
+fn one_that_says_why_it_waits_is_not_ended_for_want_of_progress() {
+    let scene = Scene::new();
+    let own = "[supervisor.pc2]\nno_progress = '1s'\n";
+    let mut supervisor = scene.start("pc2", &format!("{own}{}", one(&[])));
+    let waits = "{\"event\":\"progress\",\"id\":1,\"part\":\"waiting\",\"done\":0,\"total\":1,\
+                 \"unit\":\"steps\",\"waits\":\"for its turn\"}\n";
+    let steps = json!([{"raw": waits}, {"work_ms": 2500}, {"answer": 5}]);
+    assert_eq!(outcome(&mut supervisor, 1, steps), Ok(5.into()));
+    supervisor.finish();
+}
+
+#[test]
 fn what_it_tells_of_its_progress_is_not_passed_on() {
     let scene = Scene::new();
     let mut supervisor = scene.start("pc2", &one(&[]));

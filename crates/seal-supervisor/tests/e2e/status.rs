@@ -59,6 +59,48 @@ fn scrape(port: u16) -> Option<Exposition> {
 }
 
 #[test]
+fn the_status_tells_how_far_a_whole_task_is_and_why_it_waits() {
+    let scene = Scene::new();
+    let mut supervisor = scene.start("pc1", &executor("pc1", &[], ""));
+    let event = |part: &str, done: u64, more: &str| {
+        json!({"raw": format!(
+            "{{\"event\":\"progress\",\"id\":7,\"part\":\"{part}\",\"done\":{done},\"total\":4,\
+             \"unit\":\"steps\"{more},\"whole\":{{\"permille\":417,\"left_ms\":6120000}}}}\n"
+        )})
+    };
+    let waits = ",\"waits\":\"for a seat: all are taken\"";
+    let beside = format!(",\"beside\":true{waits}");
+    let steps = json!([
+        event("layer 1", 1, ""),
+        event("waiting", 0, waits),
+        event("copy", 4, &beside),
+        {"await": scene.path("go")},
+        event("layer 1", 2, ""),
+        {"await": scene.path("end")},
+        {"answer": 7},
+    ]);
+    supervisor.send(7, steps);
+    let task = |status: &Value| status["supervisors"][0]["executors"][0]["tasks"][0].clone();
+    let status = status_when(&scene, "it waits", |status| !task(status)["waits"].is_null());
+    let told = task(&status);
+    assert_eq!(told["waits"], "for a seat: all are taken");
+    assert_eq!((&told["whole"], &told["left"]), (&json!(0.417), &json!(6120.0)));
+    let text = status_command(&scene, &[]);
+    for part in
+        ["  41 % done, 1h 42m of work left  layer 1 25 %", "waits for a seat: all are taken"]
+    {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    scene.touch("go");
+    let status = status_when(&scene, "it goes on", |status| task(status)["waits"].is_null());
+    assert_eq!(task(&status)["progress"]["done"], 2, "the copy does not hide the layer");
+    assert!(status_command(&scene, &[]).contains("41 % done, 1h 42m left  layer 1 50 %"));
+    scene.touch("end");
+    supervisor.output(7);
+    supervisor.finish();
+}
+
+#[test]
 fn the_status_tells_executors_tasks_locks_waiting_and_the_last_tasks() {
     let scene = Scene::new();
     let cpu = seal_host::allowed_cpus().expect("readable").first().expect("one");
