@@ -353,7 +353,7 @@ mod tests {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let file = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
         let context = TaskContext::new("pc1 7".to_owned(), CancelToken::default());
-        let context = context.telling(9, Arc::new(Answers::new(file)));
+        let context = context.telling(9, Arc::new(Answers::start(file).expect("a thread")));
         let layer = |number| Step::new(format!("layer {number}"), "label", 10.0);
         let steps = [layer(1), layer(2)];
         context.plan(Plan::default().then(steps).beside([Step::new("copy", "copy", 1.0)]));
