@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use seal_host::{SpaceReserved, SpaceWanted, reserve_space, start_scoped};
+use seal_host::{
+    ENDING_TAKES, SpaceReserved, SpaceWanted, reserve_space, start_scoped, take_patiently,
+};
 use seal_runtime::{TaskContext, Unit};
 use seal_sdr::{Graph, Labelling, LayerStore, Sealing, finished_layers, label_sector, replica_id};
 use seal_sha256::{ChaCha8, Kernel};
@@ -110,14 +112,19 @@ pub fn pre_commit1(
     // Whatever this thread and those that it starts do, such as hashing finished layers or making
     // a parents cache, keeps off the cores that label.
     settings.labeller.beside().confine()?;
-    let _lock = DirectoryLock::take("cache_path", &job.cache_path)?;
+    let lock = || DirectoryLock::take("cache_path", &job.cache_path);
+    let _lock = patiently(&job.cache_path, lock, context)?;
     let sealing = Sealing {
         porep: job.porep,
         replica_id,
         prover_id: job.prover_id,
         sector_id: job.sector_id,
     };
-    let home = LayerHome::open(settings.work_dir.as_deref(), &job.cache_path, &sealing)?;
+    // Whoever had the one had the other too, and lets go of both, but not at the same moment.
+    let work_dir = settings.work_dir.as_deref();
+    let home_path = work_dir.map(|dir| dir.join(replica_id.to_string()));
+    let open = || LayerHome::open(work_dir, &job.cache_path, &sealing);
+    let home = patiently(home_path.as_ref().unwrap_or(&job.cache_path), open, context)?;
     let finished = match settings.resume {
         Resume::Yes => finished_layers(home.path(), &sealing, watch)?,
         Resume::No => Vec::new(),
@@ -160,6 +167,28 @@ pub fn pre_commit1(
     )?;
     home.complete(&sealing, store.finished())?;
     Ok(Pc1Result { comm_d, replica_id })
+}
+
+/// Takes what an earlier process may still have, as after a restart of the worker: it is ending, and
+/// to refuse the sector would stop it until somebody looks after it.
+fn patiently<T>(
+    path: &Path,
+    take: impl FnMut() -> Result<T, Pc1Error>,
+    context: &TaskContext,
+) -> Result<T, Pc1Error> {
+    let is_busy = |error: &Pc1Error| matches!(error, Pc1Error::Busy { .. });
+    let taken = take_patiently(path, ENDING_TAKES, take, is_busy, |wait| {
+        let part = match &wait.holder {
+            Some(holder) => format!("wait for {holder}"),
+            None => "wait for another process".to_owned(),
+        };
+        context.progress(&part, wait.waited.as_secs(), wait.longest.as_secs(), Unit::Steps);
+        !context.is_cancelled()
+    });
+    match taken {
+        Err(Pc1Error::Busy { .. }) if context.is_cancelled() => Err(Pc1Error::Cancelled),
+        taken => taken,
+    }
 }
 
 /// Does both parts at the same time: the labels need only `comm_d` of the data, which the pieces

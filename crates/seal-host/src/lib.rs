@@ -23,6 +23,7 @@ mod filesystem;
 mod huge_pages;
 mod labels;
 mod log_form;
+mod lock_wait;
 mod log_levels;
 mod log_queue;
 mod map;
@@ -70,6 +71,7 @@ pub use files::{
 pub use filesystem::{FileSystem, is_without_locks, lock_failed};
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
 pub use log_form::{LOG_FORM, LogForm};
+pub use lock_wait::{ENDING_TAKES, LockHolder, LockWait, take_patiently};
 pub use log_levels::LogLevels;
 pub use log_queue::{LastWords, LogQueue};
 pub use map::{MapError, ReadMap};

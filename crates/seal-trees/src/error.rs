@@ -79,7 +79,7 @@ pub enum TreesError {
         arity: u32,
     },
     /// Another PC2 works in the same directory.
-    #[error("another process is running PC2 in {}; wait for it or stop it", cache_dir.display())]
+    #[error("another process is still at work in {}; wait for it or stop it", cache_dir.display())]
     Busy {
         /// The sector's cache directory.
         cache_dir: PathBuf,

@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use seal_host::{ENDING_TAKES, take_patiently};
 use seal_poseidon::Poseidon;
 use seal_sha256::Kernel;
 use seal_types::{Commitment, NODE_SIZE, Porep};
@@ -149,7 +150,7 @@ fn attempt(
     let tree_r_last = Forest::tree_r_last(porep)?;
     let tree_c = Forest::tree_c(porep)?;
 
-    let inputs = Inputs::open(porep, paths, comm_d)?;
+    let inputs = open_patiently(job, watch)?;
     report(inputs.sealed_state, paths.sealed_file);
     let outputs = Outputs::start(porep, paths.cache_dir, &inputs.sealed_path, &|| {
         if layer_digests.is_empty() {
@@ -242,6 +243,25 @@ fn attempt(
     outputs.publish(&comm_c, &comm_r_last, watch)?;
     report.publish = started.elapsed();
     Ok((Pc2Result { comm_c, comm_r_last, comm_r, sealed_state: inputs.sealed_state }, report))
+}
+
+/// Opens the inputs. What an earlier process still has, as after a restart of the worker, is waited
+/// for: it is ending, and to refuse the sector would stop it until somebody looks after it.
+fn open_patiently(job: &Pc2Job<'_>, watch: &Watch<'_>) -> Result<Inputs, TreesError> {
+    let opened = take_patiently(
+        job.paths.cache_dir,
+        ENDING_TAKES,
+        || Inputs::open(job.porep, &job.paths, job.comm_d),
+        |error| matches!(error, TreesError::Busy { .. }),
+        |wait| {
+            let part = Part::Waiting { pid: wait.pid() };
+            watch.at(part, wait.waited.as_secs(), wait.longest.as_secs()).is_ok()
+        },
+    );
+    match opened {
+        Err(TreesError::Busy { .. }) if (watch.cancelled)() => Err(TreesError::Cancelled),
+        opened => opened,
+    }
 }
 
 fn report(state: SealedState, sealed_file: &Path) {

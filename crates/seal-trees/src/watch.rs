@@ -31,6 +31,12 @@ impl Watch<'_> {
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
+    /// The sector is in the hands of another process, which is expected to end; 0 where its number
+    /// is not known.
+    Waiting {
+        /// The process.
+        pid: u32,
+    },
     /// Tree D is built over the data.
     TreeD,
     /// Layers and data are read to be verified, before results of a former run make room.
@@ -50,7 +56,7 @@ pub enum PartUnit {
     Bytes,
     /// Nodes of the sector.
     Nodes,
-    /// Files, or samples.
+    /// Files, samples, or seconds of a wait.
     Steps,
 }
 
@@ -60,7 +66,7 @@ impl Part {
         match self {
             Self::TreeD => PartUnit::Nodes,
             Self::Inputs | Self::Trees => PartUnit::Bytes,
-            Self::SelfCheck | Self::Publish => PartUnit::Steps,
+            Self::Waiting { .. } | Self::SelfCheck | Self::Publish => PartUnit::Steps,
         }
     }
 }
@@ -68,6 +74,8 @@ impl Part {
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Waiting { pid: 0 } => "wait for another process",
+            Self::Waiting { pid } => return write!(f, "wait for process {pid}"),
             Self::TreeD => "tree D",
             Self::Inputs => "verify layers and data",
             Self::Trees => "columns, replica, trees",

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -423,6 +426,52 @@ fn a_sector_on_which_pc2_runs_is_busy() {
     );
     // The lock ends with the run.
     run(&vector, &sector).expect("a sector");
+}
+
+/// Another process that has the sector until its input ends.
+fn holder(sector: &Path) -> Child {
+    let mut holder = Command::new("flock")
+        .arg(sector)
+        .args(["-c", "echo; exec cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut line = String::new();
+    let output = holder.stdout.as_mut().expect("piped");
+    BufReader::new(output).read_line(&mut line).expect("it has the lock");
+    holder
+}
+
+#[test]
+fn a_sector_that_an_ending_process_has_is_waited_for() {
+    let vector = Vector::load("2KiB-v1-a");
+    let sector = vector.after_pc1();
+    let mut other = holder(&sector.cache);
+    let (pid, input) = (other.id(), Mutex::new(other.stdin.take()));
+    let told = |part, _, _| {
+        if let Part::Waiting { pid: waited_for } = part {
+            // The kernel may not tell who it is.
+            assert!([0, pid].contains(&waited_for), "{part}");
+            drop(input.lock().expect("one thread").take());
+        }
+    };
+    let watch = Watch { progress: &told, ..QUIET };
+    run_with(&vector, &sector, &Settings::default(), &watch).expect("a sector");
+    assert!(input.into_inner().expect("one thread").is_none(), "it was waited for");
+    assert!(other.wait().expect("ours").success());
+}
+
+#[test]
+fn a_wait_for_a_sector_ends_when_it_is_not_wanted_any_more() {
+    let vector = Vector::load("2KiB-v1-a");
+    let sector = vector.after_pc1();
+    let mut other = holder(&sector.cache);
+    let watch = Watch { cancelled: &|| true, ..QUIET };
+    let error = run_with(&vector, &sector, &Settings::default(), &watch).expect_err("cancelled");
+    assert!(matches!(error, TreesError::Cancelled), "{error}");
+    drop(other.stdin.take());
+    assert!(other.wait().expect("ours").success());
 }
 
 #[test]
