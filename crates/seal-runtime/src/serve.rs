@@ -150,13 +150,16 @@ fn watch_signals(events: Sender<Event>) -> io::Result<()> {
     Ok(())
 }
 
+/// So many bytes of requests, or one of any length, wait before no more are read.
+const HELD_MOST: usize = 1 << 20;
+
 /// Starts reading requests, none while much of what came before has not been read or begun.
 fn read_input(cap: usize, events: Sender<Event>, answers: Arc<Answers>) -> io::Result<()> {
     let read = move || {
         let mut lines = LineReader::new(BufReader::with_capacity(1 << 16, io::stdin()), cap);
         loop {
-            // What waits may be as long as the longest line: as much again may be on its way.
-            answers.await_room(cap);
+            // One that waits may be as long as the longest line; none comes on top of it.
+            answers.await_room(HELD_MOST);
             let event = match lines.next_line() {
                 Ok(Some(line)) => {
                     answers.hold(weight(&line));
