@@ -2,7 +2,7 @@
  * Loaded before the C library into a process under test: lets one system call fail.
  *
  * SEAL_TEST_FAULT is CALL:PART:AFTER:ERRNO. The call fails for files with PART in their path, from
- * the time on when it has succeeded AFTER times for them. CALL is pread, pwrite or fsync.
+ * the time on when it has succeeded AFTER times for them. CALL is pread, pwrite, fsync or flock.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 static atomic_long seen;
@@ -52,6 +53,14 @@ ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t offset)
     if (!real)
         real = dlsym(RTLD_NEXT, "pwrite64");
     return fails("pwrite", fd) ? -1 : real(fd, bytes, count, offset);
+}
+
+int flock(int fd, int operation)
+{
+    static int (*real)(int, int);
+    if (!real)
+        real = dlsym(RTLD_NEXT, "flock");
+    return fails("flock", fd) ? -1 : real(fd, operation);
 }
 
 int fsync(int fd)

@@ -13,7 +13,7 @@ use seal_types::{Stage, layer_file};
 use seal_wire::ErrorCode;
 use serde_json::Value;
 use test_support::launch::{Launch, Log};
-use test_support::sector::Sector;
+use test_support::sector::{Sector, names_in};
 use test_support::skip::skipped;
 use test_support::vector::{FileDigest, Vector};
 
@@ -73,7 +73,7 @@ impl Scene {
         ensure!(files.remove("t_aux").is_some(), "there is no t_aux");
         let expected = self.after();
         ensure!(files == expected, "{files:#?} is not {expected:#?}");
-        ensure!(!self.temporary_replica().exists(), "the temporary replica is left behind");
+        ensure!(!self.has_temporary_replica()?, "the temporary replica is left behind");
         Ok(())
     }
 
@@ -87,7 +87,7 @@ impl Scene {
             ensure!(log.contains(word), "{word:?} is not named: {log}");
         }
         ensure!(self.sector.files()? == before, "files were changed: {log}");
-        ensure!(!self.temporary_replica().exists(), "the temporary replica is left behind");
+        ensure!(!self.has_temporary_replica()?, "the temporary replica is left behind");
         Ok(())
     }
 
@@ -100,8 +100,10 @@ impl Scene {
         files
     }
 
-    fn temporary_replica(&self) -> PathBuf {
-        self.sector.sealed().with_file_name(".sealed.part")
+    fn has_temporary_replica(&self) -> Result<bool> {
+        let dir = self.sector.sealed();
+        let names = names_in(dir.parent().context("a directory")?)?;
+        Ok(names.iter().any(|name| name.starts_with(".sealed.") && name.ends_with(".part")))
     }
 
     /// A killed PC2 has harmed nothing: inputs are what they were, and whatever has a final name
@@ -167,7 +169,7 @@ fn killed_at_any_moment_it_is_done_again_with_the_same_result() -> Result<()> {
         child.kill()?;
         child.wait()?;
         scene.is_whole().with_context(told)?;
-        temporary += usize::from(scene.temporary_replica().exists());
+        temporary += usize::from(scene.has_temporary_replica()?);
         let sealed = test_support::vector::file_digest(&scene.sector.sealed())?;
         data += usize::from(sealed.sha256 == scene.sector.vector.staged_sha256);
         if kill % 4 < 2 {
@@ -257,15 +259,22 @@ fn errors_of_the_disk_end_it_and_it_is_done_again() -> Result<()> {
         ("pread", "layer-2", 0, EIO, io, ["cannot read", "layer-2.dat"]),
         ("pread", "layer-2", 70, EIO, io, ["cannot read", "layer-2.dat"]),
         ("pread", "tree-d", 90, EIO, io, ["cannot read", "tree-d.dat"]),
-        ("pwrite", ".sealed.part", 3, EIO, io, ["cannot write", ".sealed.part"]),
-        ("pwrite", "tree-c", 0, ENOSPC, no_space, ["cannot write", "tree-c.dat.part"]),
-        ("pwrite", "tree-c", 100, ENOSPC, no_space, ["cannot write", "tree-c.dat.part"]),
-        ("pwrite", "tree-r-last", 5, ENOSPC, no_space, ["cannot write", "tree-r-last.dat.part"]),
+        ("pwrite", "/.sealed.", 3, EIO, io, ["cannot write", "/.sealed."]),
+        ("pwrite", "tree-c", 0, ENOSPC, no_space, ["cannot write", "/.sc-02-data-tree-c.dat."]),
+        ("pwrite", "tree-c", 100, ENOSPC, no_space, ["cannot write", "/.sc-02-data-tree-c.dat."]),
+        (
+            "pwrite",
+            "tree-r-last",
+            5,
+            ENOSPC,
+            no_space,
+            ["cannot write", "/.sc-02-data-tree-r-last.dat."],
+        ),
         // What was written is read back by the self-check.
-        ("pread", ".sealed.part", 0, EIO, io, ["cannot read", "sealed"]),
+        ("pread", "/.sealed.", 0, EIO, io, ["cannot read", "sealed"]),
         ("pread", "tree-c", 20, EIO, io, ["cannot read", "tree-c.dat"]),
-        ("fsync", "tree-c", 0, EIO, io, ["cannot sync", "tree-c.dat.part"]),
-        ("fsync", ".sealed.part", 0, EIO, io, ["cannot sync", ".sealed.part"]),
+        ("fsync", "tree-c", 0, EIO, io, ["cannot sync", "/.sc-02-data-tree-c.dat."]),
+        ("fsync", "/.sealed.", 0, EIO, io, ["cannot sync", "/.sealed."]),
     ];
     for finished in [false, true] {
         for (call, file, after, errno, code, words) in faults {
@@ -279,9 +288,15 @@ fn errors_of_the_disk_end_it_and_it_is_done_again() -> Result<()> {
         scene.succeeds()?;
     }
 
+    // Without locks nothing is begun, whatever else could be done there.
+    let refused = ["has no locks", "No locks available", "two processes", "file system "];
+    let fault = format!("flock:/sector/cache:0:{}", 37);
+    scene.environment = vec![("LD_PRELOAD", library.clone()), ("SEAL_TEST_FAULT", fault)];
+    scene.fails(ErrorCode::Io, &refused)?;
+
     // Once the first result has its name, the others are missing; yet it can be done again. By then
     // everything has been brought to disk once.
-    let fault = format!("fsync:.sealed.part:1:{EIO}");
+    let fault = format!("fsync:/.sealed.:1:{EIO}");
     scene.environment = vec![("LD_PRELOAD", library), ("SEAL_TEST_FAULT", fault)];
     scene.restore()?;
     let output = scene.start()?.wait_with_output()?;

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pc1_exec::{Labeller, LabellerSettings, Pc1Job, Pc1Settings, Resume, pre_commit1};
+use pc1_exec::{
+    Labeller, LabellerSettings, Pc1Job, Pc1Settings, ReplaceFinished, Resume, pre_commit1,
+};
 use seal_runtime::{CancelToken, TaskContext};
 use seal_sha256::{ChaCha8, Kernel};
 use seal_trees::Piece;
@@ -310,6 +312,7 @@ fn label_in(vector: &Vector, dir: &Path) -> Result<()> {
         draws: ChaCha8::detect(),
         labeller: Arc::new(Labeller::start(&labeller)?),
         resume: Resume::Yes,
+        replace_finished: ReplaceFinished::No,
         work_dir: None,
     };
     let job = Pc1Job {

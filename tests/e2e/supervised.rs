@@ -14,7 +14,7 @@ use seal_wire::{EVENTS, Event, RawResponse, Started};
 use serde_json::Value;
 use test_support::client::Processor;
 use test_support::launch::{Launch, Log, until};
-use test_support::sector::Sector;
+use test_support::sector::{Sector, has_part_of};
 use test_support::vector::{FileDigest, Vector};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -270,7 +270,7 @@ fn executors_killed_while_they_write_leave_nothing_that_could_be_taken_for_whole
     is_sealed(&sector, Stage::Pc1)?;
 
     let id = pc2.send(&sector.pc2_task(&pc1out))?;
-    until(PATIENCE, || Ok(dir.path().join("8MiB-v1_1-a/.sealed.part").exists()))?;
+    until(PATIENCE, || has_part_of(&dir.path().join("8MiB-v1_1-a/sealed")))?;
     let killed = kill_executor(&pc2)?;
     tells_the_death(&mut pc2, id, killed)?;
     let files = finished(&sector)?;

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use pc1_exec::{Labeller, LabellerSettings, Pc1Job, Pc1Settings, Resume, pre_commit1};
+use pc1_exec::{
+    Labeller, LabellerSettings, Pc1Job, Pc1Settings, ReplaceFinished, Resume, pre_commit1,
+};
 use seal_runtime::{CancelToken, TaskContext};
 use seal_sha256::{ChaCha8, Kernel};
 use seal_trees::{Cpu, Pc2Job, Pc2Paths, Piece, Settings, Watch, pre_commit2};
@@ -38,7 +40,9 @@ fn reproduce(vector: &Vector, dir: &Path, kernel: Kernel, labeller: &Arc<Labelle
     let draws = ChaCha8::detect();
     let (parents, labeller) = (dir.join("parents"), Arc::clone(labeller));
     let resume = Resume::Yes;
-    let settings = Pc1Settings { parents, kernel, draws, labeller, resume, work_dir: None };
+    let replace_finished = ReplaceFinished::No;
+    let settings =
+        Pc1Settings { parents, kernel, draws, labeller, resume, replace_finished, work_dir: None };
     let context = TaskContext::new("vector".to_owned(), CancelToken::default());
     let pc1 = pre_commit1(&job, &settings, &context)?;
     ensure!(pc1.comm_d == vector.comm_d()?, "comm_d is {}", pc1.comm_d);

@@ -17,7 +17,9 @@ use crate::hugepages::{self, FilesArgs, HugePagesArgs, prepare as prepare_huge_p
 use crate::labeller;
 use crate::parents::{ParentsArgs, parents as make_parents};
 use crate::work_dir::check_work_dir;
-use crate::{Labeller, LabellerSettings, Pc1, Pc1Settings, Resume};
+use crate::{
+    Labeller, LabellerSettings, Pc1, Pc1Settings, REPLACE_FINISHED, ReplaceFinished, Resume,
+};
 
 const RESUME: &str = "SEAL_PC1_RESUME";
 const WORK_DIR: &str = "SEAL_WORK_DIR";
@@ -89,6 +91,8 @@ Environment:
   SEAL_PC1_LANES           sectors that may share a labelling thread: 1 to 4, default 4; they do
                            so only when all threads have one
   SEAL_PC1_SMT             1: use both threads of a core; default 0: one of each
+  SEAL_PC1_REPLACE_FINISHED
+                           1: the same as --replace-finished
   SEAL_PC1_RESUME          0: label all layers anew instead of going on after the finished ones
   SEAL_WORK_DIR            directory for layers until all are finished, on the file system of
                            cache_path; default: cache_path itself
@@ -111,7 +115,8 @@ Environment:
 Other FIL_PROOFS_* variables have no effect here; RUST_LOG=debug names those that are set.
 
 Files: layers and tree D are written to cache_path, each under a hidden name until it is complete.
-What an earlier sealing under another replica id left in cache_path is removed first.
+What an earlier sealing under another replica id left in cache_path is removed first, once all is
+checked that can be checked quickly; a finished sector (its p_aux is complete) is refused instead.
 
 Examples:
   pc1-exec run --task task.json        one sector from a file; the output goes to standard output
@@ -134,6 +139,10 @@ struct ServeArgs {
     /// twice the sector's size in memory.
     #[arg(long, value_name = "N", env = "SEAL_PC1_CONCURRENT", default_value_t = usize::MAX, hide_default_value = true)]
     concurrent: usize,
+    /// Seal also where cache_path holds a finished sector under another replica id, which is then
+    /// removed. Without it such a request is refused.
+    #[arg(long)]
+    replace_finished: bool,
     /// Directory of the parents caches (default: see FIL_PROOFS_PARENT_CACHE below).
     #[arg(long, value_name = "DIR")]
     parents: Option<PathBuf>,
@@ -217,6 +226,10 @@ pub fn main() -> ExitCode {
         Some(Command::Processor { files, .. }) => files,
         _ => &no_options,
     };
+    let replace_finished = match replace_finished(&environment, cli.serve.replace_finished) {
+        Ok(replace) => replace,
+        Err(code) => return code,
+    };
     let (labeller, resume) = match labeller(&environment, files, &shared) {
         Ok(started) => started,
         Err(code) => return code,
@@ -225,7 +238,8 @@ pub fn main() -> ExitCode {
         Ok(work_dir) => work_dir,
         Err(code) => return code,
     };
-    let settings = Pc1Settings { parents, kernel, draws, labeller, resume, work_dir };
+    let settings =
+        Pc1Settings { parents, kernel, draws, labeller, resume, replace_finished, work_dir };
     let executor = Pc1 { settings };
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor, &task),
@@ -245,6 +259,19 @@ fn runtime_dir(environment: &Environment) -> Result<RuntimeDir, ExitCode> {
         tracing::error!("units cannot be claimed: {error}; {RUNTIME_DIR} names another directory");
         if is_nonsense { ExitCode::Config } else { ExitCode::Start }
     })
+}
+
+/// Whether finished sectors may go, by the option or by the environment.
+fn replace_finished(environment: &Environment, asked: bool) -> Result<ReplaceFinished, ExitCode> {
+    match environment.get(REPLACE_FINISHED).as_deref() {
+        Some("1") => Ok(ReplaceFinished::Yes),
+        None | Some("0") if asked => Ok(ReplaceFinished::Yes),
+        None | Some("0") => Ok(ReplaceFinished::No),
+        Some(other) => {
+            tracing::error!("{REPLACE_FINISHED}={other:?}: it is 0 or 1");
+            Err(ExitCode::Config)
+        }
+    }
 }
 
 /// The directory in which layers are kept, if one is named; it has to be usable.

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use seal_host::{AdmissionError, BindError, FileError, MapError, NoUnits, SpaceError};
+use seal_host::{AdmissionError, BindError, FileError, MapError, NoUnits, SameFile, SpaceError};
 use seal_sdr::SdrError;
 use seal_trees::{PieceError, TreesError};
-use seal_types::Commitment;
+use seal_types::{Commitment, ReplicaId};
 use seal_wire::{ErrorCode, TaskError};
 
 /// Why PC1 of a sector was not done.
@@ -46,7 +46,7 @@ pub enum Pc1Error {
     #[error("piece_infos: {0}")]
     Pieces(#[from] PieceError),
     /// A path of the request is not what it has to be.
-    #[error("{key} {} is not {wanted}", path.display())]
+    #[error("{key} {} is not {wanted}: it is {found}", path.display())]
     Path {
         /// The request's field.
         key: &'static str,
@@ -54,6 +54,26 @@ pub enum Pc1Error {
         path: PathBuf,
         /// What it has to be.
         wanted: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// Paths of the request lead to one file.
+    #[error(transparent)]
+    SameFile(#[from] SameFile),
+    /// The directory has a sector that is finished, and not the one of the request.
+    #[error(
+        "cache_path {} holds a finished sector (its p_aux is complete) under {finished}, and \
+         this request is of the replica id {wanted}; nothing was removed: use another cache_path, \
+         or empty this one if that sector is needed no more; with {} = 1 PC1 does that itself",
+        path.display(), crate::REPLACE_FINISHED
+    )]
+    Finished {
+        /// The cache directory.
+        path: PathBuf,
+        /// What is known of the finished sector's replica id.
+        finished: String,
+        /// The replica id of the request.
+        wanted: ReplicaId,
     },
     /// Another process seals in the same directory.
     #[error(
@@ -98,6 +118,14 @@ pub enum Pc1Error {
 }
 
 impl Pc1Error {
+    /// What is wrong with a path that is known to people as `key`.
+    pub(crate) fn of_path(key: &'static str, wanted: &'static str, error: FileError) -> Self {
+        match error.wrong_kind() {
+            Some(wrong) => Self::Path { key, wanted, found: wrong.found, path: error.path },
+            None => error.into(),
+        }
+    }
+
     /// As which code the error is answered.
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -133,6 +161,8 @@ impl Pc1Error {
             Self::Trees(error) => code_of_trees(error),
             Self::Pieces(_)
             | Self::Path { .. }
+            | Self::SameFile(_)
+            | Self::Finished { .. }
             | Self::OtherFileSystem { .. }
             | Self::NoData { .. } => ErrorCode::BadInput,
         }
@@ -140,7 +170,11 @@ impl Pc1Error {
 }
 
 fn code_of_file(error: &FileError) -> ErrorCode {
-    ErrorCode::of_io(&error.source)
+    match error {
+        // A FIFO stays one, however often it is tried.
+        error if error.wrong_kind().is_some() => ErrorCode::BadInput,
+        error => ErrorCode::of_io(&error.source),
+    }
 }
 
 fn code_of_map(error: &MapError) -> ErrorCode {
@@ -170,6 +204,7 @@ fn code_of_trees(error: &TreesError) -> ErrorCode {
         | TreesError::LayerMissing { .. }
         | TreesError::TreeDMissing { .. }
         | TreesError::SealedNoFile { .. }
+        | TreesError::SameFile(_)
         | TreesError::LayerSize { .. }
         | TreesError::TreeDSize { .. }
         | TreesError::TreeDRoot { .. }

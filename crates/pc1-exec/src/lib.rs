@@ -19,4 +19,6 @@ pub use cli::main;
 pub use error::Pc1Error;
 pub use executor::Pc1;
 pub use labeller::{Labeller, LabellerSettings};
-pub use stage::{Pc1Job, Pc1Result, Pc1Settings, Resume, pre_commit1};
+pub use stage::{
+    Pc1Job, Pc1Result, Pc1Settings, REPLACE_FINISHED, ReplaceFinished, Resume, pre_commit1,
+};

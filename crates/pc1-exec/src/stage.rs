@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use seal_host::{
-    ENDING_TAKES, SpaceReserved, SpaceWanted, reserve_space, start_scoped, take_patiently,
+    ENDING_TAKES, PartFile, SpaceReserved, SpaceWanted, behind_links, find_same_file, parent_of,
+    reserve_space, start_scoped, take_patiently,
 };
 use seal_runtime::{TaskContext, Unit};
 use seal_sdr::{Graph, Labelling, LayerStore, Sealing, finished_layers, label_sector, replica_id};
@@ -14,11 +15,13 @@ use seal_trees::{
     Piece, TreesError, ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces,
     zero_commitment,
 };
-use seal_types::{Commitment, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket};
+use seal_types::{
+    Commitment, MANIFEST, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket, files_of_sector,
+};
 use seal_wire::ErrorCode;
 
-use crate::data::{Staged, remove_stale_copy};
-use crate::directory::DirectoryLock;
+use crate::data::{Staged, check_copy};
+use crate::directory::{lock, refuse_finished};
 use crate::progress::{COPY, COPY_TO_DISK, already, plan, tell};
 use crate::work_dir::LayerHome;
 use crate::{Labeller, Pc1Error};
@@ -36,8 +39,24 @@ pub struct Pc1Settings {
     pub labeller: Arc<Labeller>,
     /// Whether finished layers of the same request are used again.
     pub resume: Resume,
+    /// Whether a finished sector under another replica id may go.
+    pub replace_finished: ReplaceFinished,
     /// Where layers are kept until the last one is finished; none is the cache directory.
     pub work_dir: Option<PathBuf>,
+}
+
+/// The variable that allows [`ReplaceFinished::Yes`].
+pub const REPLACE_FINISHED: &str = "SEAL_PC1_REPLACE_FINISHED";
+
+/// What becomes of a request for a cache directory that holds a finished sector under another
+/// replica id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplaceFinished {
+    /// It is refused.
+    #[default]
+    No,
+    /// The finished sector is removed.
+    Yes,
 }
 
 /// What becomes of layers that an earlier run of the same request has finished.
@@ -85,7 +104,7 @@ pub struct Pc1Result {
 ///
 /// Files appear under their names only when they are complete. Layers that are finished when
 /// something goes wrong are used by the next run of the same request, and removed by one under
-/// another replica id.
+/// another replica id. Before anything is removed, all is checked that can be checked quickly.
 pub fn pre_commit1(
     job: &Pc1Job,
     settings: &Pc1Settings,
@@ -112,7 +131,7 @@ pub fn pre_commit1(
     // Whatever this thread and those that it starts do, such as hashing finished layers or making
     // a parents cache, keeps off the cores that label.
     settings.labeller.beside().confine()?;
-    let lock = || DirectoryLock::take("cache_path", &job.cache_path);
+    let lock = || lock("cache_path", &job.cache_path);
     let _lock = patiently(&job.cache_path, lock, context)?;
     let sealing = Sealing {
         porep: job.porep,
@@ -120,8 +139,10 @@ pub fn pre_commit1(
         prover_id: job.prover_id,
         sector_id: job.sector_id,
     };
-    // Whoever had the one had the other too, and lets go of both, but not at the same moment.
     let work_dir = settings.work_dir.as_deref();
+    check_paths(job, &staged, work_dir, &sealing)?;
+    refuse_finished(&job.cache_path, &sealing, settings.replace_finished)?;
+    // Whoever had the one had the other too, and lets go of both, but not at the same moment.
     let home_path = work_dir.map(|dir| dir.join(replica_id.to_string()));
     let open = || LayerHome::open(work_dir, &job.cache_path, &sealing);
     let home = patiently(home_path.as_ref().unwrap_or(&job.cache_path), open, context)?;
@@ -129,10 +150,12 @@ pub fn pre_commit1(
         Resume::Yes => finished_layers(home.path(), &sealing, watch)?,
         Resume::No => Vec::new(),
     };
-    home.remove_remains(finished.len())?;
     let tree_d = job.cache_path.join(TREE_D);
     let have_tree_d = usable_tree_d(&tree_d, &job.porep, comm_d)?;
-    let _reserved = reserve(job, &staged, have_tree_d, finished.len(), home.path())?;
+    let freed = home.bytes_of_remains(finished.len(), &sealing)?;
+    let _reserved = reserve(job, &staged, have_tree_d, finished.len(), (home.path(), freed))?;
+    // From here on things go that an earlier run has left.
+    home.remove_remains(finished.len(), &sealing)?;
     already(context, &job.porep, finished.len(), have_tree_d);
 
     let mut store = LayerStore::begin(home.path(), &sealing, finished)?;
@@ -282,31 +305,59 @@ fn usable_tree_d(path: &Path, porep: &Porep, comm_d: Commitment) -> Result<bool,
     }
 }
 
+/// Finds out whether no file of the request is to be written in the place of another one, and
+/// whether files can be made where they are to be.
+fn check_paths(
+    job: &Pc1Job,
+    staged: &Staged,
+    work_dir: Option<&Path>,
+    sealing: &Sealing,
+) -> Result<(), Pc1Error> {
+    let out_path = ("out_path", job.out_path.as_path());
+    let in_path = ("in_path", staged.path());
+    let named: &[_] = if staged.is_dev_zero() { &[out_path] } else { &[in_path, out_path] };
+    let files_in = |key: &'static str, dir: &Path| -> Vec<_> {
+        let names = files_of_sector(&job.porep).into_iter();
+        names.map(|name| (format!("{key}'s"), dir.join(name))).collect()
+    };
+    let in_work = work_dir.map(|dir| dir.join(sealing.replica_id.to_string()));
+    let in_work = in_work.map(|dir| files_in("SEAL_WORK_DIR", &dir)).unwrap_or_default();
+    let files = files_in("cache_path", &job.cache_path).into_iter().chain(in_work);
+    if let Some(same) = find_same_file(named, files) {
+        return Err(same.into());
+    }
+    check_copy(&job.out_path)?;
+    for name in [MANIFEST, TREE_D] {
+        drop(PartFile::create(&job.cache_path.join(name))?);
+    }
+    Ok(())
+}
+
 /// Finds out before hours of work whether everything will fit, beside what other tasks will still
-/// write, and keeps that space for this task.
+/// write and when `freed` bytes in the cache directory have been removed, and keeps that space for
+/// this task. Layers grow in `home`.
 fn reserve(
     job: &Pc1Job,
     staged: &Staged,
     have_tree_d: bool,
     have_layers: usize,
-    home: &Path,
+    (home, freed): (&Path, u64),
 ) -> Result<Vec<SpaceReserved>, Pc1Error> {
     let sector = job.porep.sector_size.bytes();
     let layers = sector * u64::from(job.porep.layers).saturating_sub(have_layers as u64);
     let tree_d = if have_tree_d { 0 } else { 2 * sector };
     let copy = if staged.is_zero() { 0 } else { sector };
-    // What a killed run has left there is replaced, so its space counts as free.
-    remove_stale_copy(&job.out_path)?;
-    let out_dir = job.out_path.parent().unwrap_or(Path::new("/"));
+    let out_path = behind_links(&job.out_path)?;
+    let out_dir = parent_of(&out_path);
     let who = format!("PC1 in {}, pid {}", job.cache_path.display(), std::process::id());
-    let take = |on: &Path, bytes: u64, grows: &[&Path]| {
-        reserve_space(SpaceWanted { who: &who, on, bytes, grows })
+    let take = |on: &Path, bytes: u64, freed: u64, grows: &[&Path]| {
+        reserve_space(SpaceWanted { who: &who, on, bytes, freed, grows })
     };
-    let (cache, out) = (job.cache_path.as_path(), job.out_path.as_path());
+    let (cache, out) = (job.cache_path.as_path(), out_path.as_path());
     if on_one_file_system(cache, out_dir) {
-        return Ok(vec![take(cache, layers + tree_d + copy, &[cache, home, out])?]);
+        return Ok(vec![take(cache, layers + tree_d + copy, freed, &[cache, home, out])?]);
     }
-    Ok(vec![take(cache, layers + tree_d, &[cache, home])?, take(out_dir, copy, &[out])?])
+    Ok(vec![take(cache, layers + tree_d, freed, &[cache, home])?, take(out_dir, copy, 0, &[out])?])
 }
 
 fn on_one_file_system(a: &Path, b: &Path) -> bool {
@@ -333,7 +384,7 @@ fn make_tree_d(
     if staged.is_zero() {
         build_zero_tree_d(path, nodes, ZeroLeaves::Hole, &watch)?;
     } else {
-        let mut data = staged.reader()?;
+        let mut data = staged.reader();
         build_tree_d(path, nodes, &mut data, staged.path(), comm_d, &watch)?;
     }
     Ok(())

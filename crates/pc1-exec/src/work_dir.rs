@@ -10,17 +10,19 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use seal_host::{FileError, read_dir_names, remove_if_there, sync_dir};
+use seal_host::{
+    DirectoryLock, FileError, PartFile, open_dir, read_dir_names, remove_if_there, sync_dir,
+};
 use seal_sdr::{LayerRecord, Manifest, Sealing};
 use seal_types::{MANIFEST, layer_file};
 
 use crate::Pc1Error;
-use crate::directory::{DirectoryLock, remove_remains};
+use crate::directory::{bytes_of_remains, lock, remove_remains};
 
 /// What names the work directory.
 const KEY: &str = "SEAL_WORK_DIR";
 /// A file that is moved at the start as layers are at the end.
-const PROBE: &str = ".seal-exec-probe.part";
+const PROBE: &str = "seal-exec-probe";
 
 /// Where the layers of one sealing are.
 #[derive(Debug)]
@@ -32,8 +34,9 @@ pub(crate) struct LayerHome {
 /// A sealing's own directory in the work directory.
 #[derive(Debug)]
 struct Work {
+    root: PathBuf,
     path: PathBuf,
-    _lock: DirectoryLock,
+    lock: DirectoryLock,
 }
 
 impl LayerHome {
@@ -47,7 +50,6 @@ impl LayerHome {
         let mut home = Self { cache_path: cache_path.to_path_buf(), work: None };
         if let Some(root) = work_dir {
             require_one_file_system(root, cache_path)?;
-            remove_leftovers(root, sealing)?;
             let work = Work::open(root, sealing)?;
             require_movable(root, &work.path, cache_path)?;
             work.take_back(cache_path, sealing)?;
@@ -62,12 +64,30 @@ impl LayerHome {
     }
 
     /// Removes everything of earlier sealings but the first `layers` layers.
-    pub(crate) fn remove_remains(&self, layers: usize) -> Result<(), Pc1Error> {
+    pub(crate) fn remove_remains(&self, layers: usize, sealing: &Sealing) -> Result<(), Pc1Error> {
         if let Some(work) = &self.work {
+            for leftover in leftovers(&work.root, sealing)? {
+                remove_leftover(&leftover, sealing)?;
+            }
             remove_remains(&work.path, layers)?;
             return remove_remains(&self.cache_path, 0);
         }
         remove_remains(&self.cache_path, layers)
+    }
+
+    /// Bytes that [`LayerHome::remove_remains`] would free.
+    pub(crate) fn bytes_of_remains(
+        &self,
+        layers: usize,
+        sealing: &Sealing,
+    ) -> Result<u64, Pc1Error> {
+        let Some(work) = &self.work else { return bytes_of_remains(&self.cache_path, layers) };
+        let mut bytes = bytes_of_remains(&work.path, layers)?;
+        bytes += bytes_of_remains(&self.cache_path, 0)?;
+        for leftover in leftovers(&work.root, sealing)? {
+            bytes += bytes_of_remains(&leftover, 0)?;
+        }
+        Ok(bytes)
     }
 
     /// All layers are finished: moves them to the cache directory and ends the work directory.
@@ -76,7 +96,7 @@ impl LayerHome {
         sealing: &Sealing,
         layers: &[LayerRecord],
     ) -> Result<(), Pc1Error> {
-        let Some(work) = &self.work else { return Ok(()) };
+        let Some(work) = self.work else { return Ok(()) };
         for record in layers {
             rename(&work.path, &self.cache_path, &layer_file(record.layer))?;
         }
@@ -84,21 +104,17 @@ impl LayerHome {
         Manifest::new(sealing, layers.to_vec()).write(&self.cache_path)?;
         // From here on the cache directory is complete without this one.
         remove_if_there(&work.path.join(MANIFEST))?;
-        remove_empty(&work.path);
+        remove_empty(&work.path, work.lock);
         Ok(())
     }
 }
 
 /// Whether layers can be kept in the directory `path`: tried once, before the first request comes.
 pub(crate) fn check_work_dir(path: &Path) -> Result<(), Pc1Error> {
-    let meta = path.metadata().map_err(FileError::of("query", path))?;
-    if !meta.is_dir() {
-        return Err(Pc1Error::Path { key: KEY, path: path.to_path_buf(), wanted: "a directory" });
-    }
-    // Processes that share it may start at the same moment.
-    let probe = path.join(format!(".seal-exec-probe-{}.part", std::process::id()));
-    fs::write(&probe, "").map_err(FileError::of("create", &probe))?;
-    Ok(remove_if_there(&probe)?)
+    open_dir(path).map_err(|error| Pc1Error::of_path(KEY, "a directory", error))?;
+    // Under a name that nobody knows before, so that nothing lies there that could be written to.
+    drop(PartFile::create(&path.join(PROBE))?);
+    Ok(())
 }
 
 impl Work {
@@ -111,10 +127,10 @@ impl Work {
                 }
                 _ => {}
             }
-            match DirectoryLock::take(KEY, &path) {
+            match lock(KEY, &path) {
                 Ok(lock) if lock.is_of(&path) => {
                     sync_dir(root)?;
-                    return Ok(Self { path, _lock: lock });
+                    return Ok(Self { root: root.to_path_buf(), path, lock });
                 }
                 // Whoever had it before has finished it and removed it.
                 Ok(_) => {}
@@ -127,8 +143,10 @@ impl Work {
     /// Takes over what the cache directory has of the same sealing: all of it when a run was
     /// without a work directory, or the layers that were moved before a run was killed.
     fn take_back(&self, cache_path: &Path, sealing: &Sealing) -> Result<(), Pc1Error> {
-        let of = |directory| Manifest::read(directory).filter(|found| found.is_of(sealing));
-        let (own, moved) = (of(&self.path), of(cache_path));
+        let of = |directory| -> Result<_, Pc1Error> {
+            Ok(Manifest::read(directory)?.filter(|found| found.is_of(sealing)))
+        };
+        let (own, moved) = (of(&self.path)?, of(cache_path)?);
         let count = |manifest: &Option<Manifest>| {
             manifest.as_ref().map_or(0, |manifest| manifest.finished().len())
         };
@@ -148,13 +166,12 @@ impl Work {
 }
 
 fn require_one_file_system(root: &Path, cache_path: &Path) -> Result<(), Pc1Error> {
-    let query = |path: &Path| path.metadata().map_err(FileError::of("query", path));
-    let (work, cache) = (query(root)?, query(cache_path)?);
-    if !work.is_dir() {
-        let path = root.to_path_buf();
-        return Err(Pc1Error::Path { key: KEY, path, wanted: "a directory" });
-    }
-    if work.dev() != cache.dev() {
+    let query = |path: &Path, key| {
+        let opened =
+            open_dir(path).map_err(|error| Pc1Error::of_path(key, "a directory", error))?;
+        Ok::<_, Pc1Error>(opened.metadata().map_err(FileError::of("query", path))?)
+    };
+    if query(root, KEY)?.dev() != query(cache_path, "cache_path")?.dev() {
         return Err(other_file_system(root, cache_path));
     }
     Ok(())
@@ -163,15 +180,16 @@ fn require_one_file_system(root: &Path, cache_path: &Path) -> Result<(), Pc1Erro
 /// Moves a file as layers will be moved in some hours. One device number is not enough for that:
 /// bind mounts of one file system share it, and files cannot be moved between them.
 fn require_movable(root: &Path, work: &Path, cache_path: &Path) -> Result<(), Pc1Error> {
-    let (from, to) = (work.join(PROBE), cache_path.join(PROBE));
-    fs::write(&from, "").map_err(FileError::of("write", &from))?;
-    let moved = fs::rename(&from, &to);
-    remove_if_there(if moved.is_ok() { &to } else { &from })?;
-    match moved {
+    // It has a name that nobody knows before, here as there, and goes with `probe` if it is not
+    // moved.
+    let probe = PartFile::create(&work.join(PROBE))?;
+    let to = cache_path.join(probe.part_path().file_name().unwrap_or_default());
+    match fs::rename(probe.part_path(), &to) {
+        Ok(()) => Ok(remove_if_there(&to)?),
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
             Err(other_file_system(root, cache_path))
         }
-        moved => Ok(moved.map_err(FileError::of("move a file to", cache_path))?),
+        Err(error) => Err(FileError::of("move a file to", cache_path)(error).into()),
     }
 }
 
@@ -180,43 +198,60 @@ fn other_file_system(root: &Path, cache_path: &Path) -> Pc1Error {
     Pc1Error::OtherFileSystem { work_dir, cache_path }
 }
 
-/// Removes what is left in `root` of the same sector under other replica ids. Nobody will go on
-/// with it: the sector is sealed with another ticket now.
-fn remove_leftovers(root: &Path, sealing: &Sealing) -> Result<(), Pc1Error> {
+/// The directories in `root` of the same sector under other replica ids. Nobody will go on with
+/// them: the sector is sealed with another ticket now.
+fn leftovers(root: &Path, sealing: &Sealing) -> Result<Vec<PathBuf>, Pc1Error> {
     let own = sealing.replica_id.to_string();
     let is_id =
         |name: &String| name.len() == own.len() && name.bytes().all(|b| b.is_ascii_hexdigit());
-    for name in read_dir_names(root)?.into_iter().filter(|name| is_id(name) && *name != own) {
-        let path = root.join(name);
-        let of_sector = || Manifest::read(&path).is_some_and(|found| found.is_of_sector(sealing));
-        if !path.is_dir() || !of_sector() {
-            continue;
+    let names = read_dir_names(root)?.into_iter().filter(|name| is_id(name) && *name != own);
+    let mut found = Vec::new();
+    for path in names.map(|name| root.join(name)) {
+        // A link leads to what is somebody else's.
+        if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) && is_of_sector(&path, sealing)?
+        {
+            found.push(path);
         }
-        match DirectoryLock::take(KEY, &path) {
-            Ok(lock) if lock.is_of(&path) && of_sector() => {
-                tracing::info!(path = %path.display(), "removing layers of the same sector under another replica id");
-                remove_remains(&path, 0)?;
-                remove_empty(&path);
-            }
-            Ok(_) => {}
-            Err(Pc1Error::Busy { .. }) => {
-                tracing::warn!(path = %path.display(), "another process seals the same sector under another replica id");
-            }
-            Err(error) => return Err(error),
+    }
+    Ok(found)
+}
+
+fn is_of_sector(path: &Path, sealing: &Sealing) -> Result<bool, Pc1Error> {
+    Ok(Manifest::read(path)?.is_some_and(|found| found.is_of_sector(sealing)))
+}
+
+/// Removes one of [`leftovers`], unless somebody works there.
+fn remove_leftover(path: &Path, sealing: &Sealing) -> Result<(), Pc1Error> {
+    match lock(KEY, path) {
+        Ok(lock) if lock.is_of(path) && is_of_sector(path, sealing)? => {
+            tracing::info!(path = %path.display(), "removing layers of the same sector under another replica id");
+            remove_remains(path, 0)?;
+            remove_empty(path, lock);
         }
+        Ok(_) => {}
+        Err(Pc1Error::Busy { .. }) => {
+            tracing::warn!(path = %path.display(), "another process seals the same sector under another replica id");
+        }
+        Err(error) => return Err(error),
     }
     Ok(())
 }
 
-fn rename(from: &Path, to: &Path, name: &str) -> Result<(), FileError> {
+/// Moves a layer; what is no file is none.
+fn rename(from: &Path, to: &Path, name: &str) -> Result<(), Pc1Error> {
     let source = from.join(name);
-    fs::rename(&source, to.join(name)).map_err(FileError::of("move", &source))
+    let meta = source.symlink_metadata().map_err(FileError::of("move", &source))?;
+    if !meta.is_file() {
+        let text = "it is no regular file any more: another process is at work in this directory";
+        return Err(FileError::of("move", &source)(io::Error::other(text)).into());
+    }
+    Ok(fs::rename(&source, to.join(name)).map_err(FileError::of("move", &source))?)
 }
 
 /// Removes a directory in which nothing should be left. What somebody else put there stays.
-fn remove_empty(path: &Path) {
-    if let Err(error) = fs::remove_dir(path) {
-        tracing::warn!(path = %path.display(), %error, "a work directory is left behind");
+fn remove_empty(path: &Path, lock: DirectoryLock) {
+    if let Err(error) = lock.remove_empty(path) {
+        tracing::warn!(path = %path.display(), error = %error.source, "a work directory is left behind");
     }
 }
 
@@ -271,7 +306,7 @@ mod tests {
     /// Goes on up to `until` layers.
     fn label(home: &LayerHome, sealing: &Sealing, until: usize) -> LayerStore {
         let finished = finished_layers(home.path(), sealing, QUIET).expect("readable");
-        home.remove_remains(finished.len()).expect("writable");
+        home.remove_remains(finished.len(), sealing).expect("writable");
         let mut store = LayerStore::begin(home.path(), sealing, finished).expect("writable");
         while store.finished().len() < until {
             let layer = u8::try_from(store.next_layer().expect("one is left")).expect("small");
@@ -356,6 +391,13 @@ mod tests {
         fs::create_dir(scene.work().join("ab".repeat(32))).expect("writable");
         fs::write(scene.work().join("note"), "").expect("writable");
         let home = scene.open().expect("free");
+        assert!(
+            scene.work().join(old.replica_id.to_string()).exists(),
+            "nothing goes before checks"
+        );
+        let freed = home.bytes_of_remains(0, &scene.sealing).expect("readable");
+        home.remove_remains(0, &scene.sealing).expect("writable");
+        assert_eq!(freed, 3 * 4096, "two layers and their record");
         let mut expected = vec![other.replica_id.to_string(), scene.sealing.replica_id.to_string()];
         expected.extend(["ab".repeat(32), "note".to_owned()]);
         assert_eq!(scene.names(&scene.work()), expected);
@@ -374,10 +416,14 @@ mod tests {
         label(&home, &scene.sealing, 1);
         let mut newer = scene.sealing;
         newer.replica_id = ReplicaId([1; 32]);
-        LayerHome::open(Some(&scene.work()), &scene.cache(), &newer).expect("free");
+        let remove = || {
+            let home = LayerHome::open(Some(&scene.work()), &scene.cache(), &newer).expect("free");
+            home.remove_remains(0, &newer).expect("writable");
+        };
+        remove();
         assert_eq!(scene.names(home.path()).len(), 2);
         drop(home);
-        LayerHome::open(Some(&scene.work()), &scene.cache(), &newer).expect("free");
+        remove();
         assert_eq!(scene.names(&scene.work()), [newer.replica_id.to_string()]);
     }
 
@@ -394,7 +440,23 @@ mod tests {
         let file = scene.dir.path().join("file");
         fs::write(&file, "").expect("writable");
         let error = check_work_dir(&file).unwrap_err();
-        assert!(error.to_string().ends_with("is not a directory"), "{error}");
+        assert!(error.to_string().contains(" is not a directory: it is a regular"), "{error}");
+    }
+
+    #[test]
+    fn probes_follow_no_links_and_overwrite_nothing() {
+        let scene = Scene::new();
+        let victim = scene.dir.path().join("victim");
+        fs::write(&victim, "precious").expect("writable");
+        let former = format!(".seal-exec-probe-{}.part", std::process::id());
+        for name in [former.as_str(), ".seal-exec-probe.part"] {
+            for dir in [scene.work(), scene.cache()] {
+                std::os::unix::fs::symlink(&victim, dir.join(name)).expect("writable");
+            }
+        }
+        check_work_dir(&scene.work()).expect("writable");
+        drop(scene.open().expect("free"));
+        assert_eq!(fs::read(&victim).expect("readable"), b"precious");
     }
 
     #[test]
@@ -404,11 +466,12 @@ mod tests {
         let open = |work: &Path| LayerHome::open(Some(work), &cache, &scene.sealing);
         let missing = scene.dir.path().join("missing");
         let error = open(&missing).unwrap_err().to_string();
-        assert_eq!(error, format!("cannot query {}", missing.display()));
+        assert_eq!(error, format!("cannot open {}", missing.display()));
         let file = scene.dir.path().join("file");
         fs::write(&file, "").expect("writable");
         let error = open(&file).unwrap_err().to_string();
-        assert_eq!(error, format!("SEAL_WORK_DIR {} is not a directory", file.display()));
+        let wanted = "is not a directory: it is a regular file";
+        assert_eq!(error, format!("SEAL_WORK_DIR {} {wanted}", file.display()));
         // Every Linux has another file system there.
         let error = open(Path::new("/proc")).unwrap_err();
         assert!(matches!(error, Pc1Error::OtherFileSystem { .. }), "{error}");

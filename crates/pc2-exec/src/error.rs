@@ -49,6 +49,7 @@ impl Pc2Error {
                 | TreesError::LayerMissing { .. }
                 | TreesError::TreeDMissing { .. }
                 | TreesError::SealedNoFile { .. }
+                | TreesError::SameFile(_)
                 | TreesError::LayerSize { .. }
                 | TreesError::TreeDSize { .. }
                 | TreesError::TreeDRoot { .. }
@@ -62,7 +63,11 @@ impl Pc2Error {
 }
 
 fn code_of_file(error: &FileError) -> ErrorCode {
-    ErrorCode::of_io(&error.source)
+    match error {
+        // A FIFO stays one, however often it is tried.
+        error if error.wrong_kind().is_some() => ErrorCode::BadInput,
+        error => ErrorCode::of_io(&error.source),
+    }
 }
 
 impl From<Pc2Error> for TaskError {

@@ -57,7 +57,8 @@ impl Executor for Pc2 {
             cancelled: &|| context.is_cancelled(),
         };
         let layer_digests = match self.layer_check {
-            LayerCheck::Recorded => recorded_digests(&task.cache_dir, &porep),
+            LayerCheck::Recorded => recorded_digests(&task.cache_dir, &porep)
+                .map_err(|error| Pc2Error::Trees(error.into()))?,
             LayerCheck::Off => Vec::new(),
         };
         let paths = Pc2Paths { cache_dir: &task.cache_dir, sealed_file: &task.sealed_file };

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use seal_host::FileError;
 use seal_sdr::Manifest;
 use seal_types::Porep;
 
 /// SHA-256 of each layer in hex as the manifest in `cache_dir` has them, or nothing if there is no
 /// manifest or it is not of a whole sector like this.
-pub(crate) fn recorded_digests(cache_dir: &Path, porep: &Porep) -> Vec<String> {
-    let Some(manifest) = Manifest::read(cache_dir) else { return Vec::new() };
+pub(crate) fn recorded_digests(cache_dir: &Path, porep: &Porep) -> Result<Vec<String>, FileError> {
+    let Some(manifest) = Manifest::read(cache_dir)? else { return Ok(Vec::new()) };
     let finished = manifest.finished();
     let complete = finished.len() == porep.layers as usize
         && (1..).zip(finished).all(|(layer, record)| {
@@ -19,9 +20,9 @@ pub(crate) fn recorded_digests(cache_dir: &Path, porep: &Porep) -> Vec<String> {
             dir = %cache_dir.display(),
             "the manifest of PC1 is not of all layers of this sector; they are not compared with it"
         );
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    finished.iter().map(|record| record.sha256.clone()).collect()
+    Ok(finished.iter().map(|record| record.sha256.clone()).collect())
 }
 
 #[cfg(test)]
@@ -34,7 +35,8 @@ mod tests {
     fn only_a_manifest_of_all_layers_counts() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let porep = "StackedDrg2KiBV1_1".parse::<RegisteredProof>().expect("a proof").porep();
-        assert!(recorded_digests(dir.path(), &porep).is_empty());
+        let recorded = || recorded_digests(dir.path(), &porep).expect("a file or none");
+        assert!(recorded().is_empty());
         let sealing = Sealing {
             porep,
             replica_id: ReplicaId::default(),
@@ -50,7 +52,7 @@ mod tests {
         ] {
             let digests: Vec<_> = records.iter().map(|record| record.sha256.clone()).collect();
             Manifest::new(&sealing, records).write(dir.path()).expect("writable");
-            assert_eq!(recorded_digests(dir.path(), &porep), digests[..count]);
+            assert_eq!(recorded(), digests[..count]);
         }
     }
 }

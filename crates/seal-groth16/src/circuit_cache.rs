@@ -6,11 +6,11 @@
 //! warning. Who can write into the directory can make proofs fail, but none is ever answered that
 //! does not verify.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use seal_host::FileError;
+use seal_host::{FileError, open_lock};
 
 use crate::circuit_file::{self, BadCircuit, FORMAT, Owner};
 use crate::r1cs::Compiled;
@@ -80,9 +80,8 @@ impl CircuitCache {
     fn keep(&self, path: &Path, owner: &Owner, compiled: &Compiled) -> Result<(), FileError> {
         fs::create_dir_all(&self.dir).map_err(FileError::of("create", &self.dir))?;
         let lock = self.dir.join(LOCK);
-        // Temporaries have one name for all processes; the lock goes with this handle.
-        let held = File::options().create(true).truncate(false).write(true).open(&lock);
-        let held = held.map_err(FileError::of("open", &lock))?;
+        // One writes it, and the others need not; the lock goes with this handle.
+        let held = open_lock(&lock)?;
         match held.try_lock() {
             Ok(()) => circuit_file::write(path, owner, compiled),
             Err(TryLockError::WouldBlock) => {
@@ -259,13 +258,25 @@ mod tests {
     fn whoever_comes_while_another_writes_goes_on_without_writing() {
         let (dir, path) = filled();
         fs::remove_file(&path).expect("there");
-        let held = File::open(dir.path().join(LOCK)).expect("there");
+        let held = fs::File::open(dir.path().join(LOCK)).expect("there");
         held.lock().expect("free");
         assert_eq!(got(dir.path()), (small(5), Origin::Recorded));
         assert!(!path.exists(), "the other writes it");
         drop(held);
         assert_eq!(got(dir.path()).1, Origin::Recorded);
         assert_eq!(got(dir.path()).1, Origin::Cache);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_lock_is_not_followed_and_nothing_is_kept() {
+        let (dir, path) = filled();
+        fs::remove_file(&path).expect("there");
+        let (lock, victim) = (dir.path().join(LOCK), dir.path().join("victim"));
+        fs::remove_file(&lock).expect("there");
+        std::os::unix::fs::symlink(&victim, &lock).expect("writable");
+        assert_eq!(got(dir.path()), (small(5), Origin::Recorded));
+        assert!(!victim.exists(), "it was made through the link");
+        assert!(!path.exists(), "written without the lock");
     }
 
     #[test]

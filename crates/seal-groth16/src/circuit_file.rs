@@ -12,7 +12,7 @@ use std::path::Path;
 use blake2b_simd::State;
 use blstrs::Scalar;
 use ff::{Field, PrimeField};
-use seal_host::{FileError, PartFile, open_read};
+use seal_host::{FileError, PartFile, open_input};
 
 use crate::r1cs::{Compiled, Counts, Matrix};
 
@@ -140,7 +140,7 @@ pub(crate) fn write(path: &Path, owner: &Owner, compiled: &Compiled) -> Result<(
 
 /// Reads the circuit of `owner` at `path`.
 pub(crate) fn read(path: &Path, owner: &Owner) -> Result<Compiled, BadCircuit> {
-    let file = open_read(path)?;
+    let file = open_input(path)?;
     let found = file.metadata().map_err(FileError::of("look at", path))?.len();
     let mut source = Source { file, path, state: digest(), block: Vec::new() };
     if found < HEAD_BYTES as u64 {

@@ -3,14 +3,14 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use seal_host::{FileError, open_read};
+use seal_host::{FileError, open_input};
 
 /// How much is read at a time.
 const BLOCK: usize = 4 << 20;
 
 /// The digest of a whole file, in hex.
 pub fn digest_file(path: &Path) -> Result<String, FileError> {
-    let mut file = open_read(path)?;
+    let mut file = open_input(path)?;
     let mut digest = Digest::default();
     let mut block = vec![0; BLOCK];
     loop {

@@ -263,7 +263,11 @@ impl Groth16Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::File(error) | Self::Space(SpaceError::Unknown(error)) => {
-                ErrorCode::of_io(&error.source)
+                if error.wrong_kind().is_some() {
+                    ErrorCode::Parameters
+                } else {
+                    ErrorCode::of_io(&error.source)
+                }
             }
             Self::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
             Self::ParametersMap(MapError::Memory { .. }) => ErrorCode::SelfCheck,

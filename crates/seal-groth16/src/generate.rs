@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use filecoin_proofs::with_shape;
 use rand::rngs::OsRng;
 use seal_field::curve::CurveKernel;
-use seal_host::{FileError, PartFile, require_free};
+use seal_host::{FileError, PartFile, open_lock, require_free};
 use seal_types::{RegisteredProof, SectorSize, groth_file_digest};
 use storage_proofs_core::merkle::MerkleTreeTrait;
 
@@ -97,7 +97,7 @@ fn is_default_dir(dir: &Path) -> bool {
 /// Waits for other makers of parameters. The lock goes with the file handle.
 fn lock(dir: &Path, progress: &dyn Fn(GenerateStep)) -> Result<File, Groth16Error> {
     let path = dir.join(LOCK);
-    let file = File::create(&path).map_err(FileError::of("create", &path))?;
+    let file = open_lock(&path)?;
     if file.try_lock().is_err() {
         progress(GenerateStep::Waiting);
         file.lock().map_err(FileError::of("lock", &path))?;

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use seal_host::{FileError, open_read};
+use seal_host::{FileError, open_input};
 
 use crate::Groth16Error;
 
@@ -124,7 +124,7 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn open(path: &'a Path) -> Result<Self, Groth16Error> {
-        let file = open_read(path)?;
+        let file = open_input(path)?;
         let metadata = file.metadata().map_err(FileError::of("look at", path))?;
         if !metadata.is_file() {
             let reason = "it is not a regular file".to_owned();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use seal_host::{FileError, PartFile};
+use seal_host::{PartFile, read_input};
 use serde::{Deserialize, Serialize};
 
 use crate::Groth16Error;
@@ -38,10 +38,10 @@ impl Marker {
     /// The marker of a directory; empty where there is none.
     pub fn read(dir: &Path) -> Result<Self, Groth16Error> {
         let path = dir.join(MARKER);
-        let text = match std::fs::read(&path) {
+        let text = match read_input(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(FileError::of("read", &path)(error).into()),
+            Err(error) if error.source.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error.into()),
         };
         serde_json::from_slice(&text)
             .map_err(|error| Groth16Error::DamagedParameters { path, reason: error.to_string() })

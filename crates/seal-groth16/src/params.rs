@@ -6,7 +6,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use seal_host::{FileError, open_read};
+use seal_host::{FileError, open_input, parent_of};
 use seal_types::{GrothFile, SectorSize, groth_file_digest};
 
 use crate::layout::{Layout, check_key_file};
@@ -81,7 +81,7 @@ impl FoundParams {
         if let (true, true, Some(dir), Some(name)) = (
             unchanged,
             expected.wanted() == digest,
-            self.path.parent(),
+            Some(parent_of(&self.path)),
             self.path.file_name().and_then(|name| name.to_str()),
         ) {
             stamps::remember(dir, name, self.identity, digest);
@@ -257,7 +257,7 @@ impl ParamDir {
 /// The first `bytes` of a file, or all of it if it is shorter.
 fn head(path: &Path, bytes: u64) -> Result<Vec<u8>, FileError> {
     let mut head = Vec::new();
-    open_read(path)?.take(bytes).read_to_end(&mut head).map_err(FileError::of("read", path))?;
+    open_input(path)?.take(bytes).read_to_end(&mut head).map_err(FileError::of("read", path))?;
     Ok(head)
 }
 

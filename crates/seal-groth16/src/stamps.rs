@@ -6,11 +6,10 @@
 //! and guards against nothing.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use seal_host::{FileError, PartFile};
+use seal_host::{FileError, PartFile, read_own};
 use serde::{Deserialize, Serialize};
 
 /// Name of the list.
@@ -56,10 +55,10 @@ impl Stamps {
     /// The list of a directory. One that cannot be read counts as empty: then files are checked.
     fn read(dir: &Path) -> Self {
         let path = dir.join(CHECKED);
-        let stamps = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(|error| error.to_string()),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error.to_string()),
+        let stamps = match read_own(&path) {
+            Ok(Some(text)) => serde_json::from_slice(&text).map_err(|error| error.to_string()),
+            Ok(None) => Ok(Self::default()),
+            Err(error) => Err(error.source.to_string()),
         };
         stamps.unwrap_or_else(|error| {
             tracing::warn!(
@@ -128,6 +127,22 @@ mod tests {
         }
         remember(dir.path(), "y.params", identity, "cc");
         assert!(is_checked(dir.path(), "x.params", identity, "aa"), "others are kept");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_list_is_replaced_and_never_followed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (path, victim) = (dir.path().join("x.params"), dir.path().join("victim"));
+        std::fs::write(&path, "one").expect("writable");
+        let identity = Identity::of(&path).expect("there");
+        remember(dir.path(), "x.params", identity, "aa");
+        std::fs::rename(dir.path().join(CHECKED), &victim).expect("ours");
+        let list = std::fs::read(&victim).expect("readable");
+        std::os::unix::fs::symlink(&victim, dir.path().join(CHECKED)).expect("writable");
+        assert!(!is_checked(dir.path(), "x.params", identity, "aa"), "the link was followed");
+        remember(dir.path(), "y.params", identity, "bb");
+        assert_eq!(std::fs::read(&victim).expect("readable"), list, "it was written through");
+        assert!(is_checked(dir.path(), "y.params", identity, "bb"));
     }
 
     #[test]

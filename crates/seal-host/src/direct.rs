@@ -13,7 +13,7 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, PosixFadviseAdvice, fcntl, posix_fadvise};
 
-use crate::{FileError, PartFile, Region, open_read};
+use crate::{FileError, PartFile, Region, open_input};
 
 /// What direct writes must be aligned to, in memory, in the file and in length. No block device
 /// in use has larger logical blocks.
@@ -136,7 +136,7 @@ pub fn read_through<E: From<FileError>>(
     path: &Path,
     mut each: impl FnMut(&[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    let file = open_read(path)?;
+    let file = open_input(path)?;
     let length = file.metadata().map_err(FileError::of("query", path))?.len();
     // Advice: what the kernel makes of it changes no result.
     let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_SEQUENTIAL);

@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::direct::{ALIGNMENT, CACHED, forget, is_refusal};
-use crate::{FileError, PartFile, open_read};
+use crate::{FileError, PartFile, open_input};
 
 /// A file that is read by position.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub struct DirectReader {
 impl DirectReader {
     /// Opens `path`, also behind a symbolic link.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let file = open_read(path)?;
-        let direct = Direct::open(path, OpenOptions::new().read(true));
+        let file = open_input(path)?;
+        let direct = Direct::open(path, OpenOptions::new().read(true), &file);
         Ok(Self { file, direct, path: path.to_path_buf() })
     }
 
@@ -100,7 +100,7 @@ impl DirectPart {
         let part = PartFile::create(target)?;
         reserve(part.file(), bytes)
             .map_err(|errno| FileError::of("take the space of", part.part_path())(errno.into()))?;
-        let direct = Direct::open(part.part_path(), OpenOptions::new().write(true));
+        let direct = Direct::open(part.part_path(), OpenOptions::new().write(true), part.file());
         Ok(Self { part, direct, cached: AtomicU64::new(0) })
     }
 
@@ -169,8 +169,19 @@ struct Direct {
 }
 
 impl Direct {
-    fn open(path: &Path, options: &mut OpenOptions) -> Self {
-        let file = options.custom_flags(libc::O_DIRECT).open(path);
+    /// Opens `path` once more, if it still is the file `opened`: what somebody has put in its place
+    /// meanwhile must not be taken for the other half of it.
+    fn open(path: &Path, options: &mut OpenOptions, opened: &File) -> Self {
+        let inode = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        let same = |file: File| {
+            let found = (file.metadata().map(inode)?, opened.metadata().map(inode)?);
+            if found.0 == found.1 {
+                return Ok(file);
+            }
+            Err(io::Error::other("another file has taken its place"))
+        };
+        let file = options.custom_flags(libc::O_DIRECT | libc::O_NONBLOCK).open(path);
+        let file = file.and_then(same);
         if let Err(error) = &file {
             tracing::debug!(path = %path.display(), %error, "no direct I/O here");
         }
@@ -261,6 +272,21 @@ mod tests {
     }
 
     #[test]
+    fn what_took_the_place_of_a_file_is_not_taken_for_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (path, other) = (dir.path().join("layer"), dir.path().join("other"));
+        fs::write(&path, vec![1; 4096]).expect("writable");
+        fs::write(&other, vec![2; 4096]).expect("writable");
+        let opened = File::open(&path).expect("there");
+        let direct = |opened| Direct::open(&path, OpenOptions::new().read(true), opened);
+        let could = direct(&opened).get().is_some();
+        fs::rename(&other, &path).expect("ours");
+        assert!(direct(&opened).get().is_none());
+        let now = File::open(&path).expect("there");
+        assert_eq!(direct(&now).get().is_some(), could);
+    }
+
+    #[test]
     fn a_refusal_on_the_way_is_not_the_end() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut file = DirectPart::create(&dir.path().join("tree"), 8192).expect("writable");
@@ -294,7 +320,6 @@ mod tests {
 
     #[test]
     fn the_space_is_taken_at_once() {
-        use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = DirectPart::create(&dir.path().join("tree"), 1 << 20).expect("writable");
         let metadata = file.part().file().metadata().expect("a file");

@@ -1,8 +1,10 @@
-//! Files that appear whole or not at all, and I/O errors that name the path and the verb.
+//! I/O errors that name the path and the verb, and what is done with files and directories.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+use crate::open_dir;
 
 /// An I/O error with what was being done to which path.
 #[derive(Debug, thiserror::Error)]
@@ -30,102 +32,9 @@ impl FileError {
     }
 }
 
-/// A file that is written under a hidden name (`.NAME.part`) and gets its own name when it is
-/// complete and on disk. Dropped before that, it is removed.
-#[derive(Debug)]
-pub struct PartFile {
-    file: File,
-    part: PathBuf,
-    target: PathBuf,
-    finished: bool,
-}
-
-impl PartFile {
-    /// Starts the file that will be called `target`. An older temporary of the same name is
-    /// replaced; the target itself stays as it is until [`PartFile::finish`].
-    pub fn create(target: &Path) -> Result<Self, FileError> {
-        let part = part_of(target)?;
-        remove_if_there(&part)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&part)
-            .map_err(FileError::of("create", &part))?;
-        Ok(Self { file, part, target: target.to_path_buf(), finished: false })
-    }
-
-    /// Removes what a killed process has left of the file that would be called `target`. It counts
-    /// as used space until then, so this comes before any look at how much is free. Only for one
-    /// who knows that nobody else writes that file.
-    pub fn remove_stale(target: &Path) -> Result<(), FileError> {
-        remove_if_there(&part_of(target)?)
-    }
-
-    /// The open file.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// The name it has for now.
-    pub fn part_path(&self) -> &Path {
-        &self.part
-    }
-
-    /// The name it will have.
-    pub fn target(&self) -> &Path {
-        &self.target
-    }
-
-    /// Appends `bytes`.
-    pub fn write_all(&mut self, bytes: &[u8]) -> Result<(), FileError> {
-        self.file.write_all(bytes).map_err(FileError::of("write", &self.part))
-    }
-
-    /// Brings everything to disk and gives the file its name.
-    pub fn finish(mut self) -> Result<(), FileError> {
-        self.file.sync_all().map_err(FileError::of("sync", &self.part))?;
-        fs::rename(&self.part, &self.target).map_err(FileError::of("rename", &self.part))?;
-        self.finished = true;
-        match self.target.parent() {
-            Some(dir) => sync_dir(dir),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for PartFile {
-    fn drop(&mut self) {
-        if !self.finished
-            && let Err(error) = remove_if_there(&self.part)
-        {
-            tracing::warn!(%error, "a temporary file is left behind");
-        }
-    }
-}
-
-/// The hidden name under which `target` is written.
-fn part_of(target: &Path) -> Result<PathBuf, FileError> {
-    let name = target.file_name().ok_or_else(|| FileError {
-        verb: "create",
-        path: target.to_path_buf(),
-        source: io::Error::from(io::ErrorKind::InvalidInput),
-    })?;
-    let mut part_name = std::ffi::OsString::from(".");
-    part_name.push(name);
-    part_name.push(".part");
-    Ok(target.with_file_name(part_name))
-}
-
 /// Brings a directory's entries to disk.
 pub fn sync_dir(dir: &Path) -> Result<(), FileError> {
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir).and_then(|file| file.sync_all()).map_err(FileError::of("sync", dir))
-}
-
-/// Opens a file for reading.
-pub fn open_read(path: &Path) -> Result<File, FileError> {
-    File::open(path).map_err(FileError::of("open", path))
+    open_dir(dir)?.sync_all().map_err(FileError::of("sync", dir))
 }
 
 /// Removes a file; that there is none is no error.
@@ -202,47 +111,11 @@ mod tests {
     use std::ops::ControlFlow;
 
     #[test]
-    fn a_part_file_has_its_name_only_when_it_is_complete() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let target = dir.path().join("layer");
-        let mut part = PartFile::create(&target).expect("writable");
-        part.write_all(b"half").expect("writable");
-        assert!(!target.exists());
-        assert_eq!(read_dir_names(dir.path()).expect("readable"), [".layer.part"]);
-        part.finish().expect("writable");
-        assert_eq!(read_dir_names(dir.path()).expect("readable"), ["layer"]);
-        assert_eq!(fs::read(&target).expect("readable"), b"half");
-    }
-
-    #[test]
-    fn a_dropped_part_file_leaves_nothing_and_the_old_file_alone() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let target = dir.path().join("layer");
-        fs::write(&target, "old").expect("writable");
-        drop(PartFile::create(&target).expect("writable"));
-        assert_eq!(read_dir_names(dir.path()).expect("readable"), ["layer"]);
-        assert_eq!(fs::read(&target).expect("readable"), b"old");
-    }
-
-    #[test]
-    fn what_a_killed_process_left_goes_and_the_file_itself_stays() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let target = dir.path().join("layer");
-        for name in ["layer", ".layer.part", ".other.part"] {
-            fs::write(dir.path().join(name), "old").expect("writable");
-        }
-        for _ in 0..2 {
-            PartFile::remove_stale(&target).expect("writable");
-            assert_eq!(read_dir_names(dir.path()).expect("readable"), [".other.part", "layer"]);
-        }
-    }
-
-    #[test]
     fn errors_name_verb_and_path() {
-        let error = open_read(Path::new("/no/such/file")).unwrap_err();
+        let error = crate::open_input(Path::new("/no/such/file")).unwrap_err();
         assert_eq!(error.to_string(), "cannot open /no/such/file");
-        let error = PartFile::create(Path::new("/no/such/dir/file")).unwrap_err();
-        assert_eq!(error.to_string(), "cannot create /no/such/dir/.file.part");
+        let error = crate::PartFile::create(Path::new("/no/such/dir/file")).unwrap_err();
+        assert!(error.to_string().starts_with("cannot create /no/such/dir/.file."), "{error}");
     }
 
     #[test]

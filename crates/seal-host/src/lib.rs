@@ -6,12 +6,13 @@
 
 mod admission;
 mod affinity;
-mod budget;
 mod alive;
+mod budget;
 mod cgroup;
 mod child;
 mod claims;
 mod count;
+mod dir_lock;
 mod direct;
 mod direct_at;
 mod earlier;
@@ -21,9 +22,10 @@ mod file_size;
 mod files;
 mod filesystem;
 mod huge_pages;
+mod inputs;
 mod labels;
-mod log_form;
 mod lock_wait;
+mod log_form;
 mod log_levels;
 mod log_queue;
 mod map;
@@ -31,6 +33,8 @@ mod memory;
 mod memory_files;
 mod numa;
 mod oom;
+mod part_file;
+mod paths;
 mod place_self;
 mod placement;
 mod priority;
@@ -53,25 +57,28 @@ pub use affinity::{
     BindError, allowed_cpus, bind_current_thread, confine_current_thread, confine_like_this_thread,
     grantable_cpus, online_cpus,
 };
-pub use budget::{CpuBudget, CpuQuota, GroupMemory, Limiter, MemoryBudget, TaskBudget};
 pub use alive::{Alive, Life, is_unlike_others, life_at, lives_in, unlike_others};
+pub use budget::{CpuBudget, CpuQuota, GroupMemory, Limiter, MemoryBudget, TaskBudget};
 pub use cgroup::{
     Cgroup, CgroupError, CgroupTree, Entered, Swept, Version as CgroupVersion, Wanted,
 };
 pub use child::{Ending, SpawnError, signal_group, spawn, spawn_in, wait_ended};
 pub use claims::{CpuClaim, CpuClaims};
+pub use dir_lock::{DirectoryLock, DirectoryLockError, LOCK_FILE};
 pub use direct::{DirectFile, read_through};
 pub use direct_at::{DirectPart, DirectReader};
 pub use earlier::EarlierOwner;
 pub use file_in_memory::FileInMemory;
 pub use file_size::ignore_file_size_signal;
-pub use files::{
-    FileError, PartFile, copy_exact, open_read, read_dir_names, remove_if_there, sync_dir,
-};
+pub use files::{FileError, copy_exact, read_dir_names, remove_if_there, sync_dir};
 pub use filesystem::{FileSystem, is_without_locks, lock_failed};
+pub use inputs::{
+    Input, WrongKind, open_dir, open_input, open_input_or_zeros, open_lock, read_input, read_own,
+    read_text,
+};
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
-pub use log_form::{LOG_FORM, LogForm};
 pub use lock_wait::{ENDING_TAKES, LockHolder, LockWait, take_patiently};
+pub use log_form::{LOG_FORM, LogForm};
 pub use log_levels::LogLevels;
 pub use log_queue::{LastWords, LogQueue};
 pub use map::{MapError, ReadMap};
@@ -79,11 +86,13 @@ pub use memory::{MemoryError, MemoryPolicy, PageChoice, Pages, Region};
 pub use memory_files::{BadPattern, MemoryFiles, PrepareError, Prepared};
 pub use numa::{Binding, NodeId, interleave_memory, node_cpus, online_nodes, preferred_node};
 pub use oom::OomCounter;
+pub use part_file::{PartFile, part_target, remove_stale_part, remove_stale_parts};
+pub use paths::{SameFile, behind_links, find_same_file, parent_of};
 pub use place_self::{PLACEMENT_NAMES, PlaceError, Placed, place_self};
 pub use placement::{Placement, ResourceLimit};
 pub use priority::yield_to_others;
-pub use reservations::{Reservations, SpaceReserved, SpaceWanted, reserve_space, share_disk_space};
 pub use process::{ProcessHandle, pid_namespace, process_start};
+pub use reservations::{Reservations, SpaceReserved, SpaceWanted, reserve_space, share_disk_space};
 pub use ring::{RingConsumer, RingProducer, ring};
 pub use runtime_dir::{
     RuntimeDir, RuntimeDirError, SYSTEM_RUNTIME_DIR, default_runtime_dir, earlier_runtime_dir,

@@ -82,7 +82,7 @@ impl State {
 impl ReadMap {
     /// Maps the whole of `path`.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let file = crate::open_read(path)?;
+        let file = crate::open_input(path)?;
         Self::of_file(&file, path)
     }
 

@@ -36,6 +36,8 @@ pub struct SpaceWanted<'a> {
     pub on: &'a Path,
     /// How many bytes it will take there.
     pub bytes: u64,
+    /// How many bytes of `grows` it removes before that.
+    pub freed: u64,
     /// Where that appears: directories, whose files count, and files, which count under temporary
     /// names too.
     pub grows: &'a [&'a Path],
@@ -74,7 +76,7 @@ pub fn reserve_space(wanted: SpaceWanted<'_>) -> Result<SpaceReserved, SpaceErro
     match SHARED.get() {
         Some(reservations) => reservations.reserve(wanted),
         None => {
-            crate::require_free(wanted.on, wanted.bytes)?;
+            crate::require_free(wanted.on, wanted.bytes.saturating_sub(wanted.freed))?;
             Ok(SpaceReserved { held: None })
         }
     }
@@ -88,7 +90,7 @@ impl Reservations {
 
     /// Checks that there is space beside what other tasks will still write, and keeps it.
     pub fn reserve(&self, wanted: SpaceWanted<'_>) -> Result<SpaceReserved, SpaceError> {
-        let SpaceWanted { on, bytes, .. } = wanted;
+        let SpaceWanted { on, bytes, freed, .. } = wanted;
         let device = on.metadata().map_err(FileError::of("examine", on))?.dev();
         // Without a directory for it, what is free is still looked at.
         let alone = |error: FileError| {
@@ -96,7 +98,7 @@ impl Reservations {
                 "what this task will write is not reserved: {error}: {}; others may take the space",
                 error.source
             );
-            crate::require_free(on, bytes)?;
+            crate::require_free(on, bytes.saturating_sub(freed))?;
             Ok(SpaceReserved { held: None })
         };
         let lock = match self.lock() {
@@ -113,7 +115,7 @@ impl Reservations {
         };
         let free = free_bytes(on)?;
         let reserved: u64 = others.iter().map(|other| other.left).sum();
-        if free < bytes.saturating_add(reserved) {
+        if free.saturating_add(freed) < bytes.saturating_add(reserved) {
             let (path, by) = (on.to_path_buf(), told(&others));
             return Err(SpaceError::TooLittle { path, free, needed: bytes, reserved, by });
         }
@@ -167,9 +169,10 @@ impl Reservations {
 
     fn record(&self, device: u64, wanted: SpaceWanted<'_>) -> Result<(PathBuf, File), FileError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let SpaceWanted { who, bytes, grows, .. } = wanted;
-        let mut text =
-            format!("{bytes}\n{}\n{}\n", taken(grows), who.replace('\n', " ")).into_bytes();
+        let SpaceWanted { who, bytes, freed, grows, .. } = wanted;
+        // From what is there when the former files are gone.
+        let before = taken(grows).saturating_sub(freed);
+        let mut text = format!("{bytes}\n{before}\n{}\n", who.replace('\n', " ")).into_bytes();
         for path in grows {
             text.extend_from_slice(path.as_os_str().as_bytes());
             text.push(0);
@@ -229,7 +232,7 @@ fn taken(grows: &[&Path]) -> u64 {
     for path in grows {
         let (dir, name) = match fs::symlink_metadata(path) {
             Ok(meta) if meta.is_dir() => (*path, None),
-            _ => (path.parent().unwrap_or(Path::new("/")), path.file_name()),
+            _ => (crate::parent_of(path), path.file_name()),
         };
         let Ok(entries) = fs::read_dir(dir) else { continue };
         for entry in entries.flatten() {
@@ -291,7 +294,7 @@ mod tests {
         }
 
         fn reserve(&self, who: &str, bytes: u64, grows: &[&Path]) -> Result<SpaceReserved, String> {
-            let wanted = SpaceWanted { who, on: self.dir.path(), bytes, grows };
+            let wanted = SpaceWanted { who, on: self.dir.path(), bytes, freed: 0, grows };
             self.reservations().reserve(wanted).map_err(|error| error.to_string())
         }
 
@@ -370,7 +373,8 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!((mode(path), mode(path.parent().expect("a directory"))), (0o600, 0o700));
         let gone = Reservations { dir: scene.dir.path().join("no/such") };
-        let wanted = |bytes| SpaceWanted { who: "x", on: scene.dir.path(), bytes, grows: &[] };
+        let wanted =
+            |bytes| SpaceWanted { who: "x", on: scene.dir.path(), bytes, freed: 0, grows: &[] };
         assert!(gone.reserve(wanted(1)).expect("free").held.is_none());
         assert!(gone.reserve(wanted(u64::MAX)).is_err());
     }

@@ -59,7 +59,7 @@ fn read_text(file: &Path) -> Result<String, FileError> {
         std::io::stdin().read_to_string(&mut text).map_err(FileError::of("read", file))?;
         return Ok(text);
     }
-    std::fs::read_to_string(file).map_err(FileError::of("read", file))
+    seal_host::read_text(file)
 }
 
 fn parse<E: Executor>(text: &str, file: &Path) -> Result<E::Task, TaskError> {

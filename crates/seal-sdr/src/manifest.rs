@@ -3,11 +3,9 @@
 //! It is one hidden JSON file beside the layers and says nothing that is believed without the
 //! files: a layer counts as finished when it has the length and the digest that stand here.
 
-use std::fs;
-use std::io;
 use std::path::Path;
 
-use seal_host::{FileError, PartFile};
+use seal_host::{FileError, PartFile, read_own};
 use seal_types::{ApiVersion, MANIFEST, Porep, ProverId, ReplicaId, SectorId};
 use serde::{Deserialize, Serialize};
 
@@ -93,18 +91,19 @@ impl Manifest {
     }
 
     /// The manifest in `directory`. One that cannot be understood is none: then nothing there
-    /// counts as finished.
-    pub fn read(directory: &Path) -> Option<Self> {
+    /// counts as finished. An error if something else than a file is in its place, such as a link.
+    pub fn read(directory: &Path) -> Result<Option<Self>, FileError> {
         let path = directory.join(MANIFEST);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        let text = match read_own(&path) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(None),
+            Err(error) if error.wrong_kind().is_some() => return Err(error),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a manifest cannot be read");
-                return None;
+                tracing::warn!(error = %error.source, "{error}: a manifest is not there for now");
+                return Ok(None);
             }
         };
-        match serde_json::from_slice(&text) {
+        Ok(match serde_json::from_slice(&text) {
             Ok(Written { version: VERSION, owner, finished }) => Some(Self { owner, finished }),
             Ok(Written { version, .. }) => {
                 tracing::warn!(path = %path.display(), version, "a manifest of an unknown version");
@@ -114,7 +113,12 @@ impl Manifest {
                 tracing::warn!(path = %path.display(), %error, "a manifest is damaged");
                 None
             }
-        }
+        })
+    }
+
+    /// The replica id that its layers are labelled with, in hex.
+    pub fn replica_id(&self) -> &str {
+        &self.owner.replica_id
     }
 
     /// Writes it into `directory`; it replaces the one there as a whole or not at all.
@@ -155,6 +159,7 @@ impl Manifest {
 pub(crate) mod tests {
     use super::*;
     use seal_types::RegisteredProof;
+    use std::fs;
 
     pub(crate) fn sealing() -> Sealing {
         Sealing {
@@ -169,16 +174,37 @@ pub(crate) mod tests {
         LayerRecord { layer, bytes: 2048, sha256: "00".repeat(32) }
     }
 
+    fn read(dir: &Path) -> Option<Manifest> {
+        Manifest::read(dir).expect("a file or none")
+    }
+
+    #[test]
+    fn what_is_no_file_in_its_place_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (path, elsewhere) = (dir.path().join(MANIFEST), dir.path().join("elsewhere"));
+        Manifest::new(&sealing(), Vec::new()).write(dir.path()).expect("writable");
+        fs::rename(&path, &elsewhere).expect("ours");
+        std::os::unix::fs::symlink(&elsewhere, &path).expect("writable");
+        let error = Manifest::read(dir.path()).expect_err("a link");
+        assert!(error.to_string().ends_with(MANIFEST), "{error}");
+        assert!(error.source.to_string().starts_with("it is a symbolic link"), "{}", error.source);
+        fs::remove_file(&path).expect("ours");
+        let fifo = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(fifo.is_ok_and(|status| status.success()), "every Linux has mkfifo");
+        let error = Manifest::read(dir.path()).expect_err("a FIFO");
+        assert!(error.source.to_string().starts_with("it is a FIFO"), "{}", error.source);
+    }
+
     #[test]
     fn is_read_as_it_was_written() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        assert_eq!(Manifest::read(dir.path()), None);
+        assert_eq!(read(dir.path()), None);
         let mut manifest = Manifest::new(&sealing(), vec![record(1)]);
         manifest.write(dir.path()).expect("writable");
-        assert_eq!(Manifest::read(dir.path()), Some(manifest.clone()));
+        assert_eq!(read(dir.path()), Some(manifest.clone()));
         manifest.push(record(2));
         manifest.write(dir.path()).expect("writable");
-        assert_eq!(Manifest::read(dir.path()), Some(manifest));
+        assert_eq!(read(dir.path()), Some(manifest));
         assert_eq!(seal_host::read_dir_names(dir.path()).expect("readable"), [MANIFEST]);
     }
 
@@ -199,16 +225,17 @@ pub(crate) mod tests {
         ] {
             assert_ne!(bad, good);
             fs::write(&path, bad).expect("writable");
-            assert_eq!(Manifest::read(dir.path()), None, "{bad}");
+            assert_eq!(read(dir.path()), None, "{bad}");
         }
         fs::write(&path, good.replace("\"version\"", "\"added\": 1, \"version\""))
             .expect("writable");
-        assert!(Manifest::read(dir.path()).is_some(), "more fields do not matter");
+        assert!(read(dir.path()).is_some(), "more fields do not matter");
         fs::write(&path, [0xff, 0xfe]).expect("writable");
-        assert_eq!(Manifest::read(dir.path()), None);
+        assert_eq!(read(dir.path()), None);
         fs::remove_file(&path).expect("writable");
         fs::create_dir(&path).expect("writable");
-        assert_eq!(Manifest::read(dir.path()), None);
+        let error = Manifest::read(dir.path()).expect_err("a directory");
+        assert!(error.source.to_string().starts_with("it is a directory"), "{}", error.source);
     }
 
     #[test]

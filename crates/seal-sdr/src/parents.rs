@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use seal_host::{FileError, PartFile, ReadMap, SpaceWanted, reserve_space};
+use seal_host::{FileError, PartFile, ReadMap, SpaceWanted, parent_of, reserve_space};
 use seal_types::parents_cache_digest;
 use sha2::{Digest, Sha256};
 
@@ -177,7 +177,7 @@ impl ParentsCache {
         check: Check,
         watch: Watch<'_>,
     ) -> Result<Option<Self>, SdrError> {
-        let file = match seal_host::open_read(path) {
+        let file = match seal_host::open_input(path) {
             Ok(file) => file,
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -244,7 +244,7 @@ impl ParentsCache {
 
     /// Makes the cache: computed and written by several threads, hashed in order by this one.
     fn make(graph: &Graph, path: &Path, watch: Watch<'_>) -> Result<Self, SdrError> {
-        let directory = path.parent().unwrap_or(Path::new("."));
+        let directory = parent_of(path);
         // Before the look at the free space: it takes the place of what a killed maker has left.
         let part = PartFile::create(path)
             .map_err(|source| SdrError::ParentsDirectory { path: path.to_path_buf(), source })?;
@@ -253,6 +253,7 @@ impl ParentsCache {
             who: &who,
             on: directory,
             bytes: cache_bytes(graph),
+            freed: 0,
             grows: &[path],
         })?;
         tracing::info!(
@@ -284,7 +285,7 @@ impl ParentsCache {
         part.finish()?;
         (watch.progress)(Part::StoreParents, 1, 1);
 
-        let file = seal_host::open_read(path)?;
+        let file = seal_host::open_input(path)?;
         Stamp::of(&file, path, found.clone())?.write_or_warn(path);
         let identity = file.metadata().ok().map(|meta| identity_of(&meta));
         Ok(Self::new(ReadMap::of_file(&file, path)?, found, identity))
@@ -393,8 +394,8 @@ fn wait_until_made(
 /// same temporary, and one could give its name to what the other has only begun. The lock is on
 /// the directory itself, so that it leaves no file behind; it is released with the result.
 fn wait_to_make(path: &Path, graph: &Graph, watch: Watch<'_>) -> Result<fs::File, SdrError> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let file = seal_host::open_read(directory)?;
+    let directory = parent_of(path);
+    let file = seal_host::open_dir(directory)?;
     wait_for_lock(directory, path, graph, watch, || file.try_lock())?;
     Ok(file)
 }

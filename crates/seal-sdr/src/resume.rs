@@ -16,8 +16,8 @@ pub fn finished_layers(
     sealing: &Sealing,
     watch: Watch<'_>,
 ) -> Result<Vec<LayerRecord>, SdrError> {
-    let Some(manifest) = Manifest::read(directory).filter(|manifest| manifest.is_of(sealing))
-    else {
+    let manifest = Manifest::read(directory)?;
+    let Some(manifest) = manifest.filter(|manifest| manifest.is_of(sealing)) else {
         return Ok(Vec::new());
     };
     let mut right = Vec::new();

@@ -7,15 +7,11 @@
 //! what changes it and no content (a new owner, another link) costs one more check.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use seal_host::{FileError, PartFile, open_read, remove_if_there};
+use seal_host::{FileError, PartFile, read_own, remove_if_there};
 use serde::{Deserialize, Serialize};
-
-/// A stamp is much shorter.
-const MOST_BYTES: u64 = 1 << 16;
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
@@ -47,9 +43,13 @@ impl Stamp {
 
     /// The stamp of the cache at `path`, if there is one that can be read.
     pub(crate) fn read(path: &Path) -> Option<Self> {
-        let mut text = Vec::new();
-        open_read(&stamp_path(path)).ok()?.take(MOST_BYTES).read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok()
+        match read_own(&stamp_path(path)) {
+            Ok(text) => serde_json::from_slice(&text?).ok(),
+            Err(error) => {
+                tracing::warn!("{error}: {}; the cache is checked again", error.source);
+                None
+            }
+        }
     }
 
     /// Removes the stamp of the cache at `path`, so that it is checked before it is used again.

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::finished_layers;
     use crate::manifest::tests::sealing;
-    use seal_host::{LabelMemory, Region, read_dir_names};
+    use seal_host::{LabelMemory, Region, part_target, read_dir_names};
     use seal_types::{MANIFEST, SectorSize};
     use std::cell::Cell;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -229,8 +229,13 @@ mod tests {
             LayerStore::begin(dir.path(), &sealing_of(NODES), Vec::new()).expect("writable");
         let region = Region::anonymous(NODES * NODE_SIZE).expect("memory");
         let (mut writer, reader) = LabelMemory::new(region).start_layer();
-        let part = dir.path().join(".sc-02-data-layer-1.dat.part");
-        let on_disk = || std::fs::metadata(&part).map_or(0, |meta| meta.len());
+        let part = || {
+            let names = read_dir_names(dir.path()).expect("readable");
+            let layer = layer_file(1);
+            names.into_iter().find(|name| part_target(name.as_ref()) == Some(layer.as_ref()))
+        };
+        let length = |name| std::fs::metadata(dir.path().join(name)).map_or(0, |meta| meta.len());
+        let on_disk = || part().map_or(0, length);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for node in 0..NODES {

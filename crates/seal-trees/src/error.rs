@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use seal_host::{FileError, MemoryError, SpaceError};
+use seal_host::{FileError, MemoryError, SameFile, SpaceError};
 use seal_types::Commitment;
 
 use crate::backend::{ComputedWrongly, DeviceError};
@@ -78,6 +78,9 @@ pub enum TreesError {
         /// Children of a node.
         arity: u32,
     },
+    /// Paths of the request lead to one file.
+    #[error(transparent)]
+    SameFile(#[from] SameFile),
     /// Another PC2 works in the same directory.
     #[error("another process is still at work in {}; wait for it or stop it", cache_dir.display())]
     Busy {

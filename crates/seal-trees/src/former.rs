@@ -9,8 +9,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use seal_host::{FileError, free_bytes, read_dir_names, remove_if_there};
-use seal_types::{P_AUX, T_AUX, part_name};
+use seal_host::{
+    FileError, PartFile, free_bytes, read_dir_names, remove_if_there, remove_stale_parts,
+};
+use seal_types::{P_AUX, T_AUX};
 
 /// Bytes of a block in what the kernel says of a file (stat(2)).
 const STAT_BLOCK: u64 = 512;
@@ -23,22 +25,10 @@ fn is_result(name: &str) -> bool {
     tree || name == P_AUX || name == T_AUX
 }
 
-/// The name of a file's temporary.
-fn part_path(target: &Path) -> PathBuf {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    target.with_file_name(part_name(&name))
-}
-
 /// Removes the temporaries of a PC2 that was interrupted.
 pub(crate) fn remove_temporaries(cache_dir: &Path, sealed_path: &Path) -> Result<(), FileError> {
-    for name in read_dir_names(cache_dir)? {
-        let target = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".part"));
-        if target.is_some_and(is_result) {
-            tracing::debug!(file = name, "removing a temporary of a former PC2");
-            remove_if_there(&cache_dir.join(&name))?;
-        }
-    }
-    remove_if_there(&part_path(sealed_path))
+    remove_stale_parts(cache_dir, |name| name.to_str().is_some_and(is_result))?;
+    PartFile::remove_stale(sealed_path)
 }
 
 /// The results of a former PC2.
@@ -94,12 +84,17 @@ mod tests {
             "sc-02-data-tree-d.dat",
         ];
         let results = ["p_aux", "sc-02-data-tree-c.dat", "sc-02-data-tree-r-last-15.dat", "t_aux"];
-        let temporaries = [".p_aux.part", ".sc-02-data-tree-c-3.dat.part"];
+        let temporaries = [
+            ".p_aux.part",
+            ".sc-02-data-tree-c-3.dat.part",
+            ".sc-02-data-tree-c-3.dat.0123456789abcdef.part",
+        ];
         for name in others.iter().chain(&results).chain(&temporaries) {
             fs::write(dir.path().join(name), "x").expect("writable");
         }
         let sealed = dir.path().join("sealed");
         fs::write(dir.path().join(".sealed.part"), "x").expect("writable");
+        fs::write(dir.path().join(".sealed.0123456789abcdef.part"), "x").expect("writable");
         remove_temporaries(dir.path(), &sealed).expect("removable");
         let names = || read_dir_names(dir.path()).expect("readable");
         let mut left = [&others[..], &results].concat();

@@ -1,13 +1,13 @@
 //! What PC2 works from: the layers, tree D and the sealed file, opened and checked before
 //! anything is written.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use seal_host::FileError;
+use seal_host::{DirectoryLock, DirectoryLockError, FileError, find_same_file};
 use seal_sha256::Kernel;
-use seal_types::{Commitment, NODE_SIZE, Porep, TREE_D, layer_file};
+use seal_types::{Commitment, NODE_SIZE, Porep, TREE_D, files_of_sector, layer_file};
 
 use crate::node_file::{NodeFile, ReadNodes};
 use crate::replica::{SealedState, sealed_state};
@@ -27,7 +27,7 @@ pub(crate) struct Inputs {
     /// What lies there now.
     pub(crate) sealed_state: SealedState,
     /// Held until PC2 ends.
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 impl Inputs {
@@ -37,6 +37,7 @@ impl Inputs {
         comm_d: Commitment,
     ) -> Result<Self, TreesError> {
         let lock = lock(paths.cache_dir)?;
+        check_paths(porep, paths)?;
         let nodes = porep.nodes();
         let layers = (1..=porep.layers)
             .map(|layer| open_layer(paths.cache_dir.join(layer_file(layer)), nodes))
@@ -100,19 +101,21 @@ pub(crate) fn or_missing(error: FileError, missing: impl Fn(PathBuf) -> TreesErr
 
 /// Two PC2 of one sector would write the same temporaries. The lock is on the directory itself,
 /// so that it leaves no file behind, and the kernel releases it whatever happens.
-fn lock(cache_dir: &Path) -> Result<File, TreesError> {
-    let dir = File::open(cache_dir).map_err(FileError::of("open", cache_dir))?;
-    match dir.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(TreesError::Busy { cache_dir: cache_dir.to_path_buf() });
-        }
-        // Some network file systems lock no directories.
-        Err(TryLockError::Error(error)) => {
-            tracing::warn!(%error, dir = %cache_dir.display(), "cannot lock the cache directory");
-        }
+fn lock(cache_dir: &Path) -> Result<DirectoryLock, TreesError> {
+    DirectoryLock::take(cache_dir).map_err(|error| match error {
+        DirectoryLockError::Busy { path } => TreesError::Busy { cache_dir: path },
+        DirectoryLockError::File(error) => error.into(),
+    })
+}
+
+/// Refuses a sealed file that is another file of the sector: the replica would take its place.
+fn check_paths(porep: &Porep, paths: &Pc2Paths<'_>) -> Result<(), TreesError> {
+    let files = files_of_sector(porep).into_iter();
+    let files = files.map(|name| ("cache_dir's".to_owned(), paths.cache_dir.join(name)));
+    match find_same_file(&[("sealed_file", paths.sealed_file)], files) {
+        Some(same) => Err(same.into()),
+        None => Ok(()),
     }
-    Ok(dir)
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use seal_host::{
-    DirectPart, FileError, PartFile, SpaceError, SpaceReserved, SpaceWanted, remove_if_there,
-    reserve_space, sync_dir,
+    DirectPart, FileError, PartFile, SpaceError, SpaceReserved, SpaceWanted, read_own,
+    remove_if_there, reserve_space, sync_dir,
 };
 use seal_types::{Commitment, NODE_SIZE, P_AUX, Porep, T_AUX, tree_c_file, tree_r_last_file};
 
@@ -45,16 +45,12 @@ impl Outputs {
     ) -> Result<Self, TreesError> {
         let t_aux = TemporaryAux::new(porep, cache_dir)?;
         remove_temporaries(cache_dir, sealed_path)?;
+        // Where files cannot be made, nothing goes to make room for them.
+        drop(PartFile::create(&cache_dir.join(P_AUX))?);
+        drop(PartFile::create(sealed_path)?);
         let reserved = make_room(porep, cache_dir, sealed_path, verify)?;
 
         let replica = DirectPart::create(sealed_path, porep.sector_size.bytes())?;
-        let permissions =
-            fs::metadata(sealed_path).map_err(FileError::of("query", sealed_path))?.permissions();
-        replica
-            .part()
-            .file()
-            .set_permissions(permissions)
-            .map_err(FileError::of("set the permissions of", replica.part().part_path()))?;
         let trees = |forest: &Forest, name: fn(seal_types::TreeShape, u32) -> String| {
             let bytes = forest.layout.file_nodes() * NODE_SIZE as u64;
             (0..forest.trees)
@@ -113,7 +109,9 @@ impl Outputs {
         self.reserved.clear();
         // A p_aux of other trees must not stand beside these, nor must trees of another shape.
         let former = Former::find(&self.cache_dir)?;
-        if fs::read(&p_aux_path).is_ok_and(|held| held != p_aux_bytes) {
+        // One that is no file, such as a link, is none of this run either.
+        let held = read_own(&p_aux_path).map(|held| held.is_none_or(|held| held == p_aux_bytes));
+        if !held.unwrap_or(false) {
             remove_if_there(&p_aux_path)?;
             sync_dir(&self.cache_dir)?;
         }
@@ -198,7 +196,7 @@ fn reserve(
     let (replica, trees) = space_needed(porep)?;
     let who = format!("PC2 in {}, pid {}", cache_dir.display(), std::process::id());
     let take = |on: &Path, bytes: u64, grows: &[&Path]| {
-        reserve_space(SpaceWanted { who: &who, on, bytes, grows })
+        reserve_space(SpaceWanted { who: &who, on, bytes, freed: 0, grows })
     };
     if device_of(cache_dir)? == device_of(sealed_path)? {
         return Ok(vec![take(sealed_path, replica + trees, &[sealed_path, cache_dir])?]);

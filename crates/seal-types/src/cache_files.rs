@@ -3,7 +3,7 @@
 //! Other software finds these files by name, so the names are those of `rust-fil-proofs`:
 //! `sc-02-data-<id>.dat` for stores, `p_aux` and `t_aux` for the auxiliary data.
 
-use crate::TreeShape;
+use crate::{Porep, TreeShape};
 
 /// File of the binary SHA-256 tree over the data.
 pub const TREE_D: &str = "sc-02-data-tree-d.dat";
@@ -36,6 +36,14 @@ pub fn tree_r_last_file(shape: TreeShape, index: u32) -> String {
     tree_file("tree-r-last", shape, index)
 }
 
+/// All files that sealing makes in the cache directory of a sector.
+pub fn files_of_sector(porep: &Porep) -> Vec<String> {
+    let trees = (0..porep.shape.base_trees())
+        .flat_map(|tree| [tree_c_file(porep.shape, tree), tree_r_last_file(porep.shape, tree)]);
+    let others = [TREE_D, P_AUX, T_AUX, MANIFEST].map(str::to_owned);
+    (1..=porep.layers).map(layer_file).chain(trees).chain(others).collect()
+}
+
 /// A single base tree goes without a number.
 fn tree_file(id: &str, shape: TreeShape, index: u32) -> String {
     if shape.base_trees() == 1 {
@@ -43,12 +51,6 @@ fn tree_file(id: &str, shape: TreeShape, index: u32) -> String {
     } else {
         format!("sc-02-data-{id}-{index}.dat")
     }
-}
-
-/// The name a file has until it is complete: hidden, and outside the patterns by which other
-/// software looks for layers and trees.
-pub fn part_name(file: &str) -> String {
-    format!(".{file}.part")
 }
 
 /// Whether `name` is a file that sealing under another replica id may have left in a cache
@@ -79,6 +81,16 @@ mod tests {
         let many = TreeShape { base: 8, sub: 8, top: 2 };
         assert_eq!(tree_c_file(one, 0), "sc-02-data-tree-c.dat");
         assert_eq!(tree_r_last_file(many, 15), "sc-02-data-tree-r-last-15.dat");
+    }
+
+    #[test]
+    fn all_files_of_a_sector_are_named_once() {
+        let porep = "StackedDrg64GiBV1_1".parse::<crate::RegisteredProof>().expect("one").porep();
+        let names = files_of_sector(&porep);
+        assert_eq!(names.len(), 11 + 2 * 16 + 4);
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len());
+        let kept = |name: &&String| !is_remains_of_sealing(name);
+        assert_eq!(names.iter().filter(kept).collect::<Vec<_>>(), [TREE_D, MANIFEST]);
     }
 
     #[test]

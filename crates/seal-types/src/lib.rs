@@ -21,7 +21,7 @@ mod stage_name;
 
 pub use bytes32::{Commitment, HexError, PorepId, ProverId, ReplicaId, Seed, Ticket};
 pub use cache_files::{
-    MANIFEST, P_AUX, T_AUX, TREE_D, is_remains_of_sealing, layer_file, layer_id, part_name,
+    MANIFEST, P_AUX, T_AUX, TREE_D, files_of_sector, is_remains_of_sealing, layer_file, layer_id,
     tree_c_file, tree_r_last_file,
 };
 pub use cpus::{CpuListError, CpuSet};

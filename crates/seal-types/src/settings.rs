@@ -1,7 +1,7 @@
 //! Names of the settings that sealing software takes from the environment.
 
 /// Every `SEAL_*` name that a program of this project reads.
-pub const SEAL_SETTINGS: [&str; 17] = [
+pub const SEAL_SETTINGS: [&str; 18] = [
     "SEAL_ALLOW_TEST_PARAMS",
     "SEAL_C2_DEVICE",
     "SEAL_CIRCUIT_CACHE",
@@ -13,6 +13,7 @@ pub const SEAL_SETTINGS: [&str; 17] = [
     "SEAL_NUMA",
     "SEAL_PC1_CONCURRENT",
     "SEAL_PC1_LANES",
+    "SEAL_PC1_REPLACE_FINISHED",
     "SEAL_PC1_RESUME",
     "SEAL_PC1_SMT",
     "SEAL_READY_WITHIN",

@@ -14,6 +14,13 @@ use crate::vector::{FileDigest, Vector, file_digest};
 /// The storage provider's number in tasks of C2.
 const MINER: u64 = 1000;
 
+/// Whether the file `file` is being written: there is a part of it beside it.
+pub fn has_part_of(file: &Path) -> Result<bool> {
+    let (dir, name) = (file.parent().context("a directory")?, file.file_name().context("a name")?);
+    let start = format!(".{}.", name.to_string_lossy());
+    Ok(names_in(dir)?.iter().any(|name| name.starts_with(&start) && name.ends_with(".part")))
+}
+
 /// The names in a cache directory as [`Sector::names`] has them.
 pub fn names_in(cache: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();

@@ -136,7 +136,7 @@ fn a_disk_that_fills_up_in_the_middle_of_pc1_leaves_no_partial_file() -> Result<
     let filler = pc1.seen("filler");
     fill(&filler)?;
     let answer = pc1.processor.answer(PATIENCE)?;
-    let layer_2 = pc1.disk.join("cache/.sc-02-data-layer-2.dat.part").display().to_string();
+    let layer_2 = pc1.disk.join("cache/.sc-02-data-layer-2.dat.").display().to_string();
     let error = answer.err_msg.unwrap_or_default();
     tells(&error, ErrorCode::NoSpace, &["cannot", &layer_2, "No space left on device"])?;
     ensure!(pc1.names()? == [LAYER_1, TREE_D], "{:?}", pc1.names()?);

@@ -10,6 +10,7 @@ use std::process::Stdio;
 use anyhow::Context;
 use serde_json::json;
 use test_support::launch::{test_params, until};
+use test_support::sector::has_part_of;
 use test_support::skip::skipped;
 
 use super::*;
@@ -167,16 +168,16 @@ fn pc2_told_to_end_leaves_the_data_and_runs_again() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let (sector, pc1out) = after_pc1("8MiB-v1_1-a", dir.path())?;
     let (mut pc2, _) = serve(Stage::Pc2, dir.path())?;
-    let part = dir.path().join("8MiB-v1_1-a/.sealed.part");
+    let sealed = dir.path().join("8MiB-v1_1-a/sealed");
     let id = pc2.send(&sector.pc2_task(&pc1out))?;
-    until(PATIENCE, || Ok(part.exists()))?;
+    until(PATIENCE, || has_part_of(&sealed))?;
     pc2.terminate()?;
     let answer = pc2.answer(PATIENCE)?;
     ensure!(answer.id == id, "{answer:?}");
     tells(&answer.err_msg.unwrap_or_default(), ErrorCode::Cancelled, &[])?;
     let (lines, status) = pc2.ended(PATIENCE)?;
     ensure!(lines.is_empty() && status.success(), "{status}, {lines:?}");
-    ensure!(!part.exists(), "a temporary is left behind");
+    ensure!(!has_part_of(&sealed)?, "a temporary is left behind");
     ensure!(sector.files()? == expected_after_pc1(&sector.vector), "{:#?}", sector.files()?);
 
     // At the end of the input it is finished instead.

@@ -204,9 +204,9 @@ fn a_sector_without_data_stays_sparse() -> Result<()> {
 }
 
 #[test]
-fn remains_of_another_replica_id_are_removed() -> Result<()> {
+fn a_finished_sector_of_another_replica_id_goes_only_where_that_is_asked_for() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (mut pc1, log) = serve(Stage::Pc1, dir.path())?;
+    let (mut pc1, _) = serve(Stage::Pc1, dir.path())?;
     let (mut pc2, _) = serve(Stage::Pc2, dir.path())?;
     let sector = stage(CASE, dir.path())?;
     // A whole sealing with another ticket, and what only larger sectors or a crash leave.
@@ -222,6 +222,33 @@ fn remains_of_another_replica_id_are_removed() -> Result<()> {
     // Not ours to remove.
     fs::write(sector.cache().join("note"), "keep")?;
 
+    // Finished, it stays; and whatever else is wrong with a request, nothing goes before that is
+    // found out.
+    let before = (sector.files()?, fs::read(sector.sealed())?);
+    let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
+    let cache = sector.cache().display().to_string();
+    let named = [cache.as_str(), &sector.vector.replica_id, "SEAL_PC1_REPLACE_FINISHED"];
+    tells(&error, ErrorCode::BadInput, &named)?;
+    let manifest = fs::read_to_string(sector.cache().join(seal_types::MANIFEST))?;
+    let manifest: Value = serde_json::from_str(&manifest)?;
+    ensure!(error.contains(manifest["replica_id"].as_str().unwrap_or("none")), "{error}");
+    ensure!((sector.files()?, fs::read(sector.sealed())?) == before, "{error}: files changed");
+    drop(pc1);
+
+    let launch = Launch::executor(Stage::Pc1, dir.path())?.env("SEAL_PC1_REPLACE_FINISHED", "1");
+    let (mut pc1, log) = launch.serve(Stage::Pc1)?;
+    for (field, value) in [
+        ("out_path", json!("/proc/sealed")),
+        ("out_path", json!(sector.cache().join("no/such/sealed"))),
+        ("out_path", json!(sector.cache())),
+        ("in_path", json!(sector.cache().join("missing"))),
+        ("out_path", json!(sector.cache().join(LAYER_1))),
+    ] {
+        let mut task = sector.pc1_task()?;
+        task[field] = value;
+        let error = pc1.call_failing(&task, PATIENCE)?;
+        ensure!((sector.files()?, fs::read(sector.sealed())?) == before, "{error}: files changed");
+    }
     let pc1out = pc1.call(&sector.pc1_task()?, PATIENCE)?;
     ensure!(sector.names()? == [&["note"], &AFTER_PC1[..]].concat(), "{:?}", sector.names()?);
     for name in remains {
@@ -230,6 +257,107 @@ fn remains_of_another_replica_id_are_removed() -> Result<()> {
     fs::remove_file(sector.cache().join("note"))?;
     ensure!(sector.files()? == expected_after_pc1(&sector.vector), "wrong files");
     pc2_succeeds(&mut pc2, &sector, &pc1out)?;
+    Ok(())
+}
+
+#[test]
+fn paths_that_are_one_file_are_refused_by_both_names() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, _) = serve(Stage::Pc1, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    let path = |name: &str| dir.path().join(name);
+    fs::hard_link(sector.staged(), path("hard"))?;
+    symlink(sector.staged(), path("soft"))?;
+    symlink(sector.cache().join(LAYER_2), path("to-layer"))?;
+    let staged = fs::read(sector.staged())?;
+    for (out_path, other) in [
+        (sector.staged(), sector.staged()),
+        (path("hard"), sector.staged()),
+        (path("soft"), sector.staged()),
+        (sector.cache().join(TREE_D), sector.cache().join(TREE_D)),
+        (sector.cache().join("../cache").join(LAYER_1), sector.cache().join(LAYER_1)),
+        (path("to-layer"), sector.cache().join(LAYER_2)),
+        (sector.cache().join("p_aux"), sector.cache().join("p_aux")),
+    ] {
+        let mut task = sector.pc1_task()?;
+        task["out_path"] = json!(out_path);
+        let error = pc1.call_failing(&task, PATIENCE)?;
+        let (out_path, other) = (out_path.display().to_string(), other.display().to_string());
+        tells(&error, ErrorCode::BadInput, &["the same file", "out_path", &out_path, &other])?;
+        ensure!(sector.names()?.is_empty(), "{:?}", sector.names()?);
+        ensure!(fs::read(sector.staged())? == staged, "the staged file was changed");
+    }
+    pc1_succeeds(&mut pc1, &sector)?;
+    Ok(())
+}
+
+#[test]
+fn what_is_no_file_is_told_at_once_by_what_it_is() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, _) = serve(Stage::Pc1, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    let fifo = dir.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
+    for field in ["in_path", "out_path", "cache_path"] {
+        for (path, what) in [(fifo.as_path(), "a FIFO"), (Path::new("/dev/null"), "a character")] {
+            let mut task = sector.pc1_task()?;
+            task[field] = json!(path);
+            let error = pc1.call_failing(&task, PATIENCE)?;
+            tells(&error, ErrorCode::BadInput, &[field, &path.display().to_string(), what])?;
+        }
+    }
+    // The record of layers is of our own name.
+    let manifest = sector.cache().join(seal_types::MANIFEST);
+    symlink(sector.staged(), &manifest)?;
+    let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
+    let shown = manifest.display().to_string();
+    tells(&error, ErrorCode::BadInput, &[&shown, "a symbolic link", "remove it"])?;
+    fs::remove_file(&manifest)?;
+    nix::unistd::mkfifo(&manifest, nix::sys::stat::Mode::S_IRWXU)?;
+    let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
+    tells(&error, ErrorCode::BadInput, &[&shown, "a FIFO"])?;
+    fs::remove_file(&manifest)?;
+    // A tree D that is none is not waited for either, and has to go by hand.
+    let tree = sector.cache().join(TREE_D);
+    nix::unistd::mkfifo(&tree, nix::sys::stat::Mode::S_IRWXU)?;
+    let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
+    tells(&error, ErrorCode::BadInput, &[&tree.display().to_string(), "a FIFO"])?;
+    fs::remove_file(&tree)?;
+    pc1_succeeds(&mut pc1, &sector)?;
+    Ok(())
+}
+
+#[test]
+fn relative_paths_and_modes_of_files_that_are_there_are_kept() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let sector = stage(CASE, dir.path())?;
+    fs::set_permissions(sector.sealed(), fs::Permissions::from_mode(0o600))?;
+    let root = sector.sealed().parent().map(Path::to_path_buf).unwrap_or_default();
+    let within = |task: &mut Value, fields: &[&str]| {
+        for field in fields {
+            let name = Path::new(task[*field].as_str().unwrap_or_default()).file_name();
+            task[*field] = json!(name.map(|name| name.to_string_lossy()));
+        }
+    };
+    let mut answer = |stage: Stage, task: &Value| -> Result<Value> {
+        let file = dir.path().join("task.json");
+        fs::write(&file, task.to_string())?;
+        let launch = Launch::executor(stage, dir.path())?.args(["run", "--task"]).args([&file]);
+        let output = launch.command()?.current_dir(&root).output()?;
+        ensure!(output.status.success(), "{}", launch.log().text()?);
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let mut task = sector.pc1_task()?;
+    within(&mut task, &["cache_path", "in_path", "out_path"]);
+    let pc1out = answer(Stage::Pc1, &task)?;
+    ensure!(sector.files()? == expected_after_pc1(&sector.vector), "wrong files");
+    let mut task = sector.pc2_task(&pc1out);
+    within(&mut task, &["cache_dir", "sealed_file"]);
+    let pc2out = answer(Stage::Pc2, &task)?;
+    let comm_r: seal_types::Commitment = serde_json::from_value(pc2out["comm_r"].clone())?;
+    ensure!(comm_r.to_string() == sector.vector.comm_r, "comm_r is {comm_r}");
+    let mode = fs::metadata(sector.sealed())?.mode() & 0o7777;
+    ensure!(mode == 0o600, "the sealed file has the mode {mode:o}");
     Ok(())
 }
 

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use seal_host::{part_target, read_dir_names};
 use seal_trees::{Part, Pc2Result, SealedState, Settings, TemporaryAux, TreesError, Watch};
 use seal_types::{TREE_D, layer_file};
 
@@ -103,10 +104,13 @@ fn what_a_killed_run_left_is_replaced() {
     let files = content(&sector);
     for name in ["p_aux", "t_aux", "sc-02-data-tree-c-0.dat", "sc-02-data-tree-r-last-7.dat"] {
         fs::write(sector.cache.join(name), "of another replica id").expect("writable");
-        fs::write(sector.cache.join(format!(".{name}.part")), "half").expect("writable");
+        for part in [format!(".{name}.part"), format!(".{name}.0123456789abcdef.part")] {
+            fs::write(sector.cache.join(part), "half").expect("writable");
+        }
     }
-    let stale = sector.sealed.with_file_name(".sealed.part");
-    fs::write(&stale, "half a replica").expect("writable");
+    for stale in [".sealed.part", ".sealed.0123456789abcdef.part"] {
+        fs::write(sector.sealed.with_file_name(stale), "half a replica").expect("writable");
+    }
     // Of another shape, as nothing in this one replaces.
     for name in ["sc-02-data-tree-c.dat", "sc-02-data-tree-r-last-15.dat"] {
         fs::write(sector.cache.join(name), "of another sector").expect("writable");
@@ -318,18 +322,18 @@ fn a_result_that_is_damaged_before_it_is_published_is_found() {
     let (tree_c, tree_r_last) = ("sc-02-data-tree-c.dat", "sc-02-data-tree-r-last.dat");
     // The damaged file and byte, and where the check may find it: which comes first depends on
     // the samples.
-    for (part_file, byte, found_at) in [
-        ("cache/.sc-02-data-tree-c.dat.part", 5 * 32, vec![(tree_c, 5), (tree_c, 64)]),
-        ("cache/.sc-02-data-tree-c.dat.part", 67 * 32, vec![(tree_c, 67), (tree_c, 72)]),
-        ("cache/.sc-02-data-tree-r-last.dat.part", 0, vec![(tree_r_last, 0)]),
-        (".sealed.part", 33 * 32, vec![("sealed", 33), (tree_r_last, 0)]),
+    for (file, byte, found_at) in [
+        ("cache/sc-02-data-tree-c.dat", 5 * 32, vec![(tree_c, 5), (tree_c, 64)]),
+        ("cache/sc-02-data-tree-c.dat", 67 * 32, vec![(tree_c, 67), (tree_c, 72)]),
+        ("cache/sc-02-data-tree-r-last.dat", 0, vec![(tree_r_last, 0)]),
+        ("sealed", 33 * 32, vec![("sealed", 33), (tree_r_last, 0)]),
     ] {
         let sector = vector.after_pc1();
         let dir = sector.sealed.parent().expect("a directory");
         let damage = |part, done, total| {
             if (part, done) == (Part::SelfCheck, 0) {
                 assert_eq!(total, settings.self_check_samples);
-                flip_bit(&dir.join(part_file), byte);
+                flip_bit(&part_of(&dir.join(file)), byte);
             }
         };
         let watch = Watch { progress: &damage, ..QUIET };
@@ -338,6 +342,74 @@ fn a_result_that_is_damaged_before_it_is_published_is_found() {
                 if device.starts_with("cpu (Poseidon ")
                     && found_at.iter().any(|(name, at)| path.ends_with(name) && node == at))
         });
+    }
+}
+
+/// The part under which the file at `path` is being written.
+fn part_of(path: &Path) -> PathBuf {
+    let (dir, name) = (path.parent().expect("a directory"), path.file_name().expect("a name"));
+    let parts = read_dir_names(dir).expect("readable").into_iter();
+    let mut parts = parts.filter(|part| part_target(part.as_ref()) == Some(name));
+    let part = parts.next().expect("it is being written");
+    assert_eq!(parts.next(), None, "two parts of one file");
+    dir.join(part)
+}
+
+#[test]
+fn a_sealed_file_that_is_another_file_of_the_sector_is_refused_and_nothing_changes() {
+    let vector = Vector::load("2KiB-v1-a");
+    for name in [TREE_D, &layer_file(1), &layer_file(2), "sc-02-data-tree-c.dat", "p_aux"] {
+        let sector = vector.after_pc1();
+        let file = sector.cache.join(name);
+        if !file.exists() {
+            fs::write(&file, "of a former run").expect("writable");
+        }
+        for hard in [true, false] {
+            fs::remove_file(&sector.sealed).expect("ours");
+            if hard {
+                fs::hard_link(&file, &sector.sealed).expect("one file system");
+            } else {
+                symlink(&file, &sector.sealed).expect("linkable");
+            }
+            let before = content(&sector);
+            let error = run(&vector, &sector).expect_err("the same file");
+            assert!(matches!(error, TreesError::SameFile(_)), "{error}");
+            let (error, sealed) = (error.to_string(), sector.sealed.display().to_string());
+            assert!(error.contains(&sealed) && error.contains(name), "{error}");
+            assert_eq!(content(&sector), before);
+        }
+    }
+}
+
+#[test]
+fn a_part_that_was_replaced_while_it_was_written_is_not_published() {
+    let vector = Vector::load("2KiB-v1-a");
+    for name in ["cache/sc-02-data-tree-c.dat", "cache/sc-02-data-tree-r-last.dat", "sealed"] {
+        let sector = vector.after_pc1();
+        let before = content(&sector);
+        let dir = sector.sealed.parent().expect("a directory");
+        let swap = |part, done, _| {
+            if (part, done) == (Part::Publish, 0) {
+                let path = part_of(&dir.join(name));
+                let bytes = fs::read(&path).expect("readable");
+                fs::remove_file(&path).expect("ours");
+                fs::write(&path, vec![7; bytes.len()]).expect("writable");
+            }
+        };
+        let watch = Watch { progress: &swap, ..QUIET };
+        let error = run_with(&vector, &sector, &SMALL_BLOCKS, &watch).expect_err("another file");
+        let TreesError::File(error) = error else { panic!("{error}") };
+        assert!(error.source.to_string().contains("another process is at work"), "{error:?}");
+        // It ended before p_aux; no file has bytes that nobody computed.
+        let mut after = content(&sector);
+        assert!(!after.contains_key("p_aux"));
+        after.retain(|file, _| !file.contains(".part") && before.contains_key(file));
+        let sealed = after.remove("../sealed").expect("there");
+        assert!(sealed != [7; 2048], "{name} was published");
+        let trees = ["sc-02-data-tree-c.dat", "sc-02-data-tree-r-last.dat"];
+        for tree in trees.map(|tree| sector.cache.join(tree)).iter().filter(|tree| tree.exists()) {
+            assert!(fs::read(tree).expect("readable").iter().any(|byte| *byte != 7), "{name}");
+        }
     }
 }
 
