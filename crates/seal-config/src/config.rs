@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::num::NonZeroU32;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -95,14 +96,25 @@ pub fn load_all(path: &Path) -> Result<Config, Refused> {
 fn read_file(path: &Path) -> Result<String, ConfigError> {
     let read = |source| ConfigError::Read { path: path.to_path_buf(), source };
     let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text))
-        .map_err(read)?;
+    open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text)).map_err(read)?;
     if text.len() as u64 > LONGEST {
         let text = format!("it has more than {} MiB", LONGEST >> 20);
         return Err(read(io::Error::new(io::ErrorKind::FileTooLarge, text)));
     }
     Ok(text)
+}
+
+/// Opens a file, and nothing that would be waited for, such as a FIFO.
+fn open(path: &Path) -> io::Result<File> {
+    let checked = |meta: Metadata| {
+        let text = "it is not a regular file, which a configuration has to be";
+        let wrong = || io::Error::new(io::ErrorKind::InvalidInput, text);
+        if meta.is_file() { Ok(()) } else { Err(wrong()) }
+    };
+    checked(path.metadata()?)?;
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    checked(file.metadata()?)?;
+    Ok(file)
 }
 
 /// Reads the configuration `text`; `path` is for messages.

@@ -184,7 +184,7 @@ fn a_picture_that_cannot_be_written_leaves_nothing() {
     assert_eq!(code(&draw(&picture)), 1);
     assert!(fs::read_to_string(&picture).expect("there").ends_with("</svg>\n"));
     assert_eq!(names(), ["a.svg"]);
-    // A directory is in the place of the file: it can be written, and not get its name.
+    // A directory is in the place of the file.
     fs::remove_file(&picture).expect("ours");
     fs::create_dir(&picture).expect("writable");
     fs::write(picture.join("kept"), "").expect("writable");
@@ -194,4 +194,50 @@ fn a_picture_that_cannot_be_written_leaves_nothing() {
     assert_eq!(names(), ["a.svg"]);
     let output = draw(&dir.path().join("no/such.svg"));
     assert_eq!(code(&output), 3, "{}", err(&output));
+}
+
+#[test]
+fn a_picture_never_takes_the_place_of_what_is_read() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (config, hardware) = (path("c.toml"), path("h.toml"));
+    fs::copy(scheme("scheme-a.toml"), &config).expect("writable");
+    fs::copy(machine("epyc7642x2.toml"), &hardware).expect("writable");
+    std::os::unix::fs::symlink(&config, path("link.svg")).expect("writable");
+    let files = || (fs::read(&config).expect("there"), fs::read(&hardware).expect("there"));
+    let before = files();
+    for svg in [&config, &hardware, &path("link.svg")] {
+        for args in [
+            &["check", "--config", &config, "--hardware", &hardware, "--svg", svg][..],
+            &["propose", "--hardware", &hardware, "--svg", svg],
+            &["simulate", "--config", &config, "--hardware", &hardware, "--svg", svg],
+        ] {
+            if args[0] == "propose" && *svg != hardware {
+                continue;
+            }
+            let output = seal_plan(args);
+            assert_ne!(code(&output), 0, "{args:?}");
+            assert!(err(&output).contains("the same file"), "{args:?}: {}", err(&output));
+            assert!(files() == before, "{args:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_file_is_told_and_never_waited_for() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let fifo = dir.path().join("fifo").display().to_string();
+    let made = Command::new("mkfifo").arg(&fifo).status().expect("every Linux has mkfifo");
+    assert!(made.success());
+    let (config, hardware) = (scheme("scheme-a.toml"), machine("epyc7642x2.toml"));
+    for args in [
+        &["check", "--config", &fifo, "--hardware", &hardware][..],
+        &["check", "--config", &config, "--hardware", &fifo],
+        &["check", "--config", &config, "--hardware", &hardware, "--times", &fifo],
+    ] {
+        let output = seal_plan(args);
+        assert_ne!(code(&output), 0, "{args:?}");
+        let told = err(&output) + &out(&output);
+        assert!(told.contains(&fifo) && told.contains("regular file"), "{args:?}: {told}");
+    }
 }

@@ -66,7 +66,11 @@ impl Checking<'_> {
             {
                 Some("0 or 1")
             }
-            (StageName::Pc1, "SEAL_PC1_RESUME") if !matches!(value, "0" | "1") => Some("0 or 1"),
+            (StageName::Pc1, "SEAL_PC1_RESUME" | "SEAL_PC1_REPLACE_FINISHED")
+                if !matches!(value, "0" | "1") =>
+            {
+                Some("0 or 1")
+            }
             (StageName::Pc2 | StageName::C2, "SEAL_GPU") if value != "optional" => Some("optional"),
             (StageName::C2, "SEAL_C2_DEVICE") if !matches!(value, "cpu" | "cuda") => {
                 Some("cpu or cuda")

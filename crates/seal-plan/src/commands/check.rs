@@ -11,7 +11,7 @@ use seal_types::SectorSize;
 use serde::Serialize;
 
 use super::hardware::MachineArgs;
-use super::{print, read_times, write_svg};
+use super::{check_svg, print, read_times, write_svg};
 use crate::Scheme;
 use crate::check::{Against, Finding, Local, Severity, check, exit_code, unreadable};
 use crate::picture::draw_machine;
@@ -66,6 +66,8 @@ struct Verdict<'a> {
 }
 
 pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
+    let inputs = [&args.config].into_iter().chain(&args.times).chain(&args.machine.hardware);
+    check_svg(args.svg.as_deref(), inputs)?;
     let hardware = args.machine.read()?;
     let times = read_times(&args.times, args.sector_size)?;
     let local = match args.machine.hardware {

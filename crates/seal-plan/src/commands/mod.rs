@@ -10,7 +10,7 @@ pub(crate) mod table;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use seal_host::{FileError, PartFile};
+use seal_host::{FileError, PartFile, find_same_file};
 use seal_types::SectorSize;
 
 use crate::picture::Canvas;
@@ -30,6 +30,19 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// Says something beside the result, on standard error.
 fn note(text: &str) -> io::Result<()> {
     writeln!(io::stderr(), "seal-plan: {text}")
+}
+
+/// Refuses a picture that would take the place of a file that is read.
+fn check_svg<'p>(
+    svg: Option<&Path>,
+    inputs: impl IntoIterator<Item = &'p PathBuf>,
+) -> anyhow::Result<()> {
+    let named: Vec<_> = svg.map(|svg| ("--svg", svg)).into_iter().collect();
+    let inputs = inputs.into_iter().map(|path| ("what is read:".to_owned(), path.clone()));
+    match find_same_file(&named, inputs) {
+        Some(same) => Err(same.into()),
+        None => Ok(()),
+    }
 }
 
 /// Writes a picture. The file is there whole or not at all.

@@ -11,7 +11,7 @@ use seal_types::{SectorSize, Stage};
 
 use super::hardware::MachineArgs;
 use super::table::table;
-use super::{lifts, print, rates, read_times, write_svg};
+use super::{check_svg, lifts, print, rates, read_times, write_svg};
 use crate::figures::disk_of_sector;
 use crate::given::for_search;
 use crate::picture::draw_machine;
@@ -99,6 +99,7 @@ impl WishArgs {
 }
 
 pub(crate) fn run(args: &ProposeArgs) -> Result<ExitCode> {
+    check_svg(args.svg.as_deref(), args.wish.times.iter().chain(&args.machine.hardware))?;
     let hardware = args.machine.read()?;
     let wish = args.wish.read()?;
     let wish = Wish { given: for_search(&wish.given, None, &hardware)?, ..wish };

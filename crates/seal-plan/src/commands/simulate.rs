@@ -10,7 +10,7 @@ use seal_config::{LockOrder, StageName};
 use seal_types::SectorSize;
 
 use super::hardware::MachineArgs;
-use super::{print, write_svg};
+use super::{check_svg, print, write_svg};
 use crate::Scheme;
 use crate::picture::draw_courses;
 use crate::simulate::{Locks, Options, Report, Supply, Until, WarmUp, show, simulate};
@@ -169,6 +169,8 @@ impl SimulateArgs {
 }
 
 pub(crate) fn run(args: &SimulateArgs) -> Result<ExitCode> {
+    let inputs = args.configs.iter().chain(&args.times).chain(&args.machine.hardware);
+    check_svg(args.svg.as_deref(), inputs)?;
     if let (Some(warm_up), None) = (args.warm_up, args.sectors) {
         let (warm_up_shown, days) =
             (humantime::format_duration(warm_up), humantime::format_duration(args.days));

@@ -5,7 +5,6 @@
 //! of each core.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -124,8 +123,8 @@ struct WrittenDisk {
 
 /// Reads the hardware file `path`.
 pub fn load(path: &Path) -> Result<Hardware, HardwareError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| HardwareError::Read { path: path.to_path_buf(), source })?;
+    let text = seal_host::read_text(path)
+        .map_err(|error| HardwareError::Read { path: path.to_path_buf(), source: error.source })?;
     parse(path, &text)
 }
 

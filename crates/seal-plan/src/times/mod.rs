@@ -9,11 +9,11 @@ mod measured;
 mod written;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use seal_host::open_input;
 use seal_types::{SectorSize, StageName};
 
 use crate::given::{Given, GivenTime, Reference};
@@ -137,7 +137,8 @@ impl Times {
     pub fn read(&mut self, path: &Path) -> Result<(), TimesError> {
         let read = |source| TimesError::Read { path: path.to_path_buf(), source };
         let mut text = String::new();
-        File::open(path)
+        open_input(path)
+            .map_err(|error| error.source)
             .and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text))
             .map_err(read)?;
         if text.len() as u64 > LONGEST {
