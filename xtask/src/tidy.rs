@@ -93,6 +93,33 @@ const PROOF_CRATES: [&str; 5] = [
     "storage-proofs-porep",
 ];
 
+/// What opens a file by its path or takes a path apart, and what does it safely instead.
+const OPENING: [(&str, &str); 5] = [
+    ("File::open(", "seal_host::open_input or open_dir"),
+    ("File::create(", "seal_host::PartFile"),
+    ("fs::read(", "seal_host::read_input, or read_own for files of our own"),
+    ("fs::read_to_string(", "seal_host::read_text"),
+    (".parent()", "seal_host::parent_of"),
+];
+
+/// Where it is done all the same: nobody else names these files, or it is the safe way itself.
+const MAY_OPEN: &[(&str, &str)] = &[
+    ("crates/seal-host/", "the kernel's files in /proc and /sys, and the safe ways themselves"),
+    ("crates/seal-supervisor/src/limits/mod.rs", "/proc"),
+    ("crates/seal-supervisor/src/parent.rs", "/proc"),
+    ("crates/seal-supervisor/src/status/live.rs", "/proc"),
+    ("crates/seal-supervisor/src/strays.rs", "/proc"),
+    ("crates/seal-plan/src/check/build.rs", "its own program"),
+    ("crates/seal-plan/src/hardware/gpus.rs", "/proc and /sys"),
+    ("crates/seal-plan/src/hardware/read.rs", "/proc and /sys"),
+    ("crates/seal-config/src/reference.rs", "documents of this project"),
+    ("crates/seal-cuda/", "nothing of it is named by others"),
+    ("crates/seal-groth16/src/captured.rs", "a file of the tests"),
+    ("crates/seal-groth16/src/stand_in.rs", "a file of the tests"),
+    ("crates/seal-groth16/src/tiny.rs", "a file of the tests"),
+    ("crates/seal-groth16/src/whole.rs", "a file of the tests"),
+];
+
 /// Files above this length are named.
 const LONG: usize = 600;
 
@@ -201,6 +228,7 @@ fn check_sources(files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
                  thread::Builder, or seal_host::start_scoped in a scope, and fail one task"
             ));
         }
+        check_opening(&name, &text, faults);
         let root_file =
             ["lib.rs", "main.rs"].iter().any(|end| file.ends_with(Path::new("src").join(end)));
         let may = UNSAFE_CRATES.iter().any(|dir| file.starts_with(dir));
@@ -223,6 +251,35 @@ fn check_sources(files: &[PathBuf], faults: &mut Vec<String>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Programs open what others name by the ways that wait for nothing and follow no link of ours.
+fn check_opening(name: &str, text: &str, faults: &mut Vec<String>) {
+    let of_a_program = name.starts_with("crates/seal-")
+        || ["pc1", "pc2", "c2"]
+            .iter()
+            .any(|stage| name.starts_with(&format!("crates/{stage}-exec/")));
+    if !of_a_program || !name.contains("/src/") || name.contains("tests") {
+        return;
+    }
+    if MAY_OPEN.iter().any(|(known, _)| name.starts_with(known)) {
+        return;
+    }
+    let program = text.split("#[cfg(test)]").next().unwrap_or_default();
+    for (number, line) in (1..).zip(program.lines()) {
+        let code = line.split("//").next().unwrap_or_default();
+        // `PartFile::create` is another name than `File::create`.
+        let is_it = |what: &str| {
+            let whole = |at: usize| !code[..at].ends_with(char::is_alphanumeric);
+            code.match_indices(what).any(|(at, _)| what.starts_with('.') || whole(at))
+        };
+        for (what, instead) in OPENING.iter().filter(|(what, _)| is_it(what)) {
+            faults.push(format!(
+                "{name}:{number}: {what} may wait for ever or follow a link; use {instead}, or list \
+                 the file in xtask/src/tidy.rs"
+            ));
+        }
+    }
 }
 
 /// Inline assembly and files of it are only where something checks the constraints.
