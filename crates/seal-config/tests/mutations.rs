@@ -124,7 +124,7 @@ fn text_without_end_in_depth_or_length_is_refused() {
         format!("[processors]\nx = {}", "{a=".repeat(1 << 16)),
         format!("[processors.{}]", "a.".repeat(1 << 14)),
         format!("[[processors.pc1]]\nbin = \"{}\"\nbim = 1", "x".repeat(1 << 20)),
-        format!("[[processors.pc1]]\ncgroup.cpuset = \"{}\"", "0,".repeat(1 << 18)),
+        format!("[[processors.pc1]]\ncgroup.cpuset = \"{}\"", "0-,".repeat(1 << 18)),
         "[[processors.pc1]]\ncgroup.cpuset = \"0-4294967295\"".to_owned(),
     ] {
         let error = read(&text).expect_err("nobody means that").to_string();

@@ -439,7 +439,7 @@ fn wait_for_lock(
 /// Of how many nodes another one has written the parents that it makes for `wanted`: never all, for
 /// it has more to do then.
 fn nodes_there(wanted: &Path, graph: &Graph) -> u64 {
-    let (Some(directory), Some(name)) = (wanted.parent(), wanted.file_name()) else { return 0 };
+    let (directory, Some(name)) = (parent_of(wanted), wanted.file_name()) else { return 0 };
     let begin = format!(".{}.", name.to_string_lossy());
     let lengths = fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| {
         let name = entry.file_name();

@@ -9,7 +9,9 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use seal_host::{Alive, FileError, Life, RuntimeDir, life_at, lives_in, remake, unlike_others};
+use seal_host::{
+    Alive, FileError, Life, RuntimeDir, life_at, lives_in, parent_of, read_text, remake, unlike_others,
+};
 
 /// This supervisor's life.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub(crate) fn directory(runtime_dir: &Path) -> PathBuf {
 /// What stands in such a file: which start of the machine and which pid namespace its supervisor
 /// belongs to. It only tells who may remove the file.
 pub(crate) fn told() -> String {
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let boot = read_text(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
     let namespace = seal_host::pid_namespace(Path::new("/proc")).unwrap_or_default();
     format!("{} {namespace}\n", boot.trim())
 }
@@ -66,7 +68,7 @@ impl Drop for OwnLife {
 }
 
 fn show(path: &Path) -> Result<Alive, FileError> {
-    let dir = path.parent().unwrap_or(path);
+    let dir = parent_of(path);
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(FileError::of("create", dir)(error));
@@ -84,7 +86,7 @@ pub(crate) fn remove_ended(dir: &Path) {
         if !matches!(life_at(&path), Life::Ended) {
             continue;
         }
-        let Ok(told) = fs::read_to_string(&path) else { continue };
+        let Ok(told) = read_text(&path) else { continue };
         if told == own || told.split(' ').next() != boot {
             let _ = fs::remove_file(&path);
         }

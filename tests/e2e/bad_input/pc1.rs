@@ -339,7 +339,7 @@ fn relative_paths_and_modes_of_files_that_are_there_are_kept() -> Result<()> {
             task[*field] = json!(name.map(|name| name.to_string_lossy()));
         }
     };
-    let mut answer = |stage: Stage, task: &Value| -> Result<Value> {
+    let answer = |stage: Stage, task: &Value| -> Result<Value> {
         let file = dir.path().join("task.json");
         fs::write(&file, task.to_string())?;
         let launch = Launch::executor(stage, dir.path())?.args(["run", "--task"]).args([&file]);

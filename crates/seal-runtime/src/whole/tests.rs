@@ -1,3 +1,5 @@
+//! How right the whole progress of a task is told.
+
 use super::*;
 
 fn seconds(seconds: f64) -> Duration {

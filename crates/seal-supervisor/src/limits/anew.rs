@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use seal_host::{FileError, Mutex, Slots, remake};
+use seal_host::{FileError, Mutex, Slots, parent_of, remake};
 
 use super::table::{self, MEMBERS_FILE, Table};
 use super::{LimitsError, NOBODY, SharedLimits, machine_time, make};
@@ -44,9 +44,7 @@ impl SharedLimits {
 
     /// The directory was removed under the supervisors' feet.
     pub(super) fn begin_anew(&mut self) -> Result<(), LimitsError> {
-        if let Some(runtime_dir) = self.dir.parent() {
-            remake(runtime_dir)?;
-        }
+        remake(parent_of(&self.dir))?;
         make(&self.dir)?;
         self.mutex = Rc::new(Mutex::open(&self.dir.join("table.mutex"))?);
         self.me = NOBODY;

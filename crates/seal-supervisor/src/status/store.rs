@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::fcntl::OFlag;
-use seal_host::FileError;
+use seal_host::{FileError, parent_of};
 
 use super::document::{FORM, Holder, Machine, Resource, Supervisor, Waiting};
 use super::live::Looker;
@@ -35,9 +35,7 @@ pub(super) fn directory(runtime_dir: &Path) -> PathBuf {
 
 /// Makes the directory, and the runtime directory above it, if they are not there.
 pub(super) fn make(dir: &Path) -> Result<(), FileError> {
-    if let Some(runtime_dir) = dir.parent() {
-        seal_host::remake(runtime_dir)?;
-    }
+    seal_host::remake(parent_of(dir))?;
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(FileError::of("create", dir)(error))
@@ -184,7 +182,7 @@ pub(super) fn write(path: &Path, document: &Supervisor) -> Result<File, FileErro
     let mut file = match open() {
         Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
             // Somebody has removed the directory.
-            make(path.parent().unwrap_or(path))?;
+            make(parent_of(path))?;
             open()?
         }
         opened => opened?,
