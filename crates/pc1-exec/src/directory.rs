@@ -27,7 +27,8 @@ pub(crate) fn lock(key: &'static str, path: &Path) -> Result<DirectoryLock, Pc1E
     })
 }
 
-/// Refuses to seal where a sector is finished, unless it is the same one or somebody wants it gone.
+/// Refuses to seal where a sector is finished, unless it is the same one and still has layers, or
+/// somebody wants it gone.
 pub(crate) fn refuse_finished(
     cache_path: &Path,
     sealing: &Sealing,
@@ -40,7 +41,11 @@ pub(crate) fn refuse_finished(
     }
     let manifest = Manifest::read(cache_path)?;
     let found = manifest.as_ref().map(Manifest::replica_id);
-    if found == Some(&sealing.replica_id.to_string()) {
+    // With layers it is a sector whose PC1 is wanted again, as after a layer was damaged; without
+    // them one that is finished and cleared, and what is left cannot be made again from them.
+    let layers = (1..=sealing.porep.layers).map(|layer| cache_path.join(layer_file(layer)));
+    let has_layers = layers.into_iter().any(|layer| layer.is_file());
+    if found == Some(&sealing.replica_id.to_string()) && has_layers {
         return Ok(());
     }
     let finished = match found {
@@ -185,6 +190,10 @@ mod tests {
         let error = refused(7, ReplaceFinished::No).unwrap_err().to_string();
         assert!(error.contains("a replica id that no .seal-exec.json there tells"), "{error}");
         Manifest::new(&sealing(5), Vec::new()).write(dir.path()).expect("writable");
+        // Cleared, it cannot be made again from what is there; with a layer its PC1 is wanted again.
+        let error = refused(5, ReplaceFinished::No).unwrap_err().to_string();
+        assert!(error.contains(&"05".repeat(32)), "{error}");
+        fs::write(dir.path().join(layer_file(2)), "a layer").expect("writable");
         refused(5, ReplaceFinished::No).expect("the same replica");
         let error = refused(7, ReplaceFinished::No).unwrap_err();
         assert_eq!(error.code(), seal_wire::ErrorCode::BadInput);

@@ -129,10 +129,11 @@ impl Pc1Error {
     /// As which code the error is answered.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::File(error)
-            | Self::Labels(
-                SdrError::File(error) | SdrError::ParentsDirectory { source: error, .. },
-            ) => code_of_file(error),
+            Self::File(error) | Self::Labels(SdrError::File(error)) => code_of_file(error),
+            // The machine's, whatever lies there: no sector is to blame.
+            Self::Labels(SdrError::ParentsDirectory { source: error, .. }) => {
+                ErrorCode::of_io(&error.source)
+            }
             Self::Space(error) | Self::Labels(SdrError::Space(error)) => match error {
                 SpaceError::TooLittle { .. } => ErrorCode::NoSpace,
                 SpaceError::Unknown(error) => code_of_file(error),

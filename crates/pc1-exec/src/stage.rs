@@ -201,13 +201,12 @@ fn patiently<T>(
 ) -> Result<T, Pc1Error> {
     let is_busy = |error: &Pc1Error| matches!(error, Pc1Error::Busy { .. });
     let taken = take_patiently(path, ENDING_TAKES, take, is_busy, |wait| {
-        let part = match &wait.holder {
-            Some(holder) => format!("wait for {holder}"),
-            None => "wait for another process".to_owned(),
-        };
-        context.progress(&part, wait.waited.as_secs(), wait.longest.as_secs(), Unit::Steps);
+        let holder = wait.holder.as_ref().map(ToString::to_string);
+        let holder = holder.unwrap_or_else(|| "another process".to_owned());
+        context.waits(&format!("for {holder}, which still works there, {} s at most", wait.longest.as_secs()));
         !context.is_cancelled()
     });
+    context.goes_on();
     match taken {
         Err(Pc1Error::Busy { .. }) if context.is_cancelled() => Err(Pc1Error::Cancelled),
         taken => taken,

@@ -127,6 +127,12 @@ impl Work {
                 }
                 _ => {}
             }
+            // A link would lead to a directory in which nobody has asked for anything to be removed.
+            let there = path.symlink_metadata();
+            if there.is_ok_and(|meta| !meta.is_dir()) {
+                let error = io::Error::from(io::ErrorKind::NotADirectory);
+                return Err(Pc1Error::of_path(KEY, "a directory", FileError::of("use", &path)(error)));
+            }
             match lock(KEY, &path) {
                 Ok(lock) if lock.is_of(&path) => {
                     sync_dir(root)?;

@@ -36,6 +36,10 @@ pub(crate) fn plan(porep: &Porep, samples: u64) -> Plan {
 
 /// Tells how far a part is.
 pub(crate) fn tell_part(context: &TaskContext, part: Part, done: u64, total: u64) {
+    if let Part::Waiting { pid } = part {
+        let who = if pid == 0 { "another process".to_owned() } else { format!("process {pid}") };
+        return context.waits(&format!("for {who}, which still works there, {total} s at most"));
+    }
     let unit = match part.unit() {
         PartUnit::Bytes => Unit::Bytes,
         PartUnit::Nodes => Unit::Nodes,

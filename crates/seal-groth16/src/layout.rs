@@ -236,7 +236,8 @@ mod tests {
     fn a_directory_is_no_parameter_file() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let error = Layout::read(dir.path()).unwrap_err();
-        assert!(error.to_string().contains("not a regular file"), "{error}");
+        let Groth16Error::File(error) = error else { panic!("{error}") };
+        assert!(error.source.to_string().contains("not a regular file"), "{error:?}");
     }
 
     proptest! {

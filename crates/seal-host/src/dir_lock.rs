@@ -44,7 +44,11 @@ impl DirectoryLock {
         match directory.try_lock() {
             Ok(()) => Ok(Self { directory, file: None }),
             Err(TryLockError::WouldBlock) => Err(busy(path)),
-            // NFS locks only what is open for writing, which a directory never is.
+            // NFS locks only what is open for writing, which a directory never is. What fails in
+            // passing is no reason for another lock than the one that others take.
+            Err(TryLockError::Error(error)) if !is_refusal(&error) => {
+                Err(lock_failed(path, REMEDY)(error).into())
+            }
             Err(TryLockError::Error(error)) => {
                 tracing::debug!(path = %path.display(), %error, "locking a file in its place");
                 Ok(Self { directory, file: Some(lock_file_in(path)?) })
@@ -66,6 +70,12 @@ impl DirectoryLock {
         }
         fs::remove_dir(path).map_err(FileError::of("remove", path))
     }
+}
+
+/// Whether a file system locks no directories, now or ever.
+fn is_refusal(error: &io::Error) -> bool {
+    const REFUSALS: [i32; 4] = [libc::EBADF, libc::EINVAL, libc::EOPNOTSUPP, libc::ENOSYS];
+    error.raw_os_error().is_some_and(|code| REFUSALS.contains(&code))
 }
 
 fn lock_file_in(dir: &Path) -> Result<File, DirectoryLockError> {
@@ -106,6 +116,16 @@ mod tests {
         drop(lock);
         DirectoryLock::take(dir.path()).expect("free again");
         assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
+    }
+
+    #[test]
+    fn another_lock_is_taken_only_where_directories_never_have_one() {
+        for code in [libc::EBADF, libc::EOPNOTSUPP, libc::EINVAL, libc::ENOSYS] {
+            assert!(is_refusal(&io::Error::from_raw_os_error(code)), "{code}");
+        }
+        for code in [libc::ENOLCK, libc::ENOMEM, libc::EIO, libc::EINTR, libc::EMFILE] {
+            assert!(!is_refusal(&io::Error::from_raw_os_error(code)), "{code}");
+        }
     }
 
     #[test]

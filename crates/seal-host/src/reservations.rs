@@ -115,7 +115,8 @@ impl Reservations {
         };
         let free = free_bytes(on)?;
         let reserved: u64 = others.iter().map(|other| other.left).sum();
-        if free.saturating_add(freed) < bytes.saturating_add(reserved) {
+        // Who takes no more than it gives back takes nothing from the others.
+        if bytes > freed && free.saturating_add(freed) < bytes.saturating_add(reserved) {
             let (path, by) = (on.to_path_buf(), told(&others));
             return Err(SpaceError::TooLittle { path, free, needed: bytes, reserved, by });
         }
@@ -128,6 +129,8 @@ impl Reservations {
     }
 
     fn lock(&self) -> Result<Mutex, FileError> {
+        // The runtime directory may have been removed since it was opened.
+        crate::remake(crate::parent_of(&self.dir))?;
         match fs::DirBuilder::new().mode(0o700).create(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(FileError::of("create", &self.dir)(error));
@@ -320,6 +323,18 @@ mod tests {
         scene.reserve("PC1 in other", most, &[&other]).map(drop).expect("it is free again");
         drop(small);
         assert_eq!(scene.recorded(), 0);
+    }
+
+    #[test]
+    fn a_task_that_gives_back_what_it_takes_is_refused_for_nobody() {
+        let scene = Scene::new();
+        let free = free_bytes(scene.dir.path()).expect("a file system");
+        let _most = scene.reserve("PC1 in one", free - free / 100, &[]).expect("it is free");
+        scene.reserve("PC1 in other", free / 10, &[]).expect_err("it is taken");
+        scene.reserve("PC1 in other", 0, &[]).map(drop).expect("it takes nothing");
+        let (who, on) = ("PC1 in other", scene.dir.path());
+        let wanted = SpaceWanted { who, on, bytes: free / 10, freed: free / 10, grows: &[] };
+        scene.reservations().reserve(wanted).map(drop).expect("it makes room first");
     }
 
     #[test]

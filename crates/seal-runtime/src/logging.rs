@@ -88,7 +88,10 @@ impl Write for AroundBars {
     }
 
     fn write_all(&mut self, lines: &[u8]) -> io::Result<()> {
-        bars().suspend(|| io::stderr().lock().write_all(lines))
+        let write = || io::stderr().lock().write_all(lines);
+        // Whoever waits for a reader of the log must not have the bars locked meanwhile: every task
+        // that tells its progress would wait with it. A terminal that has gone is none.
+        if io::stderr().is_terminal() { bars().suspend(write) } else { write() }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -157,7 +157,7 @@ impl Part for Files {
         Ok(vec![Outcome {
             kind: format!("{}{new}", counted.subject.name),
             hit: format!("{name}{happened}"),
-            tries: 1,
+            tries: u64::from(shared.fired > 0),
             verdict: Verdict::of(verdict),
         }])
     }

@@ -134,9 +134,9 @@ impl CgroupTree {
             }
             // Another thread may be at it.
             let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.files.groups_in(&self.dir).is_err() {
-                // The lock on what is gone says nothing any more.
-                *alive = None;
+            let listed = self.files.groups_in(&self.dir);
+            // What cannot be read is still there, and so is its lock.
+            if listed.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
                 *alive = make_own(&*self.files, self.version, &self.base, &self.dir)?;
                 let group = self.dir.display();
                 tracing::warn!(%group, "the cgroup of this process was removed; it is made again");

@@ -10,6 +10,7 @@ pub(super) fn options(stage: StageName) -> &'static [(&'static str, bool)] {
         StageName::Pc1 => &[
             ("--concurrent", true),
             ("--parents", true),
+            ("--replace-finished", false),
             // After `processor pc1`, as the worker's own processor has them.
             ("--hugepage-files-path", true),
             ("--hugepage_files_path", true),

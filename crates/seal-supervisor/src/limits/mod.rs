@@ -24,6 +24,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
+use std::sync::LazyLock;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
@@ -157,10 +158,28 @@ pub(crate) struct Grant {
     pub(crate) choices: Vec<usize>,
 }
 
-/// The time since the start of the machine, the same for all processes.
+/// The time since the start of the machine, the same for all processes, whatever time namespace
+/// they are in.
 pub(crate) fn machine_time() -> Duration {
+    static OFFSET: LazyLock<i64> = LazyLock::new(|| {
+        // Missing before Linux 5.6, which has no such namespaces.
+        let offsets = fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+        boot_time_offset(&offsets)
+    });
     // The clock is there since Linux 2.6.39.
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+    let here = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default();
+    let offset = Duration::from_secs(OFFSET.unsigned_abs());
+    if *OFFSET < 0 { here + offset } else { here.saturating_sub(offset) }
+}
+
+/// By how many seconds this time namespace's time since the start differs from the machine's.
+fn boot_time_offset(offsets: &str) -> i64 {
+    let boot_time = offsets.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        // The clock's name, or its number.
+        fields.next().filter(|clock| ["boottime", "7"].contains(clock)).and(fields.next())
+    });
+    boot_time.and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
 }
 
 fn boot_id() -> String {

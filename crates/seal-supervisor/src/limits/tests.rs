@@ -11,6 +11,14 @@ struct Party {
     needs: Needs,
 }
 
+#[test]
+fn the_time_of_the_machine_is_that_of_no_time_namespace() {
+    let offsets = "monotonic           0         0\nboottime         3600         0\n";
+    assert_eq!(boot_time_offset(offsets), 3600);
+    assert_eq!(boot_time_offset("1 5 0\n7 -60 0\n"), -60);
+    assert_eq!(boot_time_offset(""), 0);
+}
+
 fn lock(name: &str) -> Resource {
     Resource::Lock(name.to_owned())
 }

@@ -153,7 +153,10 @@ impl Scene {
         let late = ["--ready-if", "--never-ready", "--die"].iter().any(|arg| config.contains(arg));
         let config = self.config(&format!("{stage}.toml"), config);
         let mut command = self.command(stage, &config);
-        command.args(["--restart-wait", "10ms", "--restart-wait-max", "50ms"]).args(args);
+        if !args.contains(&"--restart-wait") {
+            command.args(["--restart-wait", "10ms", "--restart-wait-max", "50ms"]);
+        }
+        command.args(args);
         let mut supervisor = Supervisor::spawn(&mut command);
         supervisor.ready(stage);
         if !late {
