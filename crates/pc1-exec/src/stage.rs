@@ -4,19 +4,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use seal_host::{SpaceReserved, SpaceWanted, reserve_space, start_scoped};
+use seal_host::{SpaceError, SpaceReserved, SpaceWanted, reserve_space, start_scoped};
 use seal_runtime::{TaskContext, Unit};
-use seal_sdr::{Graph, Labelling, LayerStore, Sealing, finished_layers, label_sector, replica_id};
+use seal_sdr::{
+    FoundLayers, Graph, Labelling, LayerStore, SdrError, Sealing, find_layers, label_sector,
+    replica_id,
+};
 use seal_sha256::{ChaCha8, Kernel};
 use seal_trees::{
     Piece, TreesError, ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces,
     zero_commitment,
 };
-use seal_types::{Commitment, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket};
-use seal_wire::ErrorCode;
+use seal_types::{Commitment, CpuSet, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket};
+use seal_wire::{Corruption, ErrorCode};
 
 use crate::data::{Staged, remove_stale_copy};
 use crate::directory::DirectoryLock;
+use crate::error::corruption;
+use crate::kept::Kept;
 use crate::work_dir::LayerHome;
 use crate::{Labeller, Pc1Error};
 
@@ -118,14 +123,23 @@ pub fn pre_commit1(
         sector_id: job.sector_id,
     };
     let home = LayerHome::open(settings.work_dir.as_deref(), &job.cache_path, &sealing)?;
-    let finished = match settings.resume {
-        Resume::Yes => finished_layers(home.path(), &sealing, watch)?,
-        Resume::No => Vec::new(),
+    let FoundLayers { finished, changed } = match settings.resume {
+        Resume::Yes => find_layers(home.path(), &sealing, watch)?,
+        Resume::No => FoundLayers::default(),
     };
+    let kept = changed.and_then(|changed| Kept::aside(&changed, &job.cache_path, context));
     home.remove_remains(finished.len())?;
     let tree_d = job.cache_path.join(TREE_D);
     let have_tree_d = usable_tree_d(&tree_d, &job.porep, comm_d)?;
-    let _reserved = reserve(job, &staged, have_tree_d, finished.len(), home.path())?;
+    let reserve = || reserve(job, &staged, have_tree_d, finished.len(), home.path());
+    let _reserved = match (reserve(), kept) {
+        // A look at what is wrong is worth less than the sector.
+        (Err(Pc1Error::Space(SpaceError::TooLittle { .. })), Some(kept)) => {
+            kept.let_go()?;
+            reserve()?
+        }
+        (reserved, _) => reserved?,
+    };
 
     let mut store = LayerStore::begin(home.path(), &sealing, finished)?;
     let span = tracing::Span::current();
@@ -145,7 +159,7 @@ pub fn pre_commit1(
         || settings.labeller.beside().run(data),
         &data_failed,
         || match store.next_layer() {
-            Some(_) => label(job, settings, replica_id, &mut store, watch),
+            Some(_) => label(job, settings, (replica_id, context), &mut store, watch),
             None => Ok(()),
         },
         &labels_failed,
@@ -189,13 +203,22 @@ fn side_by_side(
 fn label(
     job: &Pc1Job,
     settings: &Pc1Settings,
-    replica_id: ReplicaId,
+    (replica_id, context): (ReplicaId, &TaskContext),
     store: &mut LayerStore,
     watch: seal_sdr::Watch<'_>,
 ) -> Result<(), Pc1Error> {
     let labeller = &settings.labeller;
+    let note = |error: SdrError, cpus: Option<&CpuSet>| {
+        if let Some(found) = corruption(&error) {
+            let found = Corruption { cpus: cpus.map(CpuSet::to_string), ..found };
+            context.corrupted(found.clone());
+            labeller.cores().noted(&found);
+        }
+        error
+    };
     let graph = Graph::new(&job.porep).drawing_with(settings.draws);
-    let parents = labeller.parents().open(&graph, &settings.parents, watch)?;
+    let parents = labeller.parents().open(&graph, &settings.parents, watch);
+    let parents = parents.map_err(|error| note(error, None))?;
     let bytes = usize::try_from(job.porep.sector_size.bytes()).expect("64-bit addresses");
     let (seat, mut memory) = labeller.seat(bytes, watch.cancelled)?;
     let consumer = labeller.consumer(&seat);
@@ -203,7 +226,7 @@ fn label(
     let labelling =
         Labelling { porep: &job.porep, parents: &parents, replica_id, kernel: settings.kernel };
     let engine = labeller.engine();
-    Ok(label_sector(
+    let done = label_sector(
         engine,
         &seat,
         Some(consumer),
@@ -211,7 +234,9 @@ fn label(
         &labelling,
         store,
         watch,
-    )?)
+    );
+    // Before the seat is given up: who waits for it must not get a core that has just erred again.
+    Ok(done.map_err(|error| note(error, Some(labeller.cpus(&seat))))?)
 }
 
 /// Whether the tree D that may already be there is that of this sector. It is only ever read: it

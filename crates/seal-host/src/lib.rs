@@ -19,6 +19,7 @@ mod file_size;
 mod files;
 mod filesystem;
 mod huge_pages;
+mod kept_lines;
 mod labels;
 mod log_form;
 mod log_levels;
@@ -64,6 +65,7 @@ pub use files::{
     FileError, PartFile, copy_exact, open_read, read_dir_names, remove_if_there, sync_dir,
 };
 pub use filesystem::{FileSystem, is_without_locks, lock_failed};
+pub use kept_lines::KeptLines;
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
 pub use log_form::{LOG_FORM, LogForm};
 pub use log_levels::LogLevels;

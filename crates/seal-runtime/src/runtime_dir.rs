@@ -13,12 +13,16 @@ pub const RUNTIME_DIR: &str = "SEAL_RUNTIME_DIR";
 /// Opens the directory that all processes of the machine share: the one of the environment, else
 /// the default.
 pub fn runtime_dir(environment: &Environment) -> Result<RuntimeDir, RuntimeDirError> {
+    RuntimeDir::open(&runtime_dir_path(environment))
+}
+
+/// Where it is, or would be.
+pub(crate) fn runtime_dir_path(environment: &Environment) -> PathBuf {
     let session = environment.get("XDG_RUNTIME_DIR");
-    let path = match environment.get(RUNTIME_DIR).filter(|path| !path.is_empty()) {
+    match environment.get(RUNTIME_DIR).filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
         None => default_runtime_dir(session.as_deref().map(Path::new)),
-    };
-    RuntimeDir::open(&path)
+    }
 }
 
 /// Lets tasks of this process and of others know of the disk space that each will still take.
