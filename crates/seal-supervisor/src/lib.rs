@@ -17,6 +17,7 @@ mod groups;
 mod last_lines;
 mod limits;
 mod log;
+mod log_ring;
 mod machine;
 mod metrics;
 mod parent;
@@ -31,11 +32,14 @@ mod run;
 mod status;
 mod strays;
 mod supervisor;
+mod support;
 mod top;
 mod waiting;
 mod watched_file;
 
-pub use cli::{Cli, Command, ConfigArgs, PlaceArgs, ProcessorArgs, StatusArgs, TopArgs};
+pub use cli::{
+    Cli, Command, ConfigArgs, PlaceArgs, ProcessorArgs, StatusArgs, SupportArgs, TopArgs,
+};
 pub use dry_run::describe;
 pub use facts::{
     Board, EndedTask, ExecutorFacts, ExecutorState, Facts, Life, ProgressFacts, TaskFacts, Totals,
