@@ -375,6 +375,27 @@ fn damaged_layers_and_those_after_them_are_labelled_anew() -> Result<()> {
 }
 
 #[test]
+fn cores_with_two_wrong_labels_on_record_label_nothing_until_the_record_is_removed() -> Result<()> {
+    let scene = Scene::new("2KiB-v1_1-a")?;
+    ensure!(scene.run()? == [1, 2], "a new sector is labelled whole");
+    scene.sector.clear()?;
+    // Whichever cores this machine has.
+    let record = scene.dir.path().join("run/corruption.jsonl");
+    let line = |cpu: u32| format!("{{\"stage\":\"pc1\",\"kind\":\"label\",\"cpu\":{cpu}}}\n");
+    let once: String = (0..1024).map(line).collect();
+    fs::write(&record, &once)?;
+    ensure!(scene.run()? == [1, 2], "one wrong label may be an accident");
+    scene.sector.clear()?;
+    fs::write(&record, once.repeat(2))?;
+    let log = scene.fails()?;
+    ensure!(log.contains("\"bad-device\""), "{log}");
+    ensure!(log.contains("remove that file") && log.contains("corruption.jsonl"), "{log}");
+    fs::remove_file(&record)?;
+    ensure!(scene.run()? == [1, 2], "the cores are taken in again");
+    scene.is_labelled()
+}
+
+#[test]
 fn layers_that_cannot_be_relied_upon_are_not_used() -> Result<()> {
     let mut scene = Scene::new("2KiB-v1_1-a")?;
     scene.run()?;
