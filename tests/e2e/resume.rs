@@ -133,6 +133,9 @@ impl Scene {
     }
 }
 
+/// A layer that has changed since it was finished, put aside.
+const KEPT: &str = ".seal-exec-changed-layer.dat";
+
 /// What PC1 leaves, as the vector has it.
 fn expected(vector: &Vector) -> BTreeMap<String, FileDigest> {
     let mut files = vector.cache_files.clone();
@@ -348,11 +351,23 @@ fn damaged_layers_and_those_after_them_are_labelled_anew() -> Result<()> {
     type Damage<'a> = (&'a dyn Fn(&Path) -> Result<()>, &'a str);
     let damages: [Damage<'_>; 3] =
         [(&flip, "its SHA-256 is"), (&cut, "4194304 bytes"), (&remove, "No such file")];
+    let mut on_record = 0;
     for (damage, told) in damages {
         for layer in [2, 1] {
             let path = scene.sector.cache().join(layer_file(layer));
             damage(&path)?;
+            let changed = fs::read(&path).ok().filter(|_| told == "its SHA-256 is");
             let labelled = scene.run()?;
+            // What is whole and different tells of a fault of the machine: it is kept and on record.
+            let kept = scene.sector.cache().join(KEPT);
+            ensure!(fs::read(&kept).ok() == changed, "{told}: a layer that changed is kept");
+            let record = fs::read_to_string(scene.dir.path().join("run/corruption.jsonl"));
+            let lines = record.unwrap_or_default().lines().count();
+            on_record += usize::from(changed.is_some());
+            ensure!(lines == on_record, "{told}: {lines} lines and not {on_record}");
+            if changed.is_some() {
+                fs::remove_file(&kept)?;
+            }
             ensure!(labelled == (layer..=2).collect::<Vec<_>>(), "{told}: {labelled:?}");
             scene.is_labelled()?;
             let log = fs::read_to_string(scene.log())?;
@@ -360,6 +375,27 @@ fn damaged_layers_and_those_after_them_are_labelled_anew() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn cores_with_two_wrong_labels_on_record_label_nothing_until_the_record_is_removed() -> Result<()> {
+    let scene = Scene::new("2KiB-v1_1-a")?;
+    ensure!(scene.run()? == [1, 2], "a new sector is labelled whole");
+    scene.sector.clear()?;
+    // Whichever cores this machine has.
+    let record = scene.dir.path().join("run/corruption.jsonl");
+    let line = |cpu: u32| format!("{{\"stage\":\"pc1\",\"kind\":\"label\",\"cpu\":{cpu}}}\n");
+    let once: String = (0..1024).map(line).collect();
+    fs::write(&record, &once)?;
+    ensure!(scene.run()? == [1, 2], "one wrong label may be an accident");
+    scene.sector.clear()?;
+    fs::write(&record, once.repeat(2))?;
+    let log = scene.fails()?;
+    ensure!(log.contains("\"bad-device\""), "{log}");
+    ensure!(log.contains("remove that file") && log.contains("corruption.jsonl"), "{log}");
+    fs::remove_file(&record)?;
+    ensure!(scene.run()? == [1, 2], "the cores are taken in again");
+    scene.is_labelled()
 }
 
 #[test]
@@ -405,6 +441,15 @@ fn a_work_directory_keeps_layers_when_the_worker_empties_the_cache_directory() -
         ensure!(scene.run()? == [2], "the first layer is in the work directory");
         scene.is_labelled()?;
     }
+
+    // A layer that changes meanwhile is kept with the sector and not in the work directory.
+    scene.sector.clear()?;
+    scene.kill_after(1, || scene.own_work_dir())?;
+    let layer = scene.own_work_dir()?.join(layer_file(1));
+    File::options().write(true).open(layer)?.write_all_at(b"other", 77)?;
+    ensure!(scene.run()? == [1, 2], "a layer that has changed is not used");
+    ensure!(scene.sector.cache().join(KEPT).exists(), "it is kept");
+    ensure!(fs::read_dir(scene.work_dir())?.count() == 0, "the work directory is empty again");
 
     // A new ticket: what the sector has left under the old one goes.
     scene.sector.clear()?;

@@ -13,8 +13,8 @@ use seal_groth16::{
 };
 use seal_host::{Limiter, MemoryBudget, Roots, allowed_cpus};
 use seal_runtime::{
-    Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
-    run_one, serve, serves_stage, spread_memory,
+    CorruptionLog, Environment, Honoured, ServeOptions, init_logging, long_version,
+    parse_command_line, place, run_one, serve, serves_stage, spread_memory,
 };
 use seal_types::{SectorSize, Stage};
 use seal_wire::{ErrorCode, ExitCode};
@@ -238,7 +238,8 @@ pub fn main() -> ExitCode {
             Some(circuits) => prover.keep_circuits(circuits),
             None => prover,
         };
-        Ok(C2 { prover })
+        let corruption = Some(Arc::new(CorruptionLog::of(Stage::C2, &environment)));
+        Ok(C2 { prover, corruption })
     };
     match cli.command {
         Some(Command::Run { task }) => match executor() {

@@ -1,9 +1,12 @@
 //! The stage as the request loop sees it.
 
+use std::sync::Arc;
+
 use seal_groth16::{Groth16Error, Prover};
-use seal_runtime::{Executor, TaskContext};
+use seal_host::MapError;
+use seal_runtime::{CorruptionLog, Executor, TaskContext};
 use seal_types::{SectorName, Stage};
-use seal_wire::{C2Output, C2Task, DeviceReport, TaskError};
+use seal_wire::{C2Output, C2Task, Corruption, CorruptionKind, DeviceReport, TaskError};
 
 use crate::progress;
 
@@ -11,6 +14,8 @@ use crate::progress;
 pub struct C2 {
     /// Parameters stay loaded in it from task to task.
     pub prover: Prover,
+    /// Where wrong results are written down.
+    pub corruption: Option<Arc<CorruptionLog>>,
 }
 
 impl Executor for C2 {
@@ -28,12 +33,19 @@ impl Executor for C2 {
         let prover = if on_device { progress::Prover::Device } else { progress::Prover::Cpu };
         context.plan(progress::plan(task.c1out.registered_proof.partitions(), prover));
         let mut told = progress::Told::new(context);
-        let proof = self
-            .prover
-            .prove(&task, &mut |step| told.at(step))
-            .map_err(|error: Groth16Error| TaskError::from_error(error.code(), &error))?;
+        let proved = self.prover.prove(&task, &mut |step| told.at(step));
+        let proof = proved.map_err(|error: Groth16Error| {
+            if let Some(found) = corruption(&error) {
+                context.corrupted(found);
+            }
+            TaskError::from_error(error.code(), &error)
+        })?;
         told.end();
         Ok(C2Output { proof })
+    }
+
+    fn corruption_log(&self) -> Option<Arc<CorruptionLog>> {
+        self.corruption.clone()
     }
 
     fn device(&self) -> Option<String> {
@@ -42,5 +54,38 @@ impl Executor for C2 {
 
     fn device_report(&self) -> Option<DeviceReport> {
         self.prover.device_report()
+    }
+}
+
+/// What is to be remembered of a failure, if it says that something computed or stored is wrong. A
+/// GPU that computed wrongly is remembered by its report, also where the processor took over.
+fn corruption(error: &Groth16Error) -> Option<Corruption> {
+    match error {
+        Groth16Error::SelfCheck { device, .. } => Some(Corruption {
+            device: Some(device.clone()),
+            ..Corruption::new(CorruptionKind::Proof, error)
+        }),
+        Groth16Error::ParametersMap(MapError::Memory { path }) => Some(Corruption {
+            path: Some(path.display().to_string()),
+            ..Corruption::new(CorruptionKind::Memory, error)
+        }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_remembered_with_its_device_or_file() {
+        let (what, device) = ("the proof".to_owned(), "cpu".to_owned());
+        let found = corruption(&Groth16Error::SelfCheck { what, device }).expect("a wrong proof");
+        assert_eq!((found.kind, found.on()), (CorruptionKind::Proof, "cpu".to_owned()));
+        let broken = MapError::Memory { path: "/params/x".into() };
+        let found = corruption(&Groth16Error::ParametersMap(broken)).expect("broken memory");
+        assert_eq!(found.kind, CorruptionKind::Memory);
+        assert_eq!(found.path.as_deref(), Some("/params/x"));
+        assert!(corruption(&Groth16Error::Cancelled).is_none());
     }
 }

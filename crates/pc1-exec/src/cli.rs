@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use seal_host::{CpuClaims, MemoryTurns, RuntimeDir, share_disk_space};
 use seal_runtime::{
-    Environment, Honoured, RUNTIME_DIR, ServeOptions, init_logging, long_version,
+    CorruptionLog, Environment, Honoured, RUNTIME_DIR, ServeOptions, init_logging, long_version,
     parse_command_line, place, run_one, serve, serves_stage, share_space,
 };
 use seal_sha256::{ChaCha8, Kernel};
@@ -310,6 +310,7 @@ fn labeller(
         ExitCode::Config
     })?;
     settings.claims = Some(CpuClaims::in_dir(shared));
+    settings.corruption = Some(Arc::new(CorruptionLog::in_dir(Stage::Pc1, shared.path())));
     settings.turns = Some(Arc::new(MemoryTurns::in_dir(shared)));
     let labeller = Labeller::start(&settings).map_err(|error| {
         tracing::error!("{}", seal_wire::TaskError::from(error).message);

@@ -1,12 +1,12 @@
 //! What can go wrong in PC1, and as which code it is answered.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use seal_host::{AdmissionError, BindError, FileError, MapError, NoUnits, SameFile, SpaceError};
 use seal_sdr::SdrError;
 use seal_trees::{PieceError, TreesError};
-use seal_types::{Commitment, ReplicaId};
-use seal_wire::{ErrorCode, TaskError};
+use seal_types::{Commitment, CpuSet, ReplicaId};
+use seal_wire::{Corruption, CorruptionKind, ErrorCode, TaskError};
 
 /// Why PC1 of a sector was not done.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +112,18 @@ pub enum Pc1Error {
         /// The commitment of a sector of zeros.
         found: Commitment,
     },
+    /// No core is left that may label.
+    #[error(
+        "nothing is labelled on cpus {cpus} any more, because labels of each were wrong at least \
+         twice ({}); nothing is known against the sector. Test memory and processor as \
+         docs/corruption.md says, and remove that file when they are good", path.display()
+    )]
+    NoSoundCore {
+        /// The cpus.
+        cpus: CpuSet,
+        /// Where the wrong labels are written down.
+        path: PathBuf,
+    },
     /// The task was cancelled.
     #[error("stopped before its end")]
     Cancelled,
@@ -159,6 +171,7 @@ impl Pc1Error {
             | Self::Bind(_)
             | Self::Units(_)
             | Self::Memory(_) => ErrorCode::Unavailable,
+            Self::NoSoundCore { .. } => ErrorCode::BadDevice,
             Self::Trees(error) => code_of_trees(error),
             Self::Pieces(_)
             | Self::Path { .. }
@@ -215,6 +228,32 @@ fn code_of_trees(error: &TreesError) -> ErrorCode {
     }
 }
 
+/// What is to be remembered of a failure to label, if it says that something computed or stored is
+/// wrong. One that only follows from what another sector has found says nothing new.
+pub(crate) fn corruption(error: &SdrError) -> Option<Corruption> {
+    let of = |kind| Corruption::new(kind, error);
+    let of_file =
+        |kind, path: &Path| Corruption { path: Some(path.display().to_string()), ..of(kind) };
+    match error {
+        SdrError::WrongLabel { layer, node, core } => Some(Corruption {
+            layer: Some(*layer),
+            node: Some(*node),
+            cpu: *core,
+            ..of(CorruptionKind::Label)
+        }),
+        SdrError::ChangedLayer { path, .. } => Some(of_file(CorruptionKind::Layer, path)),
+        SdrError::WrongParents { path, .. } => Some(of_file(CorruptionKind::Parents, path)),
+        SdrError::BadParent { path, node, .. } => {
+            Some(Corruption { node: Some(*node), ..of_file(CorruptionKind::Parents, path) })
+        }
+        SdrError::ParentsMap(MapError::Memory { path })
+        | SdrError::LabelMemory(MapError::Memory { path }) => {
+            Some(of_file(CorruptionKind::Memory, path))
+        }
+        _ => None,
+    }
+}
+
 impl From<Pc1Error> for TaskError {
     fn from(error: Pc1Error) -> Self {
         match error.code() {
@@ -234,6 +273,31 @@ mod tests {
     use super::*;
 
     /// "Bad input" tells the parent never to try again.
+    #[test]
+    fn what_is_wrong_is_remembered_with_all_that_is_known() {
+        let label = SdrError::WrongLabel { layer: 3, node: 77, core: Some(4) };
+        let found = corruption(&label).expect("a wrong label");
+        assert_eq!((found.kind, found.layer), (CorruptionKind::Label, Some(3)));
+        assert_eq!((found.node, found.cpu), (Some(77), Some(4)));
+        let path = || PathBuf::from("/cache/sc-02-data-layer-3.dat");
+        let [wanted, other] = ["aa", "bb"].map(str::to_owned);
+        let changed = SdrError::ChangedLayer { path: path(), wanted, found: other };
+        let found = corruption(&changed).expect("a changed layer");
+        assert_eq!(found.kind, CorruptionKind::Layer);
+        assert_eq!(found.path, Some(path().display().to_string()));
+        let broken = SdrError::LabelMemory(MapError::Memory { path: path() });
+        assert_eq!(corruption(&broken).expect("memory").kind, CorruptionKind::Memory);
+        // What others did, or found, is no fault of the machine.
+        let cut = MapError::Cut { path: path(), mapped: 2, now: 1 };
+        for error in [
+            SdrError::Cancelled,
+            SdrError::LabelMemory(cut),
+            SdrError::DistrustedParents { path: path() },
+        ] {
+            assert!(corruption(&error).is_none(), "{error}");
+        }
+    }
+
     #[test]
     fn whatever_part_meets_an_error_of_the_system_it_is_never_bad_input() {
         use seal_host::MemoryError;

@@ -1,10 +1,12 @@
 //! The stage as the request loop sees it.
 
-use seal_runtime::{Executor, TaskContext};
+use std::sync::Arc;
+
+use seal_runtime::{CorruptionLog, Executor, TaskContext};
 use seal_sdr::SdrError;
 use seal_trees::Piece;
 use seal_types::{SectorName, Stage, layer_id};
-use seal_wire::{LabelStores, Labels, Pc1Output, Pc1Task, StoreConfig, TaskError};
+use seal_wire::{DeviceReport, LabelStores, Labels, Pc1Output, Pc1Task, StoreConfig, TaskError};
 
 use crate::{Pc1Error, Pc1Job, Pc1Settings, pre_commit1};
 
@@ -22,6 +24,14 @@ impl Executor for Pc1 {
 
     fn sector(task: &Pc1Task) -> SectorName {
         task.sector()
+    }
+
+    fn corruption_log(&self) -> Option<Arc<CorruptionLog>> {
+        self.settings.labeller.cores().log()
+    }
+
+    fn device_report(&self) -> Option<DeviceReport> {
+        self.settings.labeller.cores().report()
     }
 
     fn run(&self, task: Pc1Task, context: &TaskContext) -> Result<Pc1Output, TaskError> {

@@ -10,11 +10,12 @@ use seal_host::{
     Topology, UnitPlan, UnitRequest, allowed_cpus, bind_current_thread, confine_current_thread,
     online_nodes, plan_units, preferred_node, yield_to_others,
 };
-use seal_runtime::{Environment, TaskContext};
+use seal_runtime::{CorruptionLog, Environment, TaskContext};
 use seal_sdr::{Engine, MAX_LANES, NoSeat, SdrError, Seat, SharedParents, UnitCores};
 use seal_types::SectorSize;
 
 use crate::Pc1Error;
+use crate::core_trust::CoreTrust;
 use crate::hugepages::FilesArgs;
 
 /// Producers of a unit, as `filecoin-proofs` names them.
@@ -46,6 +47,8 @@ pub struct LabellerSettings {
     pub claims: Option<CpuClaims>,
     /// How processes of this machine take memory in turn; without, nobody is waited for.
     pub turns: Option<Arc<MemoryTurns>>,
+    /// Where wrong labels of each core are remembered; none remembers nothing.
+    pub corruption: Option<Arc<CorruptionLog>>,
 }
 
 impl Default for LabellerSettings {
@@ -58,6 +61,7 @@ impl Default for LabellerSettings {
             files: None,
             claims: None,
             turns: None,
+            corruption: None,
         }
     }
 }
@@ -93,6 +97,7 @@ pub struct Labeller {
     files: Option<MemoryFiles>,
     parents: SharedParents,
     turns: Option<Arc<MemoryTurns>>,
+    cores: CoreTrust,
     /// All nodes, which memory that is not bound to one may come from.
     nodes: Vec<NodeId>,
 }
@@ -175,7 +180,9 @@ impl Labeller {
             .collect();
         let beside = Beside::start(cpus_beside(&plan, &topology, &allowed))?;
         let admission = Admission::new(roots, None);
+        let consumers = plan.units.iter().map(|unit| unit.consumer).collect();
         Ok(Self {
+            cores: CoreTrust::new(consumers, settings.corruption.clone()),
             engine,
             admission,
             units,
@@ -201,7 +208,8 @@ impl Labeller {
     /// to wait. Where the node of a seat has too little, a free seat on another node is taken.
     ///
     /// # Errors
-    /// When no node with a free seat has so much memory, or it was cancelled.
+    /// When no node with a free seat has so much memory, all units are left out because their cores
+    /// label wrongly, or it was cancelled.
     pub(crate) fn seat(
         &self,
         bytes: usize,
@@ -209,7 +217,14 @@ impl Labeller {
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(Seat, LayerMemory<'_>), Pc1Error> {
         let waits = |why: NoSeat| context.waits(&format!("for a seat: {}", waits(why)));
-        let mut seat = self.engine.take_seat(&waits, cancelled)?;
+        let sound = |unit: usize| self.cores.is_sound(self.units[unit].consumer);
+        self.cores.look();
+        let stop = || cancelled() || self.cores.are_all_left_out();
+        let taken = self.engine.take_seat_at(&sound, &waits, &stop);
+        let mut seat = match taken {
+            Err(SdrError::Cancelled) if !cancelled() => return Err(self.cores.no_core()),
+            taken => taken?,
+        };
         let mut full = Vec::new();
         loop {
             let short = match self.memory(&seat, bytes, context, cancelled) {
@@ -219,12 +234,23 @@ impl Labeller {
             let strict_node = |unit: usize| self.units[unit].strict_node();
             let Some(node) = strict_node(seat.unit()) else { return Err(short) };
             full.push(node);
-            let elsewhere = |unit| strict_node(unit).is_some_and(|node| !full.contains(&node));
+            let elsewhere =
+                |unit| sound(unit) && strict_node(unit).is_some_and(|node| !full.contains(&node));
             let Some(other) = self.engine.try_seat(&elsewhere)? else { return Err(short) };
             let consumer = self.consumer(&other);
             tracing::info!(consumer, "the sector goes to another node: {short}");
             seat = other;
         }
+    }
+
+    /// What is thought of the cores.
+    pub(crate) fn cores(&self) -> &CoreTrust {
+        &self.cores
+    }
+
+    /// All cpus of the unit at `seat`.
+    pub(crate) fn cpus(&self, seat: &Seat) -> &CpuSet {
+        &self.units[seat.unit()].cpus
     }
 
     /// The cpu of the consumer at `seat`.

@@ -4,11 +4,13 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod core_trust;
 mod data;
 mod directory;
 mod error;
 mod executor;
 mod hugepages;
+mod kept;
 mod labeller;
 mod parents;
 mod progress;

@@ -5,23 +5,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use seal_host::{
-    ENDING_TAKES, PartFile, SpaceReserved, SpaceWanted, behind_links, find_same_file, parent_of,
-    reserve_space, start_scoped, take_patiently,
+    ENDING_TAKES, PartFile, SpaceError, SpaceReserved, SpaceWanted, behind_links, find_same_file,
+    parent_of, reserve_space, start_scoped, take_patiently,
 };
 use seal_runtime::{TaskContext, Unit};
-use seal_sdr::{Graph, Labelling, LayerStore, Sealing, finished_layers, label_sector, replica_id};
+use seal_sdr::{
+    FoundLayers, Graph, Labelling, LayerStore, SdrError, Sealing, find_layers, label_sector,
+    replica_id,
+};
 use seal_sha256::{ChaCha8, Kernel};
 use seal_trees::{
     Piece, TreesError, ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces,
     zero_commitment,
 };
 use seal_types::{
-    Commitment, MANIFEST, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket, files_of_sector,
+    Commitment, CpuSet, MANIFEST, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket,
+    files_of_sector,
 };
-use seal_wire::ErrorCode;
+use seal_wire::{Corruption, ErrorCode};
 
 use crate::data::{Staged, check_copy};
 use crate::directory::{lock, refuse_finished};
+use crate::error::corruption;
+use crate::kept::Kept;
 use crate::progress::{COPY, COPY_TO_DISK, already, plan, tell};
 use crate::work_dir::LayerHome;
 use crate::{Labeller, Pc1Error};
@@ -146,14 +152,25 @@ pub fn pre_commit1(
     let home_path = work_dir.map(|dir| dir.join(replica_id.to_string()));
     let open = || LayerHome::open(work_dir, &job.cache_path, &sealing);
     let home = patiently(home_path.as_ref().unwrap_or(&job.cache_path), open, context)?;
-    let finished = match settings.resume {
-        Resume::Yes => finished_layers(home.path(), &sealing, watch)?,
-        Resume::No => Vec::new(),
+    let FoundLayers { finished, changed } = match settings.resume {
+        Resume::Yes => find_layers(home.path(), &sealing, watch)?,
+        Resume::No => FoundLayers::default(),
     };
     let tree_d = job.cache_path.join(TREE_D);
     let have_tree_d = usable_tree_d(&tree_d, &job.porep, comm_d)?;
-    let freed = home.bytes_of_remains(finished.len(), &sealing)?;
-    let _reserved = reserve(job, &staged, have_tree_d, finished.len(), (home.path(), freed))?;
+    let kept = changed.and_then(|changed| Kept::aside(&changed, &job.cache_path, context));
+    let reserve = || {
+        let freed = home.bytes_of_remains(finished.len(), &sealing)?;
+        reserve(job, &staged, have_tree_d, finished.len(), (home.path(), freed))
+    };
+    let _reserved = match (reserve(), kept) {
+        // A look at what is wrong is worth less than the sector.
+        (Err(Pc1Error::Space(SpaceError::TooLittle { .. })), Some(kept)) => {
+            kept.let_go()?;
+            reserve()?
+        }
+        (reserved, _) => reserved?,
+    };
     // From here on things go that an earlier run has left.
     home.remove_remains(finished.len(), &sealing)?;
     already(context, &job.porep, finished.len(), have_tree_d);
@@ -203,7 +220,10 @@ fn patiently<T>(
     let taken = take_patiently(path, ENDING_TAKES, take, is_busy, |wait| {
         let holder = wait.holder.as_ref().map(ToString::to_string);
         let holder = holder.unwrap_or_else(|| "another process".to_owned());
-        context.waits(&format!("for {holder}, which still works there, {} s at most", wait.longest.as_secs()));
+        context.waits(&format!(
+            "for {holder}, which still works there, {} s at most",
+            wait.longest.as_secs()
+        ));
         !context.is_cancelled()
     });
     context.goes_on();
@@ -253,8 +273,17 @@ fn label(
     (context, watch): (&TaskContext, seal_sdr::Watch<'_>),
 ) -> Result<(), Pc1Error> {
     let labeller = &settings.labeller;
+    let note = |error: SdrError, cpus: Option<&CpuSet>| {
+        if let Some(found) = corruption(&error) {
+            let found = Corruption { cpus: cpus.map(CpuSet::to_string), ..found };
+            context.corrupted(found.clone());
+            labeller.cores().noted(&found);
+        }
+        error
+    };
     let graph = Graph::new(&job.porep).drawing_with(settings.draws);
-    let parents = labeller.parents().open(&graph, &settings.parents, watch)?;
+    let parents = labeller.parents().open(&graph, &settings.parents, watch);
+    let parents = parents.map_err(|error| note(error, None))?;
     let bytes = usize::try_from(job.porep.sector_size.bytes()).expect("64-bit addresses");
     let (seat, mut memory) = labeller.seat(bytes, context, watch.cancelled)?;
     context.goes_on();
@@ -263,7 +292,7 @@ fn label(
     let labelling =
         Labelling { porep: &job.porep, parents: &parents, replica_id, kernel: settings.kernel };
     let engine = labeller.engine();
-    Ok(label_sector(
+    let done = label_sector(
         engine,
         &seat,
         Some(consumer),
@@ -271,7 +300,9 @@ fn label(
         &labelling,
         store,
         watch,
-    )?)
+    );
+    // Before the seat is given up: who waits for it must not get a core that has just erred again.
+    Ok(done.map_err(|error| note(error, Some(labeller.cpus(&seat))))?)
 }
 
 /// Whether the tree D that may already be there is that of this sector. It is only ever read: it

@@ -131,7 +131,11 @@ impl Work {
             let there = path.symlink_metadata();
             if there.is_ok_and(|meta| !meta.is_dir()) {
                 let error = io::Error::from(io::ErrorKind::NotADirectory);
-                return Err(Pc1Error::of_path(KEY, "a directory", FileError::of("use", &path)(error)));
+                return Err(Pc1Error::of_path(
+                    KEY,
+                    "a directory",
+                    FileError::of("use", &path)(error),
+                ));
             }
             match lock(KEY, &path) {
                 Ok(lock) if lock.is_of(&path) => {

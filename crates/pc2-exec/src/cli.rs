@@ -7,8 +7,8 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use seal_poseidon::Kernel;
 use seal_runtime::{
-    Environment, Honoured, ServeOptions, init_logging, long_version, parse_command_line, place,
-    run_one, serve, serves_stage, share_space,
+    CorruptionLog, Environment, Honoured, ServeOptions, init_logging, long_version,
+    parse_command_line, place, run_one, serve, serves_stage, share_space,
 };
 use seal_trees::Settings;
 use seal_types::Stage;
@@ -179,7 +179,8 @@ pub fn main() -> ExitCode {
     let _shared = share_space(&environment);
     let layer_check =
         if cli.serve.skip_layer_digests { LayerCheck::Off } else { LayerCheck::Recorded };
-    let executor = Pc2 { backend, settings, layer_check };
+    let corruption = Some(Arc::new(CorruptionLog::of(Stage::Pc2, &environment)));
+    let executor = Pc2 { backend, settings, layer_check, corruption };
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor, &task),
         Some(Command::Processor { stage }) if !serves_stage(Stage::Pc2, stage) => ExitCode::Usage,

@@ -1,9 +1,14 @@
 //! What can go wrong in PC2, and as which code it is answered.
 
+use std::path::Path;
+
 use seal_host::{FileError, SpaceError};
 use seal_trees::TreesError;
-use seal_types::RegisteredProof;
-use seal_wire::{ErrorCode, TaskError};
+use seal_types::{RegisteredProof, layer_file};
+use seal_wire::{Corruption, CorruptionKind, ErrorCode, TaskError};
+
+/// No graph has more layers.
+const LAYERS_MOST: u32 = 64;
 
 /// Why PC2 of a sector was not done.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +67,37 @@ impl Pc2Error {
     }
 }
 
+impl Pc2Error {
+    /// What is to be remembered of it, if it says that something computed or stored is wrong. A GPU
+    /// that computed wrongly is remembered by its report, also where the processor took over.
+    pub(crate) fn corruption(&self) -> Option<Corruption> {
+        let of = |kind, path: &Path| Corruption {
+            path: Some(path.display().to_string()),
+            ..Corruption::new(kind, self)
+        };
+        match self {
+            Self::Trees(TreesError::SelfCheck { path, node, device }) => Some(Corruption {
+                node: Some(*node),
+                device: Some(device.clone()),
+                ..of(CorruptionKind::Node, path)
+            }),
+            Self::Trees(TreesError::LayerDigest { path, .. }) => {
+                Some(Corruption { layer: layer_of(path), ..of(CorruptionKind::Layer, path) })
+            }
+            Self::Trees(TreesError::NotCanonical { path, node }) => {
+                Some(Corruption { node: Some(*node), ..of(CorruptionKind::Layer, path) })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The layer that is in a file of this name.
+fn layer_of(path: &Path) -> Option<u32> {
+    let name = path.file_name()?.to_str()?;
+    (1..=LAYERS_MOST).find(|layer| layer_file(*layer) == name)
+}
+
 fn code_of_file(error: &FileError) -> ErrorCode {
     match error {
         // A FIFO stays one, however often it is tried.
@@ -116,5 +152,22 @@ mod tests {
             assert_eq!(error.code.name(), code, "{error}");
             assert_eq!(error.code.retryable(), code != "bad-input");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_remembered_with_its_file_node_and_device() {
+        let device = "cpu (ifma)".to_owned();
+        let path = "/cache/sc-02-data-layer-3.dat".into();
+        let wrong = TreesError::SelfCheck { path, node: 7, device };
+        let found = Pc2Error::from(wrong).corruption().expect("a wrong result");
+        assert_eq!((found.kind, found.node), (CorruptionKind::Node, Some(7)));
+        assert_eq!(found.device.as_deref(), Some("cpu (ifma)"));
+        let [wanted, other] = ["aa", "bb"].map(str::to_owned);
+        let path = "/cache/sc-02-data-layer-3.dat".into();
+        let changed = TreesError::LayerDigest { path, found: other, wanted };
+        let found = Pc2Error::from(changed).corruption().expect("a changed layer");
+        assert_eq!((found.kind, found.layer), (CorruptionKind::Layer, Some(3)));
+        assert_eq!(found.path.as_deref(), Some("/cache/sc-02-data-layer-3.dat"));
+        assert!(Pc2Error::from(TreesError::Cancelled).corruption().is_none());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use seal_host::{MemoryBudget, Roots};
-use seal_runtime::{Executor, TaskContext};
+use seal_runtime::{CorruptionLog, Executor, TaskContext};
 use seal_trees::{Backend, Pc2Job, Pc2Paths, Pc2Report, Settings, Standing, Watch, pre_commit2};
 use seal_types::{SectorName, Stage, layer_id};
 use seal_wire::{DeviceReport, DeviceStanding, Pc1Output, Pc2Output, Pc2Task, TaskError};
@@ -25,6 +25,8 @@ pub struct Pc2 {
     pub settings: Settings,
     /// Whether layers are compared with their digests.
     pub layer_check: LayerCheck,
+    /// Where wrong results are written down.
+    pub corruption: Option<Arc<CorruptionLog>>,
 }
 
 /// Whether layers are compared with the digests that PC1 recorded.
@@ -65,10 +67,20 @@ impl Executor for Pc2 {
         let job = Pc2Job { porep: &porep, paths, comm_d, layer_digests: &layer_digests };
         let settings =
             Settings { memory_bytes: within_budget(self.settings.memory_bytes), ..self.settings };
-        let (result, report) =
-            pre_commit2(&job, &*self.backend, &settings, &watch).map_err(Pc2Error::from)?;
+        let done = pre_commit2(&job, &*self.backend, &settings, &watch);
+        let (result, report) = done.map_err(|error| {
+            let error = Pc2Error::from(error);
+            if let Some(found) = error.corruption() {
+                context.corrupted(found);
+            }
+            error
+        })?;
         tell(&report, started);
         Ok(Pc2Output { registered_proof, comm_r: result.comm_r, comm_d })
+    }
+
+    fn corruption_log(&self) -> Option<Arc<CorruptionLog>> {
+        self.corruption.clone()
     }
 
     fn device(&self) -> Option<String> {

@@ -212,8 +212,12 @@ fn serve_on(library: &Path, script: &str, replaceable: bool) -> ExitCode {
     };
     let backend = Arc::new(Gpu::open(settings).expect("the stand-in works"));
     set_script(library, script);
-    let executor =
-        Pc2 { backend, settings: Settings::default(), layer_check: LayerCheck::Recorded };
+    let executor = Pc2 {
+        backend,
+        settings: Settings::default(),
+        layer_check: LayerCheck::Recorded,
+        corruption: None,
+    };
     serve(Arc::new(executor), ServeOptions::concurrent(1))
 }
 

@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600, "others could lock what they can open");
         assert_eq!(fs::read_to_string(&path).expect("readable"), "text");
         assert!(Alive::claim(&path).expect("readable").is_none());
-        assert_eq!(lives_in(dir.path()), [path.clone()], "nothing else is left there");
+        assert_eq!(lives_in(dir.path()), std::slice::from_ref(&path), "nothing else is left there");
         drop(alive);
         // What another test starts just now has the description until it is executed.
         let begin = std::time::Instant::now();

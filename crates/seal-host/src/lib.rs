@@ -23,6 +23,7 @@ mod files;
 mod filesystem;
 mod huge_pages;
 mod inputs;
+mod kept_lines;
 mod labels;
 mod lock_wait;
 mod log_form;
@@ -76,6 +77,7 @@ pub use inputs::{
     Input, WrongKind, open_dir, open_input, open_input_or_zeros, open_lock, read_input, read_own,
     read_text,
 };
+pub use kept_lines::KeptLines;
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
 pub use lock_wait::{ENDING_TAKES, LockHolder, LockWait, take_patiently};
 pub use log_form::{LOG_FORM, LogForm};

@@ -156,6 +156,7 @@ mod tests {
             let handle = match handle {
                 Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
                     child.kill().expect("ours");
+                    child.wait().expect("ours");
                     return crate::child::tests::note_skipped("this kernel has no pidfd");
                 }
                 handle => handle.expect("it is there"),

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
-use seal_wire::{Event, Progress, ProgressUnit};
+use seal_wire::{Corruption, Event, Progress, ProgressUnit};
 
-use crate::CancelToken;
 use crate::answers::Answers;
 use crate::logging::bars;
 use crate::whole::{Plan, Standing, Whole};
+use crate::{CancelToken, CorruptionLog};
 
 /// How often progress is logged where there is no terminal.
 const LOG_EVERY: Duration = Duration::from_secs(10);
@@ -37,6 +37,8 @@ pub struct TaskContext {
     begun: Instant,
     told: Mutex<Told>,
     parent: Option<Parent>,
+    /// Where wrong results are written down, and the sector.
+    corruption: Option<(Arc<CorruptionLog>, String)>,
     /// The task's own, so that lines say whose progress it is, whichever thread tells it.
     span: tracing::Span,
 }
@@ -75,7 +77,7 @@ impl TaskContext {
     pub fn new(label: String, cancel: CancelToken) -> Self {
         let span = tracing::Span::current();
         let (begun, told) = (Instant::now(), Mutex::default());
-        Self { label, cancel, begun, told, parent: None, span }
+        Self { label, cancel, begun, told, parent: None, corruption: None, span }
     }
 
     /// What it logs is of `span`.
@@ -88,6 +90,22 @@ impl TaskContext {
     pub(crate) fn telling(mut self, id: u64, answers: Arc<Answers>) -> Self {
         self.parent = Some(Parent { id, answers });
         self
+    }
+
+    /// Writes wrong results of the task, which is of `sector`, down in `log`.
+    pub(crate) fn recording(mut self, log: Option<Arc<CorruptionLog>>, sector: &str) -> Self {
+        self.corruption = log.map(|log| (log, sector.to_owned()));
+        self
+    }
+
+    /// Says that a result is wrong: it is written down for the machine, if that is wanted, and
+    /// logged. The task fails with an error of its own, or goes on without that result.
+    pub fn corrupted(&self, found: Corruption) {
+        let _of_task = self.span.enter();
+        match &self.corruption {
+            Some((log, sector)) => log.note(Some(sector), found),
+            None => tracing::error!("a wrong result: {found}"),
+        }
     }
 
     /// Whether the task should stop.

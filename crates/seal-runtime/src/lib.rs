@@ -9,6 +9,7 @@ mod answers;
 mod cancel;
 mod command_line;
 mod context;
+mod corruption;
 mod device_reports;
 mod environment;
 mod logging;
@@ -22,6 +23,7 @@ mod whole;
 pub use cancel::CancelToken;
 pub use command_line::{parse_command_line, serves_stage};
 pub use context::{TaskContext, Unit};
+pub use corruption::CorruptionLog;
 pub use environment::{Environment, Honoured};
 pub use logging::init_logging;
 pub use one_shot::{run_one, stop_on_signal};
@@ -30,6 +32,8 @@ pub use runtime_dir::{RUNTIME_DIR, runtime_dir, share_space};
 pub use serve::{ServeOptions, serve};
 pub use version::long_version;
 pub use whole::{Plan, Standing, Step, Whole};
+
+use std::sync::Arc;
 
 use seal_types::{SectorName, Stage};
 use seal_wire::{DeviceReport, TaskError};
@@ -61,6 +65,13 @@ pub trait Executor: Send + Sync + 'static {
     /// logged by the executor. Asked twice a second on the thread that serves requests, and before
     /// each answer on the task's own, so it must not wait for the device.
     fn device_report(&self) -> Option<DeviceReport> {
+        None
+    }
+
+    /// Where wrong results are written down. What a task finds it tells its context
+    /// ([`TaskContext::corrupted`]); a device that has computed wrongly is written down by what
+    /// [`Executor::device_report`] says. Without one both are only logged.
+    fn corruption_log(&self) -> Option<Arc<CorruptionLog>> {
         None
     }
 

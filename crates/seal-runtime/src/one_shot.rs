@@ -39,7 +39,8 @@ fn run<E: Executor>(executor: &E, file: &Path) -> Result<(), TaskError> {
     if let Some(doubt) = doubt {
         tracing::warn!("the task contradicts itself: {doubt}");
     }
-    let context = TaskContext::new(format!("{} {sector}", E::STAGE), cancel);
+    let context = TaskContext::new(format!("{} {sector}", E::STAGE), cancel)
+        .recording(executor.corruption_log(), &sector);
     let answer = catch_unwind(AssertUnwindSafe(|| executor.run(task, &context))).unwrap_or_else(
         |panic| {
             let message = format!("panic: {}", panic_text(&*panic));

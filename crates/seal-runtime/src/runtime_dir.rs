@@ -13,11 +13,15 @@ pub const RUNTIME_DIR: &str = "SEAL_RUNTIME_DIR";
 /// Opens the directory that all processes of the machine share: the one of the environment, else
 /// the default.
 pub fn runtime_dir(environment: &Environment) -> Result<RuntimeDir, RuntimeDirError> {
-    let path = match environment.get(RUNTIME_DIR).filter(|path| !path.is_empty()) {
+    RuntimeDir::open(&runtime_dir_path(environment))
+}
+
+/// Where it is, or would be.
+pub(crate) fn runtime_dir_path(environment: &Environment) -> PathBuf {
+    match environment.get(RUNTIME_DIR).filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
         None => default_runtime_dir(),
-    };
-    RuntimeDir::open(&path)
+    }
 }
 
 /// Lets tasks of this process and of others know of the disk space that each will still take.

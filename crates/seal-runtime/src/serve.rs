@@ -420,7 +420,8 @@ impl<E: Executor> Loop<E> {
             let reports = Arc::clone(&self.device_reports);
             let events = self.events.clone();
             let mut context =
-                TaskContext::new(format!("{} {sector}", E::STAGE), self.cancel.clone());
+                TaskContext::new(format!("{} {sector}", E::STAGE), self.cancel.clone())
+                    .recording(self.executor.corruption_log(), &sector);
             let supervised = self.events_wanted;
             if supervised {
                 let (sector, device) = (sector.clone(), self.executor.device());

@@ -28,7 +28,7 @@ pub use labels::{Labelling, Parents, label_layer};
 pub use manifest::{LayerRecord, Manifest, Sealing};
 pub use parents::{ParentsCache, cache_directory, parents_digest};
 pub use replica_id::replica_id;
-pub use resume::{finished_layers, load_layer};
+pub use resume::{ChangedLayer, FoundLayers, find_layers, finished_layers, load_layer};
 pub use sector::label_sector;
 pub use self_check::check_labels;
 pub use shared_parents::SharedParents;

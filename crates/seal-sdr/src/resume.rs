@@ -8,6 +8,28 @@ use sha2::{Digest, Sha256};
 
 use crate::{LayerOf, LayerRecord, Manifest, Part, SdrError, Sealing, Watch};
 
+/// What an interrupted sealing has left.
+#[derive(Clone, Debug, Default)]
+pub struct FoundLayers {
+    /// The layers that are there and right, from the first one on.
+    pub finished: Vec<LayerRecord>,
+    /// The one after them, if all of its file is there with another content than the manifest says.
+    pub changed: Option<ChangedLayer>,
+}
+
+/// A layer file whose content is not what it was when its layer was finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedLayer {
+    /// The layer.
+    pub layer: u32,
+    /// Its file.
+    pub path: PathBuf,
+    /// Digest of the manifest.
+    pub wanted: String,
+    /// Digest of what was read.
+    pub found: String,
+}
+
 /// The layers of `sealing` that are finished in `directory`, from the first one up to the one
 /// before the first that is missing or wrong. Every file is read whole and compared with the
 /// digest that the manifest has of it.
@@ -16,14 +38,29 @@ pub fn finished_layers(
     sealing: &Sealing,
     watch: Watch<'_>,
 ) -> Result<Vec<LayerRecord>, SdrError> {
+    Ok(find_layers(directory, sealing, watch)?.finished)
+}
+
+/// The same, and which layer has changed since it was finished: that one tells of a fault of the
+/// machine, or of somebody who writes to it.
+pub fn find_layers(
+    directory: &Path,
+    sealing: &Sealing,
+    watch: Watch<'_>,
+) -> Result<FoundLayers, SdrError> {
     let manifest = Manifest::read(directory)?;
     let Some(manifest) = manifest.filter(|manifest| manifest.is_of(sealing)) else {
-        return Ok(Vec::new());
+        return Ok(FoundLayers::default());
     };
-    let mut right = Vec::new();
+    let (mut right, mut changed) = (Vec::new(), None);
     for (layer, record) in (1..=sealing.porep.layers).zip(manifest.finished()) {
-        if let Err(reason) = check(directory, sealing, layer, record, watch)? {
+        if let Err(wrong) = check(directory, sealing, layer, record, watch)? {
             let path = layer_path(directory, layer);
+            let reason = wrong.to_string();
+            if let Wrong::Content(found) = wrong {
+                let (path, wanted) = (path.clone(), record.sha256.clone());
+                changed = Some(ChangedLayer { layer, path, wanted, found });
+            }
             tracing::warn!(path = %path.display(), reason, "this layer and those after it are labelled anew");
             break;
         }
@@ -33,7 +70,18 @@ pub fn finished_layers(
         let (finished, layers) = (right.len(), sealing.porep.layers);
         tracing::info!(path = %directory.display(), finished, layers, "going on after finished layers");
     }
-    Ok(right)
+    Ok(FoundLayers { finished: right, changed })
+}
+
+/// What is wrong with a layer.
+#[derive(Debug, thiserror::Error)]
+enum Wrong {
+    /// It is not there, not whole, or cannot be read.
+    #[error("{0}")]
+    Absent(String),
+    /// It has this digest.
+    #[error("its SHA-256 is {0} and not that of the manifest")]
+    Content(String),
 }
 
 /// Checks one layer. What is wrong with it is no error of this call but a reason to label it anew.
@@ -43,17 +91,18 @@ fn check(
     layer: u32,
     record: &LayerRecord,
     watch: Watch<'_>,
-) -> Result<Result<(), String>, SdrError> {
+) -> Result<Result<(), Wrong>, SdrError> {
+    let absent = |reason: String| Ok(Err(Wrong::Absent(reason)));
     let wanted = sealing.porep.sector_size.bytes();
     if record.layer != layer || record.bytes != wanted {
-        return Ok(Err("the manifest has it out of order or with a wrong length".to_owned()));
+        return absent("the manifest has it out of order or with a wrong length".to_owned());
     }
     let path = layer_path(directory, layer);
     match path.symlink_metadata() {
-        Err(error) => return Ok(Err(error.to_string())),
-        Ok(meta) if !meta.is_file() => return Ok(Err("it is no file".to_owned())),
+        Err(error) => return absent(error.to_string()),
+        Ok(meta) if !meta.is_file() => return absent("it is no file".to_owned()),
         Ok(meta) if meta.len() != wanted => {
-            return Ok(Err(format!("it has {} bytes and not {wanted}", meta.len())));
+            return absent(format!("it has {} bytes and not {wanted}", meta.len()));
         }
         Ok(_) => {}
     }
@@ -62,12 +111,10 @@ fn check(
     match read_layer(&path, part, wanted, watch, |block| digest.update(block)) {
         Ok(()) => {
             let found = hex::encode(digest.finalize());
-            let wanted = &record.sha256;
-            let wrong = || Err(format!("its SHA-256 is {found} and not {wanted}"));
-            Ok(if found == *wanted { Ok(()) } else { wrong() })
+            Ok(if found == record.sha256 { Ok(()) } else { Err(Wrong::Content(found)) })
         }
         // A disk that cannot give it back may still take a new one.
-        Err(SdrError::File(FileError { source, .. })) => Ok(Err(source.to_string())),
+        Err(SdrError::File(FileError { source, .. })) => absent(source.to_string()),
         Err(error) => Err(error),
     }
 }
@@ -194,7 +241,11 @@ mod tests {
                 let (dir, sealing) = stored(5);
                 assert_eq!(finished(dir.path(), &sealing), 5);
                 damage(&layer_path(dir.path(), layer));
-                assert_eq!(finished(dir.path(), &sealing), layer as usize - 1, "{what}");
+                let found = find_layers(dir.path(), &sealing, QUIET).expect("readable");
+                assert_eq!(found.finished.len(), layer as usize - 1, "{what}");
+                // Only what is whole and different tells of a fault of the machine.
+                let changed = found.changed.map(|changed| changed.layer);
+                assert_eq!(changed, (what == "one bit flipped").then_some(layer), "{what}");
             }
         }
     }

@@ -66,6 +66,9 @@ pub enum Command {
     Status(StatusArgs),
     /// Show the status in the terminal, live.
     Top(TopArgs),
+    /// Write a support bundle, one text: versions, machine, configuration and its faults, status,
+    /// the last lines of the logs, wrong results on record, findings of seal-plan.
+    Support(SupportArgs),
 }
 
 /// Arguments of `processor`.
@@ -161,6 +164,22 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 pub struct TopArgs {
     /// Where the status is.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// Arguments of `support`.
+#[derive(Debug, Args)]
+pub struct SupportArgs {
+    /// Where the bundle is written, readable by nobody else; the file must not be there yet.
+    /// Default: standard output.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace paths, names of hosts, numbers of sectors and providers, addresses, digests and UUIDs
+    /// by others, each by the same one everywhere.
+    #[arg(long)]
+    pub redact: bool,
+    /// Where the status is, and the configuration that the bundle tells of.
     #[command(flatten)]
     pub place: PlaceArgs,
 }

@@ -18,6 +18,7 @@ mod last_lines;
 mod life;
 mod limits;
 mod log;
+mod log_ring;
 mod machine;
 mod metrics;
 mod parent;
@@ -32,12 +33,15 @@ mod run;
 mod status;
 mod strays;
 mod supervisor;
+mod support;
 mod told;
 mod top;
 mod waiting;
 mod watched_file;
 
-pub use cli::{Cli, Command, ConfigArgs, PlaceArgs, ProcessorArgs, StatusArgs, TopArgs};
+pub use cli::{
+    Cli, Command, ConfigArgs, PlaceArgs, ProcessorArgs, StatusArgs, SupportArgs, TopArgs,
+};
 pub use dry_run::describe;
 pub use facts::{
     Board, EndedTask, ExecutorFacts, ExecutorState, Facts, Life, ProgressFacts, TaskFacts, Totals,

@@ -10,7 +10,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use seal_host::{
-    Alive, FileError, Life, RuntimeDir, life_at, lives_in, parent_of, read_text, remake, unlike_others,
+    Alive, FileError, Life, RuntimeDir, life_at, lives_in, parent_of, read_text, remake,
+    unlike_others,
 };
 
 /// This supervisor's life.
@@ -71,7 +72,7 @@ fn show(path: &Path) -> Result<Alive, FileError> {
     let dir = parent_of(path);
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(FileError::of("create", dir)(error));
+            Err(FileError::of("create", dir)(error))
         }
         _ => Alive::begin(path, &told()),
     }

@@ -4,8 +4,11 @@ use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use seal_host::{LastWords, LogForm, LogLevels, LogQueue};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::log_ring;
 
 /// The queue of this process, where there is one.
 static LOG: OnceLock<LogQueue> = OnceLock::new();
@@ -27,7 +30,7 @@ pub(crate) fn of_supervisor() -> io::Result<LastWords> {
     let (form, unread) = LogForm::of_process();
     let form = *FORM.get_or_init(|| form);
     let registry = tracing_subscriber::registry().with(levels.filter());
-    let layer = tracing_subscriber::fmt::layer().with_writer(log);
+    let layer = tracing_subscriber::fmt::layer().with_writer(Kept(log));
     match form {
         LogForm::Text => {
             registry.with(layer.with_target(false).with_ansi(io::stderr().is_terminal())).init();
@@ -57,10 +60,35 @@ pub(crate) fn form() -> LogForm {
     *FORM.get_or_init(|| LogForm::of_process().0)
 }
 
+/// Where the lines of this process go: to the queue, and to those that are kept.
+struct Kept(LogQueue);
+
+impl<'a> MakeWriter<'a> for Kept {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+impl io::Write for &Kept {
+    /// A whole line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        log_ring::add(line);
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Passes a line of an executor on, with its end and in one piece, so that lines of several do not
 /// mix.
 pub(crate) fn pass_on(line: &[u8]) {
     if let Some(log) = LOG.get() {
+        log_ring::add(line);
         log.push(line);
     }
 }

@@ -14,6 +14,7 @@ use seal_host::{CgroupTree, Placed, place_self};
 use seal_wire::ExitCode;
 
 use crate::facts::Board;
+use crate::log_ring;
 use crate::metrics;
 use crate::parent::Parent;
 use crate::run::{
@@ -46,6 +47,7 @@ pub(crate) fn processor(args: &ProcessorArgs, began: Instant) -> Result<ExitCode
         warned: Vec::new(),
         metrics: BTreeSet::new(),
         shown: None,
+        lines: None,
     };
     let done = if args.dry_run { starter.dry_run() } else { starter.run() };
     starter.close();
@@ -67,6 +69,8 @@ struct Starter<'a> {
     metrics: BTreeSet<SocketAddr>,
     /// The status of a supervisor that waits.
     shown: Option<Shown>,
+    /// Keeps the last lines of the log, in the runtime directory that was had first.
+    lines: Option<log_ring::Keeper>,
 }
 
 /// The status of a supervisor that cannot start, in the runtime directory as far as it is known.
@@ -150,6 +154,7 @@ impl Starter<'_> {
         let config = seal_config::load(&self.args.config).ok();
         let dir = runtime_dir(self.args.runtime_dir.as_deref(), config.as_ref());
         let Ok(guard) = RuntimeDir::open(&dir) else { return };
+        self.keep_lines(guard.path());
         let board = Board::new(waiting::facts(parent, fault, Instant::now()));
         let about = About::without_plan(&self.args.config);
         if let Ok(reporter) = Reporter::start(board.clone(), about, guard.path()) {
@@ -243,6 +248,7 @@ impl Starter<'_> {
                  limits and locks are not shared with them until they are restarted"
             );
         }
+        self.keep_lines(runtime_dir.path());
         let cgroup_dir = cgroups.map(|tree| tree.path().display().to_string());
         let timing = Timing::of(&plan.settings, self.began);
         let about = About::new(&self.args.config, &plan, config.supervisor.history);
@@ -272,6 +278,12 @@ impl Starter<'_> {
         let served = serve(plan, timing, runtime_dir, parent, file, watch);
         drop(reporter);
         served.map_err(because(ExitCode::Start))
+    }
+
+    fn keep_lines(&mut self, runtime_dir: &Path) {
+        if self.lines.is_none() {
+            self.lines = log_ring::Keeper::start(runtime_dir, self.args.stage);
+        }
     }
 
     fn close_cgroups(&mut self) {

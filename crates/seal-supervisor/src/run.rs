@@ -15,7 +15,7 @@ use crate::processor::processor;
 use crate::status::{Looker, collect, tell};
 use crate::{
     Cli, Command, ConfigArgs, Machine, PlaceArgs, RuntimeDir, RuntimeDirError, SYSTEM_RUNTIME_DIR,
-    StatusArgs, config_command, default_runtime_dir, groups, log, top,
+    StatusArgs, config_command, default_runtime_dir, groups, log, support, top,
 };
 
 /// How long processes of executors may take to be gone after they were killed.
@@ -64,6 +64,7 @@ pub fn run() -> ExitCode {
         }
         Command::Config(args) => config(args),
         Command::Status(args) => status(args),
+        Command::Support(args) => support::support(args),
         Command::Top(args) => {
             let shown = looked_at(&args.place)
                 .and_then(|at| top::run(&at.path).map_err(because(ExitCode::Failed)));

@@ -24,8 +24,8 @@ pub enum ErrorCode {
     Unsupported,
     /// The result failed its own check, which points at memory, processor or disk.
     SelfCheck,
-    /// The device that the task was computed on computes wrongly, and nothing else may take its
-    /// place. Nothing is known against the sector.
+    /// The device that the task was computed on, a GPU or all cores that label, computes wrongly,
+    /// and nothing else may take its place. Nothing is known against the sector.
     BadDevice,
     /// The task was cancelled, because the process was told to end.
     Cancelled,

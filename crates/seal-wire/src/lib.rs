@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod codes;
+mod corruption;
 mod event;
 mod head;
 mod line;
@@ -15,6 +16,9 @@ mod sector;
 mod tasks;
 
 pub use codes::{ErrorCode, ExitCode, TaskError};
+pub use corruption::{
+    CORRUPTION_FILE, Corruption, CorruptionKind, LEAVES_OUT_AFTER, cpus_left_out, wrong_labels,
+};
 pub use event::{
     DeviceReport, DeviceStanding, EVENTS, Event, Progress, ProgressUnit, Started, Whole,
 };

@@ -58,6 +58,7 @@ impl Checking<'_> {
         self.parameters(local);
         self.parents(local);
         self.huge_pages();
+        self.corruption(local);
     }
 
     /// What an executor reads from its environment.

@@ -7,6 +7,7 @@
 mod arguments;
 mod build;
 mod cores;
+mod corruption;
 mod disks;
 mod environment;
 mod gpus;

@@ -102,7 +102,20 @@ impl Engine {
         waits: &dyn Fn(NoSeat),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Seat, SdrError> {
-        self.seats.take(waits, cancelled)
+        self.seats.take(&|_| true, waits, cancelled)
+    }
+
+    /// The same at a unit that `suits`, given by its number: asked each time one is looked for.
+    ///
+    /// # Errors
+    /// When it was cancelled, or cpus cannot be claimed.
+    pub fn take_seat_at(
+        &self,
+        suits: &dyn Fn(usize) -> bool,
+        waits: &dyn Fn(NoSeat),
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Seat, SdrError> {
+        self.seats.take(suits, waits, cancelled)
     }
 
     /// A seat that is free now, at a unit that `suits`, given by its number.

@@ -78,6 +78,7 @@ impl Seats {
 
     pub(crate) fn take(
         self: &Arc<Self>,
+        suits: &dyn Fn(usize) -> bool,
         waits: &dyn Fn(NoSeat),
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Seat, SdrError> {
@@ -85,7 +86,7 @@ impl Seats {
         let mut units = self.lock();
         loop {
             let mut claimed_by_others = 0;
-            let free = self.emptiest(&mut units, &|_| true, &mut claimed_by_others)?;
+            let free = self.emptiest(&mut units, suits, &mut claimed_by_others)?;
             if let Some(unit) = free {
                 return Ok(Seat { seats: Arc::clone(self), unit });
             }
@@ -175,7 +176,7 @@ mod tests {
     #[test]
     fn sectors_spread_over_units_before_they_share_one() {
         let seats = Arc::new(Seats::new(vec![cpus("0"), cpus("1")], 2));
-        let take = || seats.take(&|_| {}, &|| true);
+        let take = || seats.take(&|_| true, &|_| {}, &|| true);
         let taken: Vec<_> = (0..4).map(|_| take().expect("a free seat")).collect();
         assert_eq!(taken.iter().map(Seat::unit).collect::<Vec<_>>(), [0, 1, 0, 1]);
         assert!(matches!(take(), Err(SdrError::Cancelled)));
@@ -184,9 +185,27 @@ mod tests {
     }
 
     #[test]
+    fn one_who_waits_gets_no_seat_at_a_unit_that_suits_no_more() {
+        let seats = Arc::new(Seats::new(vec![cpus("0"), cpus("1")], 1));
+        let first = seats.take(&|unit| unit == 1, &|_| {}, &|| false).expect("free");
+        assert_eq!(first.unit(), 1);
+        // Unit 0 is free all the time, and not wanted.
+        let (sender, told) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let waits = |_| sender.send(()).expect("the test listens");
+                seats.take(&|unit| unit == 1, &waits, &|| false).map(|seat| seat.unit())
+            });
+            assert_eq!(told.recv(), Ok(()));
+            drop(first);
+            assert_eq!(waiter.join().expect("no panic").expect("a seat"), 1);
+        });
+    }
+
+    #[test]
     fn a_seat_is_tried_at_units_that_suit_only() {
         let seats = Arc::new(Seats::new(vec![cpus("0"), cpus("1")], 1));
-        let first = seats.take(&|_| {}, &|| true).expect("free");
+        let first = seats.take(&|_| true, &|_| {}, &|| true).expect("free");
         assert_eq!(first.unit(), 0);
         assert!(seats.try_take(&|unit| unit == 0).expect("no claims").is_none());
         let other = seats.try_take(&|unit| unit == 1).expect("no claims").expect("free");
@@ -199,12 +218,12 @@ mod tests {
     #[test]
     fn one_who_waits_says_so_and_gets_the_next_free_seat() {
         let seats = Arc::new(Seats::new(vec![cpus("0")], 1));
-        let first = seats.take(&|_| {}, &|| false).expect("free");
+        let first = seats.take(&|_| true, &|_| {}, &|| false).expect("free");
         let (sender, told) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| {
                 let waits = |count| sender.send(count).expect("the test listens");
-                seats.take(&waits, &|| false).map(|seat| seat.unit())
+                seats.take(&|_| true, &waits, &|| false).map(|seat| seat.unit())
             });
             let full = NoSeat { seats: 1, units: 1, claimed_by_others: 0 };
             assert_eq!(told.recv(), Ok(full));
@@ -227,7 +246,7 @@ mod tests {
         let full = std::cell::Cell::new(None);
         let take = |seats: &Arc<Seats>| {
             full.set(None);
-            seats.take(&|why| full.set(Some(why)), &|| true)
+            seats.take(&|_| true, &|why| full.set(Some(why)), &|| true)
         };
         let first = take(&one).expect("free");
         let second = take(&other).expect("the other unit is free");
@@ -237,7 +256,7 @@ mod tests {
         assert_eq!(third_sector.unit(), 0);
         assert!(matches!(take(&one), Err(SdrError::Cancelled)));
         assert_eq!(full.take(), None, "one that is not wanted is told nothing");
-        let waited = third.take(&|why| full.set(Some(why)), &|| full.get().is_some());
+        let waited = third.take(&|_| true, &|why| full.set(Some(why)), &|| full.get().is_some());
         assert!(matches!(waited, Err(SdrError::Cancelled)));
         assert_eq!(full.take(), Some(NoSeat { seats: 2, units: 1, claimed_by_others: 1 }));
         drop(second);

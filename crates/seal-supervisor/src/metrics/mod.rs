@@ -3,6 +3,7 @@
 //! One address serves all: the first supervisor that gets it. When that one ends, another that was
 //! given the same address takes over.
 
+mod corruption;
 mod render;
 mod request;
 mod server;

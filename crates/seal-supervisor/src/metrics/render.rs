@@ -30,10 +30,11 @@ pub(super) fn render(machine: &MachineStatus) -> String {
     out.tasks(&machine.supervisors);
     out.durations(&machine.supervisors);
     out.resources(machine);
+    out.corruption(machine);
     out.text
 }
 
-struct Out {
+pub(super) struct Out {
     text: String,
     /// The series that are there. One that is there twice makes scrapers refuse the whole page:
     /// whatever two tasks or supervisors call themselves, the first is told.
@@ -43,11 +44,11 @@ struct Out {
 type Labels<'a> = &'a [(&'a str, &'a str)];
 
 impl Out {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    fn sample(&mut self, name: &str, labels: Labels<'_>, value: f64) {
+    pub(super) fn sample(&mut self, name: &str, labels: Labels<'_>, value: f64) {
         let mut series = name.to_owned();
         let mut separator = '{';
         for (label, value) in labels {

@@ -1,6 +1,7 @@
 //! The status as it is written and shown. Times are seconds since 1970, durations seconds.
 //! Fields may be added; readers ignore those they do not know.
 
+use seal_wire::Corruption;
 use serde::{Deserialize, Serialize};
 
 use super::Measures;
@@ -21,6 +22,9 @@ pub(crate) struct Machine {
     pub(crate) resources: Vec<Resource>,
     /// Requests that wait for them, in the order in which they are to be served.
     pub(crate) queue: Vec<Waiting>,
+    /// Wrong results that are on record, the oldest first.
+    #[serde(default)]
+    pub(crate) corruption: Vec<Corruption>,
 }
 
 /// A supervisor.

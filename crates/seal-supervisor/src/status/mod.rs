@@ -5,6 +5,7 @@
 //! files of all supervisors that live, adds what the kernel says of their executors, and the limits
 //! and locks they share. Nobody has to be asked, so a supervisor that hangs is seen too.
 
+mod corruption;
 mod document;
 mod instance;
 mod live;
@@ -13,6 +14,7 @@ mod reporter;
 mod store;
 mod text;
 
+pub(crate) use corruption::corruption_told;
 pub(crate) use document::{
     Ended, Executor, Live, Machine as MachineStatus, Progress, Supervisor as SupervisorStatus, Task,
 };
@@ -22,5 +24,7 @@ pub(crate) use reporter::{About, Reporter};
 pub(crate) use store::collect;
 pub(crate) use text::{cpus, device_told, duration, progress, share, size, tell, waiting, whole};
 
+#[cfg(test)]
+pub(crate) use corruption::tests::corrupt;
 #[cfg(test)]
 pub(crate) use text::tests::busy;

@@ -17,6 +17,7 @@ use std::time::SystemTime;
 use nix::fcntl::OFlag;
 use seal_host::{FileError, parent_of};
 
+use super::corruption::on_record;
 use super::document::{FORM, Holder, Machine, Resource, Supervisor, Waiting};
 use super::live::Looker;
 use crate::limits;
@@ -105,8 +106,9 @@ pub(crate) fn collect(runtime_dir: &Path, looker: &mut Looker) -> Result<Machine
         reason: waiter.reason,
     });
     let (resources, queue) = (resources.collect(), queue.collect());
+    let corruption = on_record(runtime_dir);
     let runtime_dir = runtime_dir.display().to_string();
-    Ok(Machine { at: now.as_secs_f64(), runtime_dir, supervisors, resources, queue })
+    Ok(Machine { at: now.as_secs_f64(), runtime_dir, supervisors, resources, queue, corruption })
 }
 
 /// Stages in the order of sealing.

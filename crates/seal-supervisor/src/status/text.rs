@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::corruption::corruption_told;
 use super::document::{
     Device, Ended, Executor, Machine, Progress, Resource, Supervisor, Task, Waiting,
 };
@@ -11,6 +12,11 @@ pub(crate) fn tell(machine: &Machine) -> String {
     let mut text = String::new();
     if machine.supervisors.is_empty() {
         line(&mut text, &format!("no supervisor is running in {}", machine.runtime_dir));
+    }
+    let told = corruption_told(machine);
+    told.iter().for_each(|told| line(&mut text, told));
+    if !told.is_empty() {
+        text.push('\n');
     }
     for supervisor in &machine.supervisors {
         tell_supervisor(&mut text, supervisor, machine.at);
@@ -406,6 +412,7 @@ pub(crate) mod tests {
             supervisors: vec![supervisor],
             resources: vec![lock],
             queue: vec![waiting("lock gpu1 is held by pc2 of sector s-t01000-12 (pid 301)", 300)],
+            corruption: Vec::new(),
         }
     }
 

@@ -8,8 +8,8 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph};
 
 use crate::status::{
-    Executor, MachineStatus, SupervisorStatus, Task, cpus, device_told, duration, progress, share,
-    size, waiting, whole,
+    Executor, MachineStatus, SupervisorStatus, Task, corruption_told, cpus, device_told, duration,
+    progress, share, size, waiting, whole,
 };
 
 /// How wide a bar of progress is.
@@ -81,7 +81,10 @@ fn headline(machine: &MachineStatus) -> Line<'static> {
 }
 
 fn executor_lines(machine: &MachineStatus) -> Vec<Line<'static>> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<_> = corruption_told(machine)
+        .iter()
+        .map(|told| Line::styled(clean(told), Style::new().fg(Color::Red)))
+        .collect();
     for supervisor in &machine.supervisors {
         let quiet = machine.at - supervisor.written;
         let state = match quiet {

@@ -15,5 +15,6 @@ mod session;
 mod start;
 mod status;
 mod stop;
+mod support;
 mod unread;
 mod waiting;

@@ -44,6 +44,7 @@ impl Here {
             ("PATH".to_owned(), path("bin").display().to_string()),
             ("FIL_PROOFS_PARAMETER_CACHE".to_owned(), path("parameters").display().to_string()),
             ("FIL_PROOFS_PARENT_CACHE".to_owned(), path("parents").display().to_string()),
+            ("SEAL_RUNTIME_DIR".to_owned(), path("run").display().to_string()),
         ]);
         let local = Local { environment, open_files: 4096, locked_memory: 64 << 10 };
         let mut hardware = machine();
@@ -257,4 +258,26 @@ fn too_few_huge_pages_and_too_little_disk_are_named() {
     };
     assert!(check(&config, against).is_empty());
     assert_eq!(check(&config, Against { sectors: Some(8), ..against })[0].kind, "disk-short");
+}
+
+#[test]
+fn wrong_results_on_record_are_told_with_the_core_that_is_left_out() {
+    use seal_wire::{Corruption, CorruptionKind, to_line};
+
+    let here = Here::complete();
+    let run = here.dir.path().join("run");
+    fs::create_dir(&run).expect("writable");
+    let label = Corruption {
+        stage: "pc1".to_owned(),
+        cpu: Some(4),
+        ..Corruption::new(CorruptionKind::Label, "node 7 of layer 3")
+    };
+    let lines = [to_line(&label), to_line(&label)].concat();
+    fs::write(run.join("corruption.jsonl"), lines).expect("writable");
+    assert_eq!(here.kinds(GOOD), ["corruption"]);
+    let words =
+        "(2 label on cpu 4); nothing is labelled on cpu 4 any more; the last one: pc1 label";
+    here.says(GOOD, Warning, "corruption", words);
+    fs::remove_file(run.join("corruption.jsonl")).expect("there");
+    assert_eq!(here.kinds(GOOD), [""; 0]);
 }
