@@ -30,6 +30,13 @@ impl FileError {
     pub fn is_no_space(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
+
+    /// Whether the disk or its file system cannot give the content back, now or later. Whatever else
+    /// fails, such as for want of memory or descriptors, says nothing of the content.
+    pub fn is_of_disk(&self) -> bool {
+        const OF_DISK: [i32; 3] = [libc::EIO, libc::EBADMSG, libc::EUCLEAN];
+        self.source.raw_os_error().is_some_and(|code| OF_DISK.contains(&code))
+    }
 }
 
 /// Brings a directory's entries to disk.

@@ -91,17 +91,15 @@ impl Manifest {
     }
 
     /// The manifest in `directory`. One that cannot be understood is none: then nothing there
-    /// counts as finished. An error if something else than a file is in its place, such as a link.
+    /// counts as finished. An error if it cannot be read, or if something else than a file is in its
+    /// place, such as a link.
     pub fn read(directory: &Path) -> Result<Option<Self>, FileError> {
         let path = directory.join(MANIFEST);
         let text = match read_own(&path) {
             Ok(Some(text)) => text,
             Ok(None) => return Ok(None),
-            Err(error) if error.wrong_kind().is_some() => return Err(error),
-            Err(error) => {
-                tracing::warn!(error = %error.source, "{error}: a manifest is not there for now");
-                return Ok(None);
-            }
+            // What its layers are worth is not known then, and they are the work of hours.
+            Err(error) => return Err(error),
         };
         Ok(match serde_json::from_slice(&text) {
             Ok(Written { version: VERSION, owner, finished }) => Some(Self { owner, finished }),

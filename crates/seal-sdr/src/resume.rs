@@ -1,5 +1,6 @@
 //! Going on with a sealing that was interrupted: which layers are there and right.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use seal_host::{FileError, read_through};
@@ -99,7 +100,8 @@ fn check(
     }
     let path = layer_path(directory, layer);
     match path.symlink_metadata() {
-        Err(error) => return absent(error.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return absent(error.to_string()),
+        Err(error) => return Err(FileError::of("examine", &path)(error).into()),
         Ok(meta) if !meta.is_file() => return absent("it is no file".to_owned()),
         Ok(meta) if meta.len() != wanted => {
             return absent(format!("it has {} bytes and not {wanted}", meta.len()));
@@ -113,8 +115,9 @@ fn check(
             let found = hex::encode(digest.finalize());
             Ok(if found == record.sha256 { Ok(()) } else { Err(Wrong::Content(found)) })
         }
-        // A disk that cannot give it back may still take a new one.
-        Err(SdrError::File(FileError { source, .. })) => absent(source.to_string()),
+        // A disk that cannot give it back may still take a new one. What fails for another reason may
+        // be read in a moment, and it is the work of hours.
+        Err(SdrError::File(error)) if error.is_of_disk() => absent(error.source.to_string()),
         Err(error) => Err(error),
     }
 }
@@ -261,6 +264,20 @@ mod tests {
         assert_eq!(finished(dir.path(), &other), 0);
         fs::remove_file(dir.path().join(seal_types::MANIFEST)).expect("there");
         assert_eq!(finished(dir.path(), &sealing), 0, "without a manifest nothing is trusted");
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_read_for_now_is_an_error_and_not_nothing() {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file");
+        let (_dir, sealing) = stored(1);
+        // The kernel refuses to look there, which says nothing of what is there.
+        let error = find_layers(file.path(), &sealing, QUIET).map(|found| found.finished);
+        assert!(matches!(error, Err(SdrError::File(_))), "{error:?}");
+        // EIO; EMFILE, ENOMEM and ESTALE.
+        for (code, is_of_disk) in [(5, true), (24, false), (12, false), (116, false)] {
+            let error = FileError::of("read", file.path())(io::Error::from_raw_os_error(code));
+            assert_eq!(error.is_of_disk(), is_of_disk, "{code}");
+        }
     }
 
     #[test]
