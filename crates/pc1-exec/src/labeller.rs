@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use seal_host::{
-    Admission, AdmissionError, Binding, CpuBudget, CpuClaims, CpuQuota, CpuSet, MemoryFiles,
-    MemoryPolicy, MemoryTurn, MemoryTurns, NodeId, Region, Reserved, Roots, TaskBudget, Threads,
-    Topology, UnitPlan, UnitRequest, allowed_cpus, bind_current_thread, confine_current_thread,
-    online_nodes, plan_units, preferred_node, yield_to_others,
+    Admission, AdmissionError, Binding, CpuBudget, CpuClaims, CpuQuota, CpuSet, GroupMemory,
+    MemoryFiles, MemoryPolicy, MemoryTurn, MemoryTurns, NodeId, Region, Reserved, Roots,
+    TaskBudget, Threads, Topology, UnitPlan, UnitRequest, allowed_cpus, bind_current_thread,
+    confine_current_thread, online_nodes, plan_units, preferred_node, yield_to_others,
 };
 use seal_runtime::{CorruptionLog, Environment, TaskContext};
 use seal_sdr::{Engine, MAX_LANES, NoSeat, SdrError, Seat, SharedParents, UnitCores};
@@ -287,7 +287,12 @@ impl Labeller {
         // as there are units may come first. Only one that is stopped makes it hours.
         const PATIENCE: Duration = Duration::from_secs(2 * 3600);
         let Some(turns) = &self.turns else { return Ok(None) };
-        let nodes = unit.strict_node().map_or_else(|| self.nodes.clone(), |node| vec![node]);
+        // A limit of a cgroup is one for all nodes: whoever looks at it keeps all others from it.
+        let is_limited = !GroupMemory::above(&Roots::default()).is_empty();
+        let nodes = match unit.strict_node() {
+            Some(node) if !is_limited => vec![node],
+            _ => self.nodes.clone(),
+        };
         let since = Instant::now();
         loop {
             if let Some(turn) = turns.try_take(&nodes)? {
