@@ -387,10 +387,14 @@ mod tests {
         let (path, _) = held.held.as_ref().expect("recorded");
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!((mode(path), mode(path.parent().expect("a directory"))), (0o600, 0o700));
+        // What was removed is made again.
         let gone = Reservations { dir: scene.dir.path().join("no/such") };
         let wanted =
             |bytes| SpaceWanted { who: "x", on: scene.dir.path(), bytes, freed: 0, grows: &[] };
-        assert!(gone.reserve(wanted(1)).expect("free").held.is_none());
-        assert!(gone.reserve(wanted(u64::MAX)).is_err());
+        assert!(gone.reserve(wanted(1)).expect("free").held.is_some());
+        fs::write(scene.dir.path().join("file"), "").expect("writable");
+        let never = Reservations { dir: scene.dir.path().join("file/such") };
+        assert!(never.reserve(wanted(1)).expect("free").held.is_none());
+        assert!(never.reserve(wanted(u64::MAX)).is_err());
     }
 }

@@ -136,7 +136,19 @@ fn tasks_are_answered_when_the_runtime_directory_cannot_be_made_again() {
     // Once for each thing that was found: for a moment there was nothing at all.
     assert!(lines <= 2, "not each second: {}", supervisor.log());
     std::fs::remove_file(scene.path("run")).expect("ours");
-    assert_eq!(supervisor.ask(3, json!([{"answer": 3}])), 3);
+    // The place is looked at each second; a request that comes before that is told the same.
+    let served = (3..1000).find(|id| {
+        supervisor.send(*id, json!([{"answer": *id}]));
+        match supervisor.answer() {
+            (got, Ok(output)) => got == *id && output == *id,
+            (_, Err(error)) => {
+                assert!(error.starts_with("[unavailable] limits and locks"), "{error}");
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                false
+            }
+        }
+    });
+    assert!(served.is_some(), "{}", supervisor.log());
     supervisor.finish();
 }
 
