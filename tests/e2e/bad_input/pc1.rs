@@ -308,7 +308,8 @@ fn what_is_no_file_is_told_at_once_by_what_it_is() -> Result<()> {
     }
     // The record of layers is of our own name.
     let manifest = sector.cache().join(seal_types::MANIFEST);
-    symlink(sector.staged(), &manifest)?;
+    fs::write(dir.path().join("elsewhere"), "{}")?;
+    symlink(dir.path().join("elsewhere"), &manifest)?;
     let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
     let shown = manifest.display().to_string();
     tells(&error, ErrorCode::BadInput, &[&shown, "a symbolic link", "remove it"])?;
