@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +13,7 @@ use seal_types::{Stage, layer_file};
 use seal_wire::ErrorCode;
 use serde_json::Value;
 use test_support::launch::{Launch, Log};
+use test_support::preload::preloadable;
 use test_support::sector::{Sector, names_in};
 use test_support::skip::skipped;
 use test_support::vector::{FileDigest, Vector};
@@ -225,26 +226,11 @@ fn memory_is_what_was_allowed() -> Result<()> {
     Ok(())
 }
 
-/// A library that lets system calls fail; why there is none, if there is none.
-fn faults(dir: &Path) -> Result<std::result::Result<PathBuf, String>> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/faults.c");
-    let library = dir.join("faults.so");
-    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-    let mut command = Command::new(&compiler);
-    command.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&library).arg(source);
-    Ok(match command.arg("-ldl").output() {
-        Ok(output) if output.status.success() => Ok(library),
-        Ok(output) => {
-            anyhow::bail!("faults.c: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Err(error) => Err(format!("no C compiler {}: {error}", compiler.display())),
-    })
-}
-
 #[test]
 fn errors_of_the_disk_end_it_and_it_is_done_again() -> Result<()> {
     let mut scene = Scene::new()?;
-    let library = match faults(scene.dir.path())? {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/faults.c");
+    let library = match preloadable(&source, scene.dir.path())? {
         Ok(library) => library.display().to_string(),
         Err(reason) => {
             skipped("errors of the disk in PC2", &reason);

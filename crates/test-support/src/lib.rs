@@ -12,6 +12,7 @@ pub mod launch;
 mod machine;
 pub mod oracle;
 pub mod plain;
+pub mod preload;
 pub mod process;
 pub mod revision;
 pub mod sector;
