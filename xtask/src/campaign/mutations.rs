@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use seal_types::Stage;
+use seal_types::{Stage, TREE_D};
 use seal_wire::{ErrorCode, ready_line};
 use serde_json::Value;
 
@@ -296,6 +296,12 @@ fn side_file(subject: &Subject, rng: &mut ChaCha8Rng) -> Result<Vec<Outcome>> {
         let entries = fs::read_dir(work.join(dir)).into_iter().flatten().flatten();
         files.extend(entries.map(|entry| entry.path()).filter(|path| path.is_file()));
     }
+    // A tree D that is there is judged by its root, and the data is not read then: all of both is
+    // judged by PC2, which takes the data from the tree.
+    let tree_d = work.join("sector/cache").join(TREE_D);
+    if subject.stage == Stage::Pc1 && tree_d.exists() {
+        files.retain(|path| *path != tree_d && path.file_name() != Some("staged".as_ref()));
+    }
     files.sort();
     let file = files[rng.gen_range(0..files.len())].clone();
     let name = file.file_name().context("a file has a name")?.to_string_lossy().into_owned();
@@ -368,18 +374,25 @@ fn judge_side_file(
         return Ok(Err(format!("{} answers, {ended}: {}", run.answers.len(), end_of(&run.log))));
     };
     let Some(error) = answer["err_msg"].as_str() else {
-        // An input that nobody needs may stay as it is; all that is made must be right.
-        if fs::symlink_metadata(file).is_ok() && !fs::metadata(file).is_ok_and(|m| m.is_dir()) {
-            let result = subject.judge_hindered(run)?;
-            let of_input = result.as_ref().is_err_and(|wrong| wrong.contains(name));
-            if of_input && subject.is_input(file) {
-                fs::remove_file(file)?;
-                fs::copy(kept, file)?;
-                return Ok(subject.judge_hindered(run)?.map(|_| ()));
-            }
-            return Ok(result.map(|_| ()));
+        // A link of the user's stays one, and what was written lies where it leads.
+        let led = file.with_file_name("nowhere");
+        if fs::symlink_metadata(file).is_ok_and(|meta| meta.is_symlink()) && led.exists() {
+            fs::rename(led, file)?;
         }
-        return Ok(subject.judge_hindered(run)?.map(|_| ()));
+        // An input that nobody needs may stay as it is; all that is made must be right.
+        let result = subject.judge_hindered(run)?;
+        let of_input = result.as_ref().is_err_and(|wrong| wrong.contains(name));
+        let Ok(there) = fs::symlink_metadata(file) else { return Ok(result.map(|_| ())) };
+        if of_input && subject.is_input(file) {
+            if there.is_dir() {
+                fs::remove_dir(file)?;
+            } else {
+                fs::remove_file(file)?;
+            }
+            fs::copy(kept, file)?;
+            return Ok(subject.judge_hindered(run)?.map(|_| ()));
+        }
+        return Ok(result.map(|_| ()));
     };
     let code = ErrorCode::of_message(error);
     Ok(match code {

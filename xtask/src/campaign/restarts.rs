@@ -177,6 +177,11 @@ impl Client {
 
     fn footprint(&self) -> Result<Footprint> {
         let pid = self.program.pid();
+        // One that is about to be started again has no pipes.
+        let deadline = Instant::now() + PATIENCE;
+        while children(pid).len() < EXECUTORS && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let files = || fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
         let memory = Memory::of(pid).context("it runs")?.own;
         // Some are open for a moment only.
@@ -303,6 +308,10 @@ impl Restarts {
         let stays = self.stays.judge(of_deaths(victim == 0), false);
         let stays = stays.map_err(|wrong| format!("of the one that stays: {wrong}"));
         let mut may = of_deaths(victim == 1).to_vec();
+        if end == End::Input && victim == 1 {
+            // Nothing is started any more for what waits when an executor dies then.
+            may.push(ErrorCode::Cancelled);
+        }
         if end == End::Term {
             may.extend([ErrorCode::Cancelled, ErrorCode::Unavailable, ErrorCode::ExecutorDied]);
         }

@@ -246,6 +246,8 @@ impl Subject {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_clear().current_dir(self.work());
         command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
+        // A supervisor that cannot start says so soon, not when a person would have mended it.
+        command.env("SEAL_FAULT_WAIT", "2s");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.envs(start.environment.iter().map(|(name, value)| (name, value)));
         command
