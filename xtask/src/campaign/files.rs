@@ -122,6 +122,10 @@ impl Counted {
         let start = Start { environment, ..Start::default() };
         let run = subject.attempt(&start, subject.patience(), &mut |_, _| {})?;
         let left = await_nothing_in(&subject.work(), subject.patience());
+        if fault.is_some_and(|fault| fault.starts_with("unlink:")) {
+            // What could not be removed may stay, as long as only the next run finds it.
+            remove_parts(&subject.work().join("sector"))?;
+        }
         let verdict = subject.judge_hindered(&run)?;
         let verdict = if left.is_empty() {
             verdict
@@ -130,6 +134,21 @@ impl Counted {
         };
         Ok((verdict, Shared::read(&fs::read(shared)?)?))
     }
+}
+
+/// Removes unfinished files from a directory and those below it.
+fn remove_parts(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if entry.file_type()?.is_dir() {
+            remove_parts(&entry.path())?;
+        } else if name.starts_with('.') && name.ends_with(".part") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 impl Part for Files {

@@ -308,8 +308,8 @@ impl Restarts {
         let stays = self.stays.judge(of_deaths(victim == 0), false);
         let stays = stays.map_err(|wrong| format!("of the one that stays: {wrong}"));
         let mut may = of_deaths(victim == 1).to_vec();
-        if end == End::Input && victim == 1 {
-            // Nothing is started any more for what waits when an executor dies then.
+        if end == End::Input {
+            // What waits is not begun any more (`drain`).
             may.push(ErrorCode::Cancelled);
         }
         if end == End::Term {

@@ -130,8 +130,11 @@ impl Subject {
         let stage = executor.stage;
         trees::copy(&executor.dir.join(BEFORE), &dir.join(BEFORE))?;
         let bin = executor.program.to_str().context("paths are UTF-8")?;
-        let config =
-            format!("[supervisor]\ncgroup = 'never'\n[[processors.{stage}]]\nbin = '{bin}'\n");
+        // An executor that cannot be started is found out soon.
+        let config = format!(
+            "[supervisor]\ncgroup = 'never'\nrestart_wait = '100ms'\n\
+                 restart_wait_max = '500ms'\n[[processors.{stage}]]\nbin = '{bin}'\n"
+        );
         fs::write(dir.join(BEFORE).join("config.toml"), config)?;
         let (from, to) = (executor.dir.join(SECTOR), dir.join(SECTOR));
         let task = moved(&executor.task, &from, &to);
