@@ -13,7 +13,7 @@ use seal_wire::ErrorCode;
 
 use super::Part;
 use super::outcome::{Outcome, Verdict};
-use super::phase::Phases;
+use super::phase::{Phases, START};
 use super::program::{Program, await_nothing_in, children, pid};
 use super::subject::{Binaries, Run, Start, Subject};
 use crate::out::step;
@@ -222,8 +222,10 @@ fn answered_as_it_may(
 ) -> Result<Result<(), String>> {
     let killed =
         plan.victim == Victim::Itself && matches!(plan.blow, Blow::Kill | Blow::PauseAndKill);
-    // Whoever is killed owes no answer, and one that was told to end before it was ready neither.
-    let owes_none = hit && (killed || (plan.blow == Blow::End && !run.ready));
+    // Whoever is killed owes no answer, and one that was told to end before the task began neither:
+    // the request may still lie in the pipe.
+    let has_begun = run.ready && run.phase != START;
+    let owes_none = hit && (killed || (plan.blow == Blow::End && !has_begun));
     if run.answers.is_empty() && owes_none {
         let hangs = run.status.is_none();
         return Ok(if hangs { Err("does not end after the blow".to_owned()) } else { Ok(()) });

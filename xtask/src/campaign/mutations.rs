@@ -374,6 +374,14 @@ fn judge_side_file(
         return Ok(Err(format!("{} answers, {ended}: {}", run.answers.len(), end_of(&run.log))));
     };
     let Some(error) = answer["err_msg"].as_str() else {
+        // A finished layer that has changed is kept for a look at it, beside the right one.
+        if name.starts_with("sc-02-data-layer-") {
+            let kept = file.with_file_name(".seal-exec-changed-layer.dat");
+            fs::remove_file(kept).or_else(|error| match error.kind() {
+                std::io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?;
+        }
         // A link of the user's stays one, and what was written lies where it leads.
         let led = file.with_file_name("nowhere");
         if fs::symlink_metadata(file).is_ok_and(|meta| meta.is_symlink()) && led.exists() {
