@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use seal_host::{AdmissionError, BindError, FileError, MapError, NoUnits, SameFile, SpaceError};
 use seal_sdr::SdrError;
-use seal_trees::{PieceError, TreesError};
+use seal_trees::{PieceError, TreesError, code_of_file};
 use seal_types::{Commitment, CpuSet, ReplicaId};
 use seal_wire::{Corruption, CorruptionKind, ErrorCode, TaskError};
 
@@ -172,7 +172,7 @@ impl Pc1Error {
             | Self::Units(_)
             | Self::Memory(_) => ErrorCode::Unavailable,
             Self::NoSoundCore { .. } => ErrorCode::BadDevice,
-            Self::Trees(error) => code_of_trees(error),
+            Self::Trees(error) => error.code(),
             Self::Pieces(_)
             | Self::Path { .. }
             | Self::SameFile(_)
@@ -183,48 +183,11 @@ impl Pc1Error {
     }
 }
 
-fn code_of_file(error: &FileError) -> ErrorCode {
-    match error {
-        // A FIFO stays one, however often it is tried.
-        error if error.wrong_kind().is_some() => ErrorCode::BadInput,
-        error => ErrorCode::of_io(&error.source),
-    }
-}
-
 fn code_of_map(error: &MapError) -> ErrorCode {
     match error {
         MapError::Memory { .. } => ErrorCode::SelfCheck,
         MapError::File(error) => code_of_file(error),
         _ => ErrorCode::Io,
-    }
-}
-
-fn code_of_trees(error: &TreesError) -> ErrorCode {
-    match error {
-        TreesError::File(error) | TreesError::Space(SpaceError::Unknown(error)) => {
-            code_of_file(error)
-        }
-        TreesError::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
-        TreesError::Cancelled => ErrorCode::Cancelled,
-        TreesError::SelfCheck { .. } => ErrorCode::SelfCheck,
-        TreesError::BadDevice { .. } => ErrorCode::BadDevice,
-        TreesError::Busy { .. }
-        | TreesError::Device { .. }
-        | TreesError::Memory(_)
-        | TreesError::NoThread(_) => ErrorCode::Unavailable,
-        TreesError::Layers { .. } | TreesError::Shape { .. } => ErrorCode::Unsupported,
-        // What was found in the sector's files, or is not there.
-        TreesError::LayerDigest { .. }
-        | TreesError::LayerMissing { .. }
-        | TreesError::TreeDMissing { .. }
-        | TreesError::SealedNoFile { .. }
-        | TreesError::SameFile(_)
-        | TreesError::LayerSize { .. }
-        | TreesError::TreeDSize { .. }
-        | TreesError::TreeDRoot { .. }
-        | TreesError::Data { .. }
-        | TreesError::NotCanonical { .. }
-        | TreesError::PathNotUtf8 { .. } => ErrorCode::BadInput,
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use seal_host::{FileError, SpaceError};
 use seal_trees::TreesError;
 use seal_types::{RegisteredProof, layer_file};
 use seal_wire::{Corruption, CorruptionKind, ErrorCode, TaskError};
@@ -36,32 +35,7 @@ impl Pc2Error {
     /// As which code the error is answered.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Trees(error) => match error {
-                TreesError::File(error) | TreesError::Space(SpaceError::Unknown(error)) => {
-                    code_of_file(error)
-                }
-                TreesError::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
-                TreesError::Cancelled => ErrorCode::Cancelled,
-                TreesError::SelfCheck { .. } => ErrorCode::SelfCheck,
-                TreesError::BadDevice { .. } => ErrorCode::BadDevice,
-                TreesError::Busy { .. }
-                | TreesError::Device { .. }
-                | TreesError::Memory(_)
-                | TreesError::NoThread(_) => ErrorCode::Unavailable,
-                TreesError::Layers { .. } | TreesError::Shape { .. } => ErrorCode::Unsupported,
-                // What was found in the sector's files, or is not there.
-                TreesError::LayerDigest { .. }
-                | TreesError::LayerMissing { .. }
-                | TreesError::TreeDMissing { .. }
-                | TreesError::SealedNoFile { .. }
-                | TreesError::SameFile(_)
-                | TreesError::LayerSize { .. }
-                | TreesError::TreeDSize { .. }
-                | TreesError::TreeDRoot { .. }
-                | TreesError::Data { .. }
-                | TreesError::NotCanonical { .. }
-                | TreesError::PathNotUtf8 { .. } => ErrorCode::BadInput,
-            },
+            Self::Trees(error) => error.code(),
             Self::Labels { .. } => ErrorCode::BadInput,
         }
     }
@@ -98,14 +72,6 @@ fn layer_of(path: &Path) -> Option<u32> {
     (1..=LAYERS_MOST).find(|layer| layer_file(*layer) == name)
 }
 
-fn code_of_file(error: &FileError) -> ErrorCode {
-    match error {
-        // A FIFO stays one, however often it is tried.
-        error if error.wrong_kind().is_some() => ErrorCode::BadInput,
-        error => ErrorCode::of_io(&error.source),
-    }
-}
-
 impl From<Pc2Error> for TaskError {
     fn from(error: Pc2Error) -> Self {
         Self::from_error(error.code(), &error)
@@ -114,6 +80,8 @@ impl From<Pc2Error> for TaskError {
 
 #[cfg(test)]
 mod tests {
+    use seal_host::{FileError, SpaceError};
+
     use super::*;
 
     /// "Bad input" tells the parent never to try again.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use seal_host::{FileError, MemoryError, SameFile, SpaceError};
 use seal_types::Commitment;
+use seal_wire::ErrorCode;
 
 use crate::backend::{ComputedWrongly, DeviceError};
 use crate::top::TopError;
@@ -200,6 +201,44 @@ pub enum TreesError {
         /// The directory.
         path: PathBuf,
     },
+}
+
+impl TreesError {
+    /// As which code the error is answered, in whichever stage it comes.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::File(error) | Self::Space(SpaceError::Unknown(error)) => code_of_file(error),
+            Self::Space(SpaceError::TooLittle { .. }) => ErrorCode::NoSpace,
+            Self::Cancelled => ErrorCode::Cancelled,
+            Self::SelfCheck { .. } => ErrorCode::SelfCheck,
+            Self::BadDevice { .. } => ErrorCode::BadDevice,
+            Self::Busy { .. } | Self::Device { .. } | Self::Memory(_) | Self::NoThread(_) => {
+                ErrorCode::Unavailable
+            }
+            Self::Layers { .. } | Self::Shape { .. } => ErrorCode::Unsupported,
+            // What was found in the sector's files, or is not there.
+            Self::LayerDigest { .. }
+            | Self::LayerMissing { .. }
+            | Self::TreeDMissing { .. }
+            | Self::SealedNoFile { .. }
+            | Self::SameFile(_)
+            | Self::LayerSize { .. }
+            | Self::TreeDSize { .. }
+            | Self::TreeDRoot { .. }
+            | Self::Data { .. }
+            | Self::NotCanonical { .. }
+            | Self::PathNotUtf8 { .. } => ErrorCode::BadInput,
+        }
+    }
+}
+
+/// As which code an error with a file of a sector is answered.
+pub fn code_of_file(error: &FileError) -> ErrorCode {
+    match error {
+        // A FIFO stays one, however often it is tried.
+        error if error.wrong_kind().is_some() => ErrorCode::BadInput,
+        error => ErrorCode::of_io(&error.source),
+    }
 }
 
 impl TreesError {

@@ -37,7 +37,7 @@ pub use backend::{
     Backend, BlockView, ComputeError, ComputedWrongly, DeviceError, Memory, Session, Work, Worker,
 };
 pub use cpu::Cpu;
-pub use error::TreesError;
+pub use error::{TreesError, code_of_file};
 pub use gpu::{Gpu, GpuSettings};
 pub use pc2::{Pc2Job, Pc2Paths, Pc2Report, Pc2Result, Settings, pre_commit2};
 pub use pieces::{Piece, PieceError, comm_d_of_pieces, zero_commitment};
