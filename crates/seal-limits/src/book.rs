@@ -213,6 +213,19 @@ impl<K: Clone + Ord> Book<K> {
         self.waiting.values_mut().for_each(|waiter| waiter.due = None);
     }
 
+    /// Takes times that are later than `now` for now: who wrote them has another clock, as versions
+    /// do in a time namespace that count from its beginning. Nobody waits for such a time to come.
+    /// Returns whether there were any.
+    pub fn forget_future(&mut self, now: Duration) -> bool {
+        let due = self.waiting.values_mut().filter_map(|waiter| waiter.due.as_mut());
+        let mut changed = false;
+        for time in self.started.values_mut().chain(due).filter(|time| **time > now) {
+            *time = now;
+            changed = true;
+        }
+        changed
+    }
+
     pub(crate) fn orders(&self) -> &BTreeMap<Resource, Order<K>> {
         &self.orders
     }

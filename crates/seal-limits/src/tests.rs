@@ -379,3 +379,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_start_in_the_future_of_another_clock_is_not_waited_for_longer_than_the_spacing() {
+    let mut book = Book::default();
+    let join = |book: &mut Book<Kind>| {
+        let choices = vec![needs(&[])];
+        book.join(Joining { kind: "pc1", choices, spacing: at(10) });
+    };
+    join(&mut book);
+    // Who wrote this counts from an hour before.
+    let verdicts = book.decide(&Free::new(), at(3700));
+    book.start(&verdicts[0], 0, at(3700));
+    join(&mut book);
+    assert!(book.forget_future(at(100)));
+    assert!(!book.forget_future(at(100)), "once");
+    let decided = |now: u64| book.decide(&Free::new(), at(now))[0].decision.clone();
+    assert_eq!(decided(101), Decision::Wait(Reason::Spacing { until: at(110) }));
+    assert_eq!(decided(110), Decision::start(0));
+}

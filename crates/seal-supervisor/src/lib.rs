@@ -11,6 +11,7 @@
 mod cli;
 mod config_command;
 mod dry_run;
+mod earlier_place;
 mod event;
 mod facts;
 mod groups;

@@ -13,19 +13,17 @@ use seal_config::{CgroupUse, Config};
 use seal_host::{CgroupTree, Placed, place_self};
 use seal_wire::ExitCode;
 
+use crate::earlier_place;
 use crate::facts::Board;
 use crate::log_ring;
 use crate::metrics;
 use crate::parent::Parent;
-use crate::run::{
-    CGROUP_PATIENCE, Failure, because, earlier_place, refused, runtime_dir, unusable, write_out,
-};
+use crate::run::{CGROUP_PATIENCE, Failure, because, refused, runtime_dir, unusable, write_out};
 use crate::status::{About, Reporter};
+use crate::supervisor::terms;
 use crate::waiting::{self, Fault, Next, Patience};
 use crate::watched_file::WatchedFile;
-use crate::{
-    Machine, Plan, ProcessorArgs, RuntimeDir, Served, Timing, describe, groups, limits, serve,
-};
+use crate::{Machine, Plan, ProcessorArgs, RuntimeDir, Served, Timing, describe, groups, serve};
 
 /// When a parent is told to be ready whose supervisor cannot start. Early, because the `stable_wait`
 /// of the parent is not known then; not at once, because a parent that has ended its input, as at a
@@ -240,14 +238,7 @@ impl Starter<'_> {
         }
         let dir = runtime_dir(self.args.runtime_dir.as_deref(), Some(&config));
         let runtime_dir = RuntimeDir::open(&dir).map_err(unusable)?;
-        if let Some(earlier) = earlier_place(&dir).filter(|dir| limits::has_members(dir)) {
-            tracing::warn!(
-                runtime_dir = %dir.display(),
-                earlier = %earlier.display(),
-                "supervisors of an earlier version run with another default runtime directory; \
-                 limits and locks are not shared with them until they are restarted"
-            );
-        }
+        earlier_place::check(&dir, &terms(&plan))?;
         self.keep_lines(runtime_dir.path());
         let cgroup_dir = cgroups.map(|tree| tree.path().display().to_string());
         let timing = Timing::of(&plan.settings, self.began);

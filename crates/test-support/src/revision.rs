@@ -13,6 +13,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::client::binary_dir;
+use crate::skip::{skipped, slow_tests};
+
+/// The version that tests of mixed versions put beside this one: the last whose supervisors show
+/// no lock by which others see that they live.
+pub const EARLIER: &str = "e86127d";
 
 /// A commit of this repository.
 #[derive(Clone, Debug)]
@@ -25,6 +30,29 @@ pub struct Revision {
 /// What to do where the history does not go back so far.
 const REMEDY: &str = "a shallow clone has only its last commits; \
                       `git fetch --unshallow` brings the others";
+
+/// The binaries of `packages` of the [`EARLIER`] version for `test`. They are built where slow tests
+/// were asked for; else there are some only if that was done before. `None` after the test was noted
+/// as skipped.
+pub fn earlier(test: &str, packages: &[&str]) -> Result<Option<Revision>> {
+    let earlier = match Revision::find(EARLIER) {
+        Ok(earlier) => earlier,
+        Err(error) => {
+            skipped(test, &format!("{error:#}"));
+            return Ok(None);
+        }
+    };
+    if slow_tests() {
+        earlier.build(packages)?;
+    } else if !packages.iter().all(|package| earlier.is_built(package)) {
+        skipped(
+            test,
+            &format!("{} of {EARLIER} is not built (--slow builds it)", packages.join(", ")),
+        );
+        return Ok(None);
+    }
+    Ok(Some(earlier))
+}
 
 impl Revision {
     /// The commit that git knows as `name`.
@@ -62,8 +90,7 @@ impl Revision {
         let lock =
             File::create(&lock).with_context(|| format!("cannot make {}", lock.display()))?;
         lock.lock().context("the directory of revisions")?;
-        let built = |package: &str| self.dir().join(format!("{package}.built"));
-        let missing: Vec<_> = packages.iter().filter(|package| !built(package).exists()).collect();
+        let missing: Vec<_> = packages.iter().filter(|package| !self.is_built(package)).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -88,9 +115,18 @@ impl Revision {
             fs::rename(&part, self.dir().join("bin").join(name))?;
         }
         for package in missing {
-            File::create(built(package))?;
+            File::create(self.mark_of(package))?;
         }
         Ok(())
+    }
+
+    /// Whether the binaries of `package` are there.
+    pub fn is_built(&self, package: &str) -> bool {
+        self.mark_of(package).exists()
+    }
+
+    fn mark_of(&self, package: &str) -> PathBuf {
+        self.dir().join(format!("{package}.built"))
     }
 
     fn dir(&self) -> PathBuf {

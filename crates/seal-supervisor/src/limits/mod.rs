@@ -39,7 +39,6 @@ use wake::Bell;
 
 pub use table::Holder;
 pub(crate) use terms::Terms;
-pub(crate) use view::has_members;
 pub use view::{LimitsView, ResourceView, WaiterView, view};
 
 /// How often a supervisor that waits looks by itself whether anything has changed.
@@ -342,7 +341,9 @@ impl SharedLimits {
         }
         let (kernel, gone) = self.probes.look(&self.dir, &mut table)?;
         changed |= gone;
-        let mut round = Round { limits: self, table, kernel, now: machine_time(), changed };
+        let now = machine_time();
+        changed |= table.book.forget_future(now);
+        let mut round = Round { limits: self, table, kernel, now, changed };
         if !moves {
             work(&mut round);
         }

@@ -24,6 +24,11 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// Whether anything is to hold between supervisors.
+    pub(crate) fn bind(&self) -> bool {
+        !self.counts.is_empty() || !self.spacing.is_zero()
+    }
+
     /// What others are told of this supervisor.
     pub(super) fn member(&self) -> Member {
         let Self { stage, counts, orders, spacing } = self.clone();

@@ -89,15 +89,6 @@ pub fn view(runtime_dir: &Path) -> Result<LimitsView, FileError> {
     Ok(LimitsView { resources: resources.collect(), queue: queue.collect() })
 }
 
-/// Whether supervisors live that share this runtime directory.
-pub(crate) fn has_members(runtime_dir: &Path) -> bool {
-    let members = runtime_dir.join(DIRECTORY).join(MEMBERS_FILE);
-    let looked = Slots::open_to_look(&members);
-    looked.is_ok_and(|found| {
-        found.is_some_and(|slots| slots.held_by_others(MEMBERS).is_ok_and(|held| !held.is_empty()))
-    })
-}
-
 /// A reason with those who are responsible.
 pub(super) fn explain(table: &Table, reason: Reason<String>) -> String {
     let Reason::Taken(resource) = &reason else { return reason.to_string() };

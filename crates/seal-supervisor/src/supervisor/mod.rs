@@ -159,7 +159,7 @@ pub fn serve(
 }
 
 /// What the plan wants of limits and locks.
-fn terms(plan: &Plan) -> Terms {
+pub(crate) fn terms(plan: &Plan) -> Terms {
     let order = |order: &LockOrder| match order {
         LockOrder::Turns => Order::Turns,
         LockOrder::Arrival => Order::Arrival,

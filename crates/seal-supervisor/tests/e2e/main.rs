@@ -17,4 +17,5 @@ mod status;
 mod stop;
 mod support;
 mod unread;
+mod versions;
 mod waiting;

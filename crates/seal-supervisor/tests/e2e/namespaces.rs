@@ -23,7 +23,7 @@ fn contained(plain: &Command) -> Command {
 }
 
 /// The command in a time namespace in which the machine has run for an hour longer.
-fn in_another_time(plain: &Command) -> Command {
+pub(crate) fn in_another_time(plain: &Command) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--time", "--boottime=3600", "--monotonic=3600", "--fork", "--kill-child"]);
     command.arg(plain.get_program()).args(plain.get_args());
