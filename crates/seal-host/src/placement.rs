@@ -169,7 +169,9 @@ impl Step {
         let node = placement.preferred_node.map(|node| node.to_string()).unwrap_or_default();
         let memory = match placement.binding {
             Binding::Preferred => format!("make it prefer the memory of NUMA node {node}"),
-            Binding::Strict => format!("bind it to the memory of NUMA node {node}"),
+            Binding::Strict => {
+                format!("bind it to the memory of NUMA node {node}, as memory = \"strict\" demands")
+            }
         };
         match self {
             Self::DieWithParent => "tie its life to this process".to_owned(),

@@ -23,10 +23,14 @@ pub fn place(environment: &Environment) -> Result<Placed, ExitCode> {
             let cgroup = entered.path().display();
             tracing::info!(%cpus, %cgroup, "confined to the cpus of VC_CG_CPUSET");
         }
-        (Some(cpus), None, _) => {
-            let reason = placed.no_group.as_deref().unwrap_or("VC_CG_NAME is not set");
-            tracing::info!(%cpus, reason, "confined to the cpus of VC_CG_CPUSET, by affinity");
-        }
+        (Some(cpus), None, _) => match &placed.no_group {
+            Some(reason) => tracing::warn!(
+                %cpus, reason,
+                "confined to the cpus of VC_CG_CPUSET by affinity alone: no cgroup of VC_CG_NAME \
+                 can be made"
+            ),
+            None => tracing::info!(%cpus, "confined to the cpus of VC_CG_CPUSET, by affinity"),
+        },
         (None, _, Some(group)) => {
             tracing::warn!("VC_CG_NAME={group} has no effect without VC_CG_CPUSET");
         }

@@ -32,7 +32,11 @@ pub(crate) fn open(wanted: CgroupUse) -> Result<Option<Arc<CgroupTree>>, NoCgrou
             if wanted == CgroupUse::Always {
                 return Err(NoCgroups { reasons });
             }
-            tracing::info!(reasons, "no cgroup can be made; cpus hold by affinity");
+            tracing::warn!(
+                reasons,
+                "no cgroup can be made: cpus hold by affinity, and what executors start is found \
+                 by its mark only; supervisor.cgroup = \"never\" does not ask for one"
+            );
             Ok(None)
         }
     }
