@@ -2,13 +2,14 @@
 //! again, and the executor lives on and does the next.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use seal_types::Stage;
 use test_support::client::Processor;
+use test_support::group::Group;
 use test_support::launch::Launch;
 use test_support::sector::Sector;
 use test_support::skip::skipped;
@@ -23,42 +24,6 @@ fn prlimit(pid: u32, limit: &str) -> Result<bool> {
     };
     ensure!(done.success(), "prlimit {limit}: {done}");
     Ok(true)
-}
-
-/// A cgroup of version 1 of the test's own, removed in the end.
-struct Group(PathBuf);
-
-impl Group {
-    /// `None` where none can be made.
-    fn of(controller: &str, name: &str) -> Option<Self> {
-        let path = Path::new("/sys/fs/cgroup")
-            .join(controller)
-            .join(format!("seal-test-{name}-{}", std::process::id()));
-        fs::create_dir(&path).ok()?;
-        let group = Self(path);
-        group.0.join("cgroup.procs").exists().then_some(group)
-    }
-
-    fn write(&self, file: &str, value: &str) -> Result<()> {
-        let path = self.0.join(file);
-        fs::write(&path, value).with_context(|| format!("{value} to {}", path.display()))
-    }
-
-    fn number(&self, file: &str) -> Result<u64> {
-        Ok(fs::read_to_string(self.0.join(file))?.trim().parse()?)
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // The kernel takes a moment to let go of processes that have ended.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
 }
 
 fn sector(vector: &str, dir: &Path) -> Result<Sector> {
@@ -189,7 +154,7 @@ fn memory_that_a_cgroup_does_not_allow_is_refused_with_its_name_and_limit() -> R
     group.write("memory.limit_in_bytes", &(30 << 20).to_string())?;
     group.write("cgroup.procs", &pc1.pid().to_string())?;
     let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
-    let named = group.0.file_name().context("it has a name")?.to_string_lossy();
+    let named = group.name();
     ensure!(error.starts_with("[unavailable] cgroup /"), "{error}");
     ensure!(error.contains(&format!("{named} (limit 30 MiB) has too little memory")), "{error}");
     group.write("memory.limit_in_bytes", &(1 << 30).to_string())?;

@@ -21,10 +21,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// An executor, or another of our processes, about to be started.
 #[derive(Debug)]
 pub struct Launch {
-    program: PathBuf,
+    program: OsString,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
-    mounts: Option<String>,
+    through: Vec<OsString>,
     log: PathBuf,
 }
 
@@ -55,10 +55,10 @@ impl Launch {
     /// The binary `name` of this build, which keeps its log in `dir`.
     pub fn binary(name: &str, dir: &Path) -> Result<Self> {
         Ok(Self {
-            program: binary(name)?,
+            program: binary(name)?.into(),
             arguments: Vec::new(),
             environment: Vec::new(),
-            mounts: None,
+            through: Vec::new(),
             log: dir.join(format!("{name}.log")),
         })
     }
@@ -83,21 +83,23 @@ impl Launch {
 
     /// Runs it in a mount namespace of its own, where the shell command `mounts` was run before.
     /// Ask [`can_mount`] first.
-    pub fn mounts(mut self, mounts: &str) -> Self {
-        self.mounts = Some(mounts.to_owned());
+    pub fn mounts(self, mounts: &str) -> Self {
+        let words = in_namespace(&format!("{mounts} && exec \"$@\""));
+        self.through(words.chain(["sh".to_owned()]))
+    }
+
+    /// Runs it by another command, such as `unshare --pid --fork`, which takes the program and its
+    /// arguments after its own.
+    pub fn through<S: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.through.extend(words.into_iter().map(|word| word.as_ref().into()));
         self
     }
 
     /// The command. Standard error is appended to the log.
     pub fn command(&self) -> Result<Command> {
-        let mut command = match &self.mounts {
-            None => Command::new(&self.program),
-            Some(mounts) => {
-                let mut command = in_namespace(&format!("{mounts} && exec \"$@\""));
-                command.arg("sh").arg(&self.program);
-                command
-            }
-        };
+        let mut words = self.through.iter().chain([&self.program]);
+        let mut command = Command::new(words.next().context("a program")?);
+        command.args(words);
         command.args(&self.arguments).env_clear();
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
@@ -175,18 +177,25 @@ pub fn until(patience: Duration, mut holds: impl FnMut() -> Result<bool>) -> Res
 /// Whether this host lets a test run the shell command `mounts` in a mount namespace of its own;
 /// if not, why not.
 pub fn can_mount(mounts: &str) -> std::result::Result<(), String> {
-    match in_namespace(mounts).output() {
+    can_run(in_namespace(mounts).chain(["sh".to_owned(), "true".to_owned()]))
+        .map_err(|why| format!("no mount namespace can be set up here: {why}"))
+}
+
+/// Whether a command that [`Launch::through`] could take, with a program after it, succeeds here;
+/// if not, why not.
+pub fn can_run<S: AsRef<OsStr>>(
+    words: impl IntoIterator<Item = S>,
+) -> std::result::Result<(), String> {
+    let words: Vec<OsString> = words.into_iter().map(|word| word.as_ref().into()).collect();
+    let Some((program, arguments)) = words.split_first() else { return Ok(()) };
+    match Command::new(program).args(arguments).output() {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            let why = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-            Err(format!("no mount namespace can be set up here: {why}"))
-        }
-        Err(error) => Err(format!("no mount namespace can be set up here: unshare: {error}")),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")),
+        Err(error) => Err(format!("{}: {error}", program.display())),
     }
 }
 
-fn in_namespace(script: &str) -> Command {
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
-    command
+fn in_namespace(script: &str) -> impl Iterator<Item = String> + use<> {
+    let words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script];
+    words.map(str::to_owned).into_iter()
 }

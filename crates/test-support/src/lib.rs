@@ -8,6 +8,7 @@ pub mod client;
 pub mod cuda;
 pub mod data;
 pub mod exposition;
+pub mod group;
 pub mod launch;
 mod machine;
 pub mod oracle;
