@@ -236,7 +236,10 @@ fn way_to(path: &Path, user: u32, make: bool) -> Result<PathBuf, RuntimeDirError
         Some(last) if last != ".." => parts.pop_back(),
         _ => None,
     };
-    let is_trusted = |owner: u32| owner == user || owner == 0;
+    let examine = |path: &Path| path.symlink_metadata().map_err(FileError::of("examine", path));
+    let mut way = PathBuf::from("/");
+    let top = examine(&way)?;
+    let is_trusted = |owner: u32| is_trusted(owner, user, top.uid());
     let judge = |path: &Path, found: &Metadata| {
         let (owner, mode) = owner_and_mode(found);
         // In a sticky directory only the owner of an entry can replace it.
@@ -247,9 +250,7 @@ fn way_to(path: &Path, user: u32, make: bool) -> Result<PathBuf, RuntimeDirError
         }
         Ok(())
     };
-    let examine = |path: &Path| path.symlink_metadata().map_err(FileError::of("examine", path));
-    let mut way = PathBuf::from("/");
-    judge(&way, &examine(&way)?)?;
+    judge(&way, &top)?;
     let mut links = 0;
     while let Some(part) = parts.pop_front() {
         if part == ".." {
@@ -296,6 +297,13 @@ fn way_to(path: &Path, user: u32, make: bool) -> Result<PathBuf, RuntimeDirError
     })
 }
 
+/// Whether a directory of `owner` on the way to one of `user` changes nothing for the worse. The
+/// owner of `/` can lead every path elsewhere. It is root, but not by number in a user namespace
+/// of anybody else, where root is shown as the number of all who are not mapped.
+fn is_trusted(owner: u32, user: u32, owner_of_top: u32) -> bool {
+    owner == user || owner == 0 || owner == owner_of_top
+}
+
 /// The names in a path, `..` among them.
 fn parts(path: &Path) -> VecDeque<OsString> {
     let named = path.components().filter_map(|component| match component {
@@ -332,6 +340,15 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn who_owns_the_top_is_trusted_as_root_is_whatever_number_a_user_namespace_shows() {
+        const UNMAPPED: u32 = 65534;
+        assert!(is_trusted(0, 1000, 0) && is_trusted(1000, 1000, 0));
+        assert!(!is_trusted(1001, 1000, 0) && !is_trusted(UNMAPPED, 1000, 0));
+        assert!(is_trusted(UNMAPPED, 0, UNMAPPED) && is_trusted(UNMAPPED, 1000, UNMAPPED));
+        assert!(!is_trusted(1001, 1000, UNMAPPED));
+    }
 
     #[test]
     fn the_directory_is_made_private() {

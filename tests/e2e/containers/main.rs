@@ -29,7 +29,7 @@ use test_support::vector::{FileDigest, Vector};
 
 use cells::{CELLS, Cell, Place, Verdict};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// A proof takes about a minute on two cores.
 const PROOF_PATIENCE: Duration = Duration::from_secs(900);
 
@@ -248,9 +248,9 @@ impl<'a> Made<'a> {
     fn seals(&self, warning: &str) -> Result<()> {
         let sector = self.sector()?;
         let [(mut pc1, pc1_log), (mut pc2, _), (mut c2, c2_log)] = [
-            self.supervisor(Stage::Pc1, &[])?,
-            self.supervisor(Stage::Pc2, &[])?,
-            self.supervisor(Stage::C2, &[])?,
+            self.supervisor(Stage::Pc1, &["--fault-wait", "5s"])?,
+            self.supervisor(Stage::Pc2, &["--fault-wait", "5s"])?,
+            self.supervisor(Stage::C2, &["--fault-wait", "5s"])?,
         ];
         let log = || pc1_log.text().unwrap_or_default();
         for log in [&pc1_log, &c2_log] {
