@@ -3,7 +3,8 @@
 //! asked. Only a demand that cannot be met, and a file system without locks where they are needed,
 //! are refused, by an error that names them.
 //!
-//! `docs/containers.md` has the table of the cells for readers.
+//! `docs/containers.md` has the table of the cells for readers. Those with cgroups of version 2
+//! are part of `cargo xtask vm-test`.
 
 mod cells;
 

@@ -5,9 +5,12 @@
 //! of busybox and our binaries as its whole file system. `init.sh` runs there; what it writes is
 //! judged here.
 //!
+//! `cells` boots it once more, for what containers leave of cgroups of version 2.
+//!
 //! The same emulator has a power switch: `power` cuts it off while a sector is sealed.
 
 mod archive;
+mod cells;
 mod checks;
 mod power;
 
@@ -85,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let tools = Tools { dir, kernel, busybox };
     cargo(&["build", "--release", "--package", "seal-host", "--example", "placement"], &[])?;
-    let packages = ["pc1-exec", "pc2-exec", "seal-supervisor"];
+    let packages = ["pc1-exec", "pc2-exec", "c2-exec", "seal-supervisor"];
     let packages = packages.iter().flat_map(|name| ["--package", name]);
     let build: Vec<_> = ["build", "--release"].into_iter().chain(packages).collect();
     cargo(&build, &[])?;
@@ -95,6 +98,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         std::fs::write(&initrd, file_system(&tools.busybox, &vector)?)?;
         let output = boot(&tools.kernel, &initrd, args.verbose)?;
         write_result("vm-test", checks::judge(&output, &vector)?)?;
+    }
+    if !args.power_only {
+        cells::run(&tools, args.verbose)?;
     }
     if args.power_cuts > 0 {
         power::run(&tools, args.power_cuts, args.seed, args.verbose)?;
