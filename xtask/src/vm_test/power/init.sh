@@ -41,6 +41,15 @@ store() {
     sync
 }
 
+# What is after the last stage that was asked for, and the end of the machine.
+end() {
+    tell result
+    ls -A /sector/cache | sed 's/^/power name: /'
+    echo "power end"
+    sync
+    poweroff -f
+}
+
 tell found
 if [ ! -e /sector/pc1out.json ]; then
     echo "power pc1"
@@ -48,13 +57,10 @@ if [ ! -e /sector/pc1out.json ]; then
     [ -s /tmp/pc1out.json ] && store /sector/pc1out.json < /tmp/pc1out.json
     echo "power pc1 done"
 fi
+grep -q seal.last=pc1 /proc/cmdline && end
 printf '{"pc1out":%s,"cache_dir":"/sector/cache","sealed_file":"/sector/sealed"}\n' \
     "$(cat /sector/pc1out.json)" > /tmp/pc2.json
 echo "power pc2"
 pc2-exec run --task /tmp/pc2.json || echo "power failed: pc2"
 echo "power pc2 done"
-tell result
-ls -A /sector/cache | sed 's/^/power name: /'
-echo "power end"
-sync
-poweroff -f
+end

@@ -31,6 +31,9 @@ const DISK: &str = "192M";
 /// The stages, as `init.sh` names them.
 const STAGES: [&str; 2] = ["pc1", "pc2"];
 
+/// After a cut in PC1 the machine seals to the end of PC1, and each time after so many to that of PC2.
+const TO_THE_END: usize = 5;
+
 /// Files by name, with their digests, as the machine tells them.
 type Digests = BTreeMap<String, String>;
 
@@ -44,7 +47,7 @@ pub(super) fn run(tools: &Tools, cuts: usize, seed: u64, verbose: bool) -> Resul
     let empty = Disk::new(formatted(&tools.dir)?);
 
     // Undisturbed: what is right, and how long it takes.
-    let mut undisturbed = machine.boot(empty.clone())?;
+    let mut undisturbed = machine.boot(empty.clone(), Last::Pc2)?;
     let began = STAGES.map(|stage| undisturbed.until(&format!("power {stage}")));
     let [pc1, pc2] = began;
     let (pc1, pc2) = (pc1?, pc2?);
@@ -52,12 +55,13 @@ pub(super) fn run(tools: &Tools, cuts: usize, seed: u64, verbose: bool) -> Resul
     undisturbed.until("power end")?;
     let (_, text) = undisturbed.finish()?;
     let right = Right::of(&vector, &text)?;
-    right.judge(&text)?;
+    right.judge(&text, Last::Pc2)?;
     let took = [pc2 - pc1, end - pc2];
     say(&format!("    undisturbed: PC1 {:.1} s, PC2 {:.1} s", seconds(took[0]), seconds(took[1])));
-    let mut labelled = machine.boot(empty.clone())?;
-    labelled.until("power pc2")?;
-    let labelled = labelled.cut()?.0;
+    let mut labelled = machine.boot(empty.clone(), Last::Pc1)?;
+    labelled.until("power end")?;
+    let (labelled, text) = labelled.finish()?;
+    right.judge(&text, Last::Pc1)?;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     // PC2 begins on a disk that has all that PC1 left.
     let begin = [empty, {
@@ -69,8 +73,14 @@ pub(super) fn run(tools: &Tools, cuts: usize, seed: u64, verbose: bool) -> Resul
     let (mut told, mut failed) = (Vec::new(), 0);
     for number in 0..cuts {
         let stage = number % STAGES.len();
+        let last = if stage == 0 && (number / STAGES.len()) % TO_THE_END > 0 {
+            Last::Pc1
+        } else {
+            Last::Pc2
+        };
         let cut = Cut {
             stage,
+            last,
             after: took[stage].mul_f64(random.gen_range(0.0..1.0)),
             // All, none or some of what was not flushed.
             kept: [0.0, 1.0, 0.5, 0.9][random.gen_range(0..4)],
@@ -88,6 +98,7 @@ pub(super) fn run(tools: &Tools, cuts: usize, seed: u64, verbose: bool) -> Resul
         ));
         told.push(json!({
             "stage": STAGES[stage],
+            "sealed_to": STAGES[last as usize],
             "after_s": seconds(cut.after),
             "at": outcome.at,
             "kept": cut.kept,
@@ -130,6 +141,13 @@ fn formatted(dir: &Path) -> Result<Vec<u8>> {
     Ok(std::fs::read(&image)?)
 }
 
+/// The last stage that a machine does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    Pc1,
+    Pc2,
+}
+
 /// What every file must hold.
 struct Right {
     files: Digests,
@@ -161,19 +179,30 @@ impl Right {
         found.iter().filter(|(name, digest)| !right(name, digest)).map(|(n, _)| n.clone()).collect()
     }
 
+    /// What is there after the stage `last`.
+    fn after(&self, last: Last) -> Digests {
+        let mut files = self.files.clone();
+        if last == Last::Pc1 {
+            files.retain(|name, _| name == TREE_D || name.starts_with("sc-02-data-layer-"));
+            files.insert("sealed".into(), self.sealed_before[1].clone());
+        }
+        files
+    }
+
     /// The end of a run, however it began: all files, right, and nothing beside them.
-    fn judge(&self, text: &[String]) -> Result<()> {
+    fn judge(&self, text: &[String], last: Last) -> Result<()> {
         if let Some(failed) = text.iter().find(|line| line.starts_with("power failed")) {
             bail!("{failed}");
         }
         let result = digests(text, "result").context("the run has no end")?;
-        for (name, digest) in &self.files {
+        let files = self.after(last);
+        for (name, digest) in &files {
             ensure!(result.get(name) == Some(digest), "{name} is wrong or missing");
         }
         let names = text.iter().filter_map(|line| line.strip_prefix("power name: "));
         let names: BTreeSet<_> = names.filter(|name| *name != MANIFEST).collect();
         let wanted: BTreeSet<_> =
-            self.files.keys().map(String::as_str).filter(|name| *name != "sealed").collect();
+            files.keys().map(String::as_str).filter(|name| *name != "sealed").collect();
         ensure!(names == wanted, "the directory holds {names:?}");
         ensure!(wanted.contains(TREE_D), "the vector has no tree D");
         Ok(())
@@ -201,6 +230,7 @@ fn digests(text: &[String], list: &str) -> Option<Digests> {
 /// A power cut that is to be made.
 struct Cut {
     stage: usize,
+    last: Last,
     after: Duration,
     kept: f64,
 }
@@ -224,14 +254,14 @@ impl Cut {
         right: &Right,
         random: &mut impl Rng,
     ) -> Result<Outcome> {
-        let mut running = machine.boot(disk)?;
+        let mut running = machine.boot(disk, self.last)?;
         running.until(&format!("power {}", STAGES[self.stage]))?;
         running.read_for(self.after);
         let (mut disk, text) = running.cut()?;
         let (cached, lost) = disk.cut(self.kept, random);
         let at = text.last().map(|line| last_words(line)).unwrap_or_default();
 
-        let mut again = machine.boot(disk)?;
+        let mut again = machine.boot(disk, self.last)?;
         let ended = again.until("power end");
         let (_, text) = match ended {
             Ok(_) => again.finish()?,
@@ -242,7 +272,7 @@ impl Cut {
         let fault = if !wrong.is_empty() {
             Some(format!("wrong under final names: {}", wrong.join(", ")))
         } else {
-            right.judge(&text).err().map(|error| format!("{error:#}"))
+            right.judge(&text, self.last).err().map(|error| format!("{error:#}"))
         };
         if fault.is_some() {
             text.iter().for_each(|line| say(&format!("        {line}")));
@@ -269,7 +299,7 @@ struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    fn boot(&self, disk: Disk) -> Result<Running> {
+    fn boot(&self, disk: Disk, last: Last) -> Result<Running> {
         let socket = tempfile::tempdir()?;
         let path = socket.path().join("disk");
         let listener = disk::listen(&path)?;
@@ -283,7 +313,9 @@ impl Machine<'_> {
                 &format!("nbd,node-name=disk,server.type=unix,server.path={address}"),
             ])
             .args(["-device", "nvme,drive=disk,serial=seal"])
-            .args(["-serial", "stdio", "-append", "console=ttyS0 quiet panic=-1", "-kernel"])
+            .args(["-serial", "stdio", "-append"])
+            .arg(format!("console=ttyS0 quiet panic=-1 seal.last={}", STAGES[last as usize]))
+            .arg("-kernel")
             .arg(&self.tools.kernel)
             .arg("-initrd")
             .arg(self.initrd)
@@ -399,7 +431,9 @@ mod tests {
         good += "power result: 00  /sector/cache/t_aux\npower name: t_aux\n";
         good += &format!("power name: {MANIFEST}\npower result told\npower end\n");
         let right = Right::of(&vector, &lines(&good)).expect("all told");
-        right.judge(&lines(&good)).expect("all right");
+        right.judge(&lines(&good), Last::Pc2).expect("all right");
+        // That is more than PC1 makes.
+        right.judge(&lines(&good), Last::Pc1).unwrap_err();
         let digest = &vector.cache_files[TREE_D].sha256;
         for bad in [
             good.replace(digest, "11"),
@@ -408,7 +442,7 @@ mod tests {
             good.replace("power result told\n", ""),
             format!("power failed: pc1\n{good}"),
         ] {
-            assert!(right.judge(&lines(&bad)).is_err(), "{bad}");
+            assert!(right.judge(&lines(&bad), Last::Pc2).is_err(), "{bad}");
         }
     }
 
