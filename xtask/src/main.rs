@@ -8,6 +8,7 @@ mod bench_labels;
 mod bench_parents;
 mod bench_pc1;
 mod bench_pc2;
+mod bench_progress;
 mod bench_relay;
 mod campaign;
 mod cargo;
@@ -51,6 +52,8 @@ enum Command {
     BenchC2(bench_c2::Args),
     /// Measure what the supervisor adds to a task, and what memory it takes.
     BenchRelay(bench_relay::Args),
+    /// Measure how right the time left is that tasks tell.
+    BenchProgress(bench_progress::Args),
     /// Put faults into everything that runs, by a seed, and see that nothing comes of them but the
     /// same bytes or a clear error.
     Campaign(campaign::Args),
@@ -84,6 +87,7 @@ fn main() -> ExitCode {
         Command::BenchPc2(args) => bench_pc2::run(&args),
         Command::BenchC2(args) => bench_c2::run(&args),
         Command::BenchRelay(args) => bench_relay::run(&args),
+        Command::BenchProgress(args) => bench_progress::run(&args),
         Command::Campaign(args) => campaign::run(&args),
         Command::CudaToolkit(args) => cuda_toolkit::install(&args),
         Command::CudaBuild(args) => cuda_build::run(&args),

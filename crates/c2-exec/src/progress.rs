@@ -14,17 +14,17 @@ const VERIFY: &str = "verify";
 /// What parts take, in seconds, as it was measured of a 2 KiB sector (`benches/runs`). Only their
 /// ratios count, and only until a task has shown its own.
 mod takes {
-    pub(super) const CHECK: f64 = 0.1;
+    pub(super) const CHECK: f64 = 0.02;
     pub(super) const TRIAL: f64 = 1.0;
-    pub(super) const LOAD: f64 = 35.0;
-    pub(super) const CIRCUIT: f64 = 0.14;
+    pub(super) const LOAD: f64 = 17.0;
+    pub(super) const CIRCUIT: f64 = 0.3;
     /// The parts of a partition's proof.
-    pub(super) const WITNESS: f64 = 1.29;
-    pub(super) const TRANSFORMS: f64 = 1.56;
-    pub(super) const SUMS: f64 = 11.57;
+    pub(super) const WITNESS: f64 = 0.4;
+    pub(super) const TRANSFORMS: f64 = 1.05;
+    pub(super) const SUMS: f64 = 5.33;
     /// A device's, which is not told apart: about as long as a processor takes to fill the next
     /// partition.
-    pub(super) const DEVICE: f64 = 1.29;
+    pub(super) const DEVICE: f64 = 0.4;
     pub(super) const VERIFY: f64 = 0.01;
 }
 
@@ -54,9 +54,9 @@ pub(crate) fn plan(partitions: u32, prover: Prover) -> Plan {
         // The same cores do everything, so what goes on beside takes its time from the rest.
         Prover::Cpu => plan.then((0..partitions).flat_map(|number| {
             [
-                fill(number, "proof"),
-                step(Work::Transforms, number, "proof", takes::TRANSFORMS),
-                step(Work::Sums, number, "proof", takes::SUMS),
+                fill(number, "witness"),
+                step(Work::Transforms, number, "transforms", takes::TRANSFORMS),
+                step(Work::Sums, number, "sums", takes::SUMS),
             ]
         })),
         Prover::Device => {
@@ -214,28 +214,26 @@ impl<'a> Told<'a> {
 #[cfg(test)]
 mod tests {
     use seal_runtime::Whole;
-    use test_support::trace::{Trace, at_share};
+    use test_support::trace::{Trace, worst_from};
 
     use super::*;
 
-    /// Replays a recorded run, and looks at the time left when `shares` of the work are done.
-    fn judge(trace: &str, plan: Plan, shares: &[f64]) {
+    /// Replays a recorded run: from a tenth of the work on, the time left is right within a tenth.
+    fn judge(trace: &str, plan: Plan) {
         let (trace, mut whole) = (Trace::read(trace), Whole::new(plan));
         let judged = trace.judge(|step| {
             whole.at(step.at, &step.part, step.done, step.total);
             let standing = whole.standing(step.at);
             (standing.share, standing.left)
         });
-        for share in shares {
-            let wrong = at_share(&judged, *share);
-            assert!(wrong.error <= 0.1, "{wrong:?} of {:?}", trace.took);
-        }
+        let worst = worst_from(&judged, 0.1);
+        assert!(worst.error <= 0.1, "{worst:?} of {:?}", trace.took);
     }
 
     #[test]
     fn the_time_left_of_a_recorded_proof_of_2_kib_is_right_within_a_tenth() {
-        judge(include_str!("../traces/c2-2KiB.tsv"), plan(1, Prover::Cpu), &[0.25, 0.5, 0.75]);
+        judge(include_str!("../traces/c2-2KiB.tsv"), plan(1, Prover::Cpu));
         // With its parameters to be loaded first.
-        judge(include_str!("../traces/c2-2KiB-cold.tsv"), plan(1, Prover::Cpu), &[0.25, 0.5, 0.75]);
+        judge(include_str!("../traces/c2-2KiB-cold.tsv"), plan(1, Prover::Cpu));
     }
 }

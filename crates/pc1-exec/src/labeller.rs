@@ -121,6 +121,11 @@ impl Placed {
 }
 
 impl Labeller {
+    /// Whether its consumers only hash, with producers for the rest.
+    pub(crate) fn has_producers(&self) -> bool {
+        self.units.iter().all(|unit| unit.cpus.len() > 1)
+    }
+
     /// Starts units on the cpus that this process may use. Sectors take those of the nodes by
     /// turns, or those on the node whose memory it prefers first.
     ///

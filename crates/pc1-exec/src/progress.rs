@@ -1,5 +1,7 @@
 //! The parts of PC1, what they take, and how they are told.
 
+use std::time::Duration;
+
 use seal_runtime::{Plan, Step, TaskContext, Unit};
 use seal_sdr::{LayerOf, Part};
 use seal_types::Porep;
@@ -10,33 +12,39 @@ pub(crate) const COPY: &str = "copy";
 /// The part that brings it to disk.
 pub(crate) const COPY_TO_DISK: &str = "copy to disk";
 
+/// Kinds of labels.
+const FIRST_LABELS: &str = "labels of the first layer";
+const LABELS: &str = "labels";
+
 /// What parts take, as it was measured (`benches/runs`). Only their ratios count, and only until a
 /// task has shown its own.
 mod takes {
-    /// A label, in nanoseconds, as all that follows.
-    pub(super) const LABEL: f64 = 1127.0;
-    /// A label of the first layer, which has no layer before it.
-    pub(super) const FIRST_LABEL: f64 = 1050.0;
+    /// A label, in nanoseconds, as all that follows. The first layer has fewer parents, and as long
+    /// a chain.
+    pub(super) const LABEL: f64 = 720.0;
+    /// By how much a label takes longer than its chain alone.
+    pub(super) const OVER_CHAIN: f64 = 1.04;
     /// The parents of a node, with their digest.
-    pub(super) const PARENTS: f64 = 370.0;
+    pub(super) const PARENTS: f64 = 140.0;
     /// The digest of the parents of a node alone.
-    pub(super) const CHECK_PARENTS: f64 = 60.0;
+    pub(super) const CHECK_PARENTS: f64 = 35.0;
     /// To bring the parents of a node to disk.
-    pub(super) const STORE_PARENTS: f64 = 30.0;
+    pub(super) const STORE_PARENTS: f64 = 22.0;
     /// To read a node of a layer and hash it.
-    pub(super) const READ_LAYER: f64 = 35.0;
-    /// A leaf of tree D and what is above it.
-    pub(super) const TREE_D: f64 = 170.0;
+    pub(super) const READ_LAYER: f64 = 25.0;
+    /// A leaf of tree D and what is above it, beside labels.
+    pub(super) const TREE_D: f64 = 175.0;
     /// To copy a node of data.
-    pub(super) const COPY: f64 = 105.0;
+    pub(super) const COPY: f64 = 60.0;
     /// To compute a sample of labels again, whatever the size of the layer.
-    pub(super) const CHECK_LABELS: f64 = 45e6;
+    pub(super) const CHECK_LABELS: f64 = 12e6;
     /// To store the end of the last layer, and what follows.
-    pub(super) const STORE: f64 = 40e6;
+    pub(super) const STORE: f64 = 20e6;
 }
 
-/// All parts of PC1 of a sector, with or without data.
-pub(crate) fn plan(porep: &Porep, is_zero: bool) -> Plan {
+/// All parts of PC1 of a sector, with or without data. The chain of a label takes so long, where that
+/// is known.
+pub(crate) fn plan(porep: &Porep, is_zero: bool, chain: Option<Duration>) -> Plan {
     let (nodes, layers) = (porep.nodes(), porep.layers);
     let all = |ns: f64| ns * nodes as f64;
     let of = |layer| LayerOf { layer, layers };
@@ -51,13 +59,11 @@ pub(crate) fn plan(porep: &Porep, is_zero: bool) -> Plan {
     let loads = (1..layers)
         .map(|layer| Step::new(Part::LoadLayer(of(layer)), "load", all(takes::READ_LAYER)));
     let labels = (1..=layers).flat_map(|layer| {
-        let (kind, takes) = match layer {
-            1 => ("labels of the first layer", takes::FIRST_LABEL),
-            _ => ("labels", takes::LABEL),
-        };
+        // It reads less, and may so go at another pace.
+        let kind = if layer == 1 { FIRST_LABELS } else { LABELS };
         let check = Part::CheckLabels(of(layer));
         [
-            Step::new(Part::Layer(of(layer)), kind, all(takes)),
+            Step::new(Part::Layer(of(layer)), kind, all(takes::LABEL)),
             Step::new(check, "self-check", takes::CHECK_LABELS),
         ]
     });
@@ -67,7 +73,16 @@ pub(crate) fn plan(porep: &Porep, is_zero: bool) -> Plan {
     let tree_d = Step::new(seal_trees::Part::TreeD, "tree D", data(takes::TREE_D));
     let to_disk = Step::new(COPY_TO_DISK, "copy to disk", data(takes::COPY)).perhaps();
     let main = parents.map(Step::perhaps).into_iter().chain(loads.map(Step::perhaps));
-    Plan::default()
+    // On few cores tree D and the copy take theirs from the labels at first, and what these take
+    // without them is seen late.
+    let expected = match chain {
+        Some(chain) => {
+            let pace = chain.as_secs_f64() * takes::OVER_CHAIN / takes::LABEL;
+            Plan::default().expecting(LABELS, pace).expecting(FIRST_LABELS, pace)
+        }
+        None => Plan::default(),
+    };
+    expected
         .then(checks)
         .then(main.chain(labels).chain([last]))
         .beside([tree_d, Step::new(COPY, "copy", data(takes::COPY)), to_disk])
@@ -113,39 +128,36 @@ pub(crate) fn tell(context: &TaskContext, part: Part, done: u64, total: u64) {
 mod tests {
     use seal_runtime::Whole;
     use seal_types::RegisteredProof;
-    use test_support::trace::{Trace, at_share};
+    use test_support::trace::{Trace, worst_from};
 
     use super::*;
 
-    /// Replays a recorded run, and looks at the time left when `shares` of the work are done.
-    fn judge(trace: &str, plan: Plan, shares: &[f64]) {
+    /// Replays a recorded run: from a tenth of the work on, the time left is right within a tenth.
+    fn judge(trace: &str, plan: Plan) {
         let (trace, mut whole) = (Trace::read(trace), Whole::new(plan));
         let judged = trace.judge(|step| {
             whole.at(step.at, &step.part, step.done, step.total);
             let standing = whole.standing(step.at);
             (standing.share, standing.left)
         });
-        for share in shares {
-            let wrong = at_share(&judged, *share);
-            assert!(wrong.error <= 0.1, "{wrong:?} of {:?}", trace.took);
-        }
+        let worst = worst_from(&judged, 0.1);
+        assert!(worst.error <= 0.1, "{worst:?} of {:?}", trace.took);
     }
 
-    /// On two cores, where tree D and copy take the time of the unit's producer until a fifth of these
-    /// two layers is labelled: what labels take alone is seen only then.
+    /// What the chain of a label took when the traces were recorded.
+    const LABEL: Duration = Duration::from_nanos(670);
+
     #[test]
     fn the_time_left_of_a_recorded_sector_of_512_mib_is_right_within_a_tenth() {
         let proof: RegisteredProof = "StackedDrg512MiBV1_1".parse().expect("a proof");
-        judge(include_str!("../traces/pc1-512MiB.tsv"), plan(&proof.porep(), false), &[0.5, 0.75]);
+        let plan = plan(&proof.porep(), false, Some(LABEL));
+        judge(include_str!("../traces/pc1-512MiB.tsv"), plan);
     }
 
     #[test]
     fn the_time_left_is_right_also_where_the_parents_cache_is_made_first() {
         let proof: RegisteredProof = "StackedDrg512MiBV1_1".parse().expect("a proof");
-        judge(
-            include_str!("../traces/pc1-512MiB-parents.tsv"),
-            plan(&proof.porep(), false),
-            &[0.5, 0.75],
-        );
+        let plan = plan(&proof.porep(), false, Some(LABEL));
+        judge(include_str!("../traces/pc1-512MiB-parents.tsv"), plan);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use seal_host::{
     ENDING_TAKES, PartFile, SpaceError, SpaceReserved, SpaceWanted, behind_links, find_same_file,
@@ -49,6 +50,17 @@ pub struct Pc1Settings {
     pub replace_finished: ReplaceFinished,
     /// Where layers are kept until the last one is finished; none is the cache directory.
     pub work_dir: Option<PathBuf>,
+}
+
+/// Sectors of fewer nodes are labelled in less time than is worth a trial.
+const WORTH_A_TRIAL: u64 = 1 << 18;
+
+impl Pc1Settings {
+    /// What the chain of a label takes, for a sector with so many nodes, where it is known. Units without producers prepare nodes beside their hashing, which is not tried.
+    fn label_time(&self, nodes: u64) -> Option<Duration> {
+        (nodes >= WORTH_A_TRIAL && self.labeller.has_producers())
+            .then(|| seal_sdr::label_time(self.kernel))
+    }
 }
 
 /// The variable that allows [`ReplaceFinished::Yes`].
@@ -127,7 +139,7 @@ pub fn pre_commit1(
 
     let replica_id =
         replica_id(job.prover_id, job.sector_id, job.ticket, comm_d, job.porep.porep_id);
-    context.plan(plan(&job.porep, staged.is_zero()));
+    context.plan(plan(&job.porep, staged.is_zero(), settings.label_time(job.porep.nodes())));
     let (data_failed, labels_failed) = (AtomicBool::new(false), AtomicBool::new(false));
     let watch = seal_sdr::Watch {
         progress: &|part, done, total| tell(context, part, done, total),

@@ -9,6 +9,7 @@ use seal_wire::{Corruption, Event, Progress, ProgressUnit};
 
 use crate::answers::Answers;
 use crate::logging::bars;
+use crate::paces::Memory;
 use crate::whole::{Plan, Standing, Whole};
 use crate::{CancelToken, CorruptionLog};
 
@@ -39,6 +40,8 @@ pub struct TaskContext {
     parent: Option<Parent>,
     /// Where wrong results are written down, and the sector.
     corruption: Option<(Arc<CorruptionLog>, String)>,
+    /// How fast earlier tasks went.
+    memory: Option<Arc<Memory>>,
     /// The task's own, so that lines say whose progress it is, whichever thread tells it.
     span: tracing::Span,
 }
@@ -51,6 +54,8 @@ struct Told {
     /// Why the task does not go on.
     waits: Option<String>,
     whole: Option<(Whole, ProgressBar)>,
+    /// All weights of its plan.
+    weight: f64,
 }
 
 /// A parent that asked to be told how far the task is.
@@ -77,7 +82,7 @@ impl TaskContext {
     pub fn new(label: String, cancel: CancelToken) -> Self {
         let span = tracing::Span::current();
         let (begun, told) = (Instant::now(), Mutex::default());
-        Self { label, cancel, begun, told, parent: None, corruption: None, span }
+        Self { label, cancel, begun, told, parent: None, corruption: None, memory: None, span }
     }
 
     /// What it logs is of `span`.
@@ -95,6 +100,12 @@ impl TaskContext {
     /// Writes wrong results of the task, which is of `sector`, down in `log`.
     pub(crate) fn recording(mut self, log: Option<Arc<CorruptionLog>>, sector: &str) -> Self {
         self.corruption = log.map(|log| (log, sector.to_owned()));
+        self
+    }
+
+    /// Goes by what earlier tasks have shown, and tells later ones.
+    pub(crate) fn remembering(mut self, memory: Arc<Memory>) -> Self {
+        self.memory = Some(memory);
         self
     }
 
@@ -120,7 +131,13 @@ impl TaskContext {
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = bars().add(ProgressBar::new(1000).with_style(style));
         bar.set_prefix(self.label.clone());
-        self.lock().whole = Some((Whole::new(plan), bar));
+        let weight = plan.weight();
+        let plan = match &self.memory {
+            Some(memory) => memory.plan(plan),
+            None => plan,
+        };
+        let told = &mut *self.lock();
+        (told.weight, told.whole) = (weight, Some((Whole::new(plan), bar)));
     }
 
     /// An earlier run has done `part` of the plan.
@@ -270,8 +287,11 @@ impl Drop for TaskContext {
         for part in told.parts.drain(..) {
             part.bar.finish_and_clear();
         }
-        if let Some((_, bar)) = &told.whole {
+        if let Some((whole, bar)) = &told.whole {
             bar.finish_and_clear();
+            if let Some(memory) = &self.memory {
+                memory.keep(told.weight, whole);
+            }
         }
     }
 }

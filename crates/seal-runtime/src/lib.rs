@@ -14,6 +14,7 @@ mod device_reports;
 mod environment;
 mod logging;
 mod one_shot;
+mod paces;
 mod placement;
 mod runtime_dir;
 mod serve;

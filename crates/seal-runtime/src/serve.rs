@@ -27,6 +27,7 @@ use seal_wire::{
 
 use crate::answers::Answers;
 use crate::device_reports::DeviceReports;
+use crate::paces::Memory;
 use crate::{CancelToken, Environment, Executor, TaskContext};
 
 /// How an executor serves.
@@ -112,6 +113,7 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         executor,
         options,
         device_reports: Arc::new(DeviceReports::new(Arc::clone(&answers), events_wanted)),
+        memory: Arc::default(),
         answers,
         events_wanted,
         events,
@@ -225,6 +227,7 @@ struct Loop<E: Executor> {
     options: ServeOptions,
     answers: Arc<Answers>,
     device_reports: Arc<DeviceReports>,
+    memory: Arc<Memory>,
     events_wanted: bool,
     events: Sender<Event>,
     cancel: CancelToken,
@@ -421,7 +424,8 @@ impl<E: Executor> Loop<E> {
             let events = self.events.clone();
             let mut context =
                 TaskContext::new(format!("{} {sector}", E::STAGE), self.cancel.clone())
-                    .recording(self.executor.corruption_log(), &sector);
+                    .recording(self.executor.corruption_log(), &sector)
+                    .remembering(Arc::clone(&self.memory));
             let supervised = self.events_wanted;
             if supervised {
                 let (sector, device) = (sector.clone(), self.executor.device());

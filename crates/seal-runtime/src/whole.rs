@@ -4,7 +4,8 @@
 //! that comes how much of the work is done. How long the rest takes comes from how fast this task
 //! goes: parts of one kind take time by their weight, each kind at its own pace, and a kind that has
 //! not begun at the pace of all. What goes on beside takes cores and disks away, so a kind has one
-//! pace alone and another in company. While a task waits, no time passes here.
+//! pace alone and another in company. A pace that is known before, from an earlier task or a trial,
+//! counts until the task has shown its own. While a task waits, no time passes here.
 //!
 //! No clock and no I/O: who calls says when, so that recorded runs can be replayed.
 
@@ -54,9 +55,31 @@ impl Step {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     phases: Vec<Vec<Vec<Step>>>,
+    known: Paces,
 }
 
+/// Seconds that a unit of weight takes, of each kind alone and in company.
+pub(crate) type Paces = BTreeMap<(&'static str, Company), f64>;
+
 impl Plan {
+    /// A unit of weight of `kind` takes so many seconds when nothing goes on beside.
+    #[must_use]
+    pub fn expecting(mut self, kind: &'static str, pace: f64) -> Self {
+        self.known.insert((kind, Company::Alone), pace);
+        self
+    }
+
+    /// What another task of the same work has shown is known too, and better.
+    pub(crate) fn knowing(mut self, paces: &Paces) -> Self {
+        self.known.extend(paces);
+        self
+    }
+
+    /// All weights: plans of the same work have the same.
+    pub(crate) fn weight(&self) -> f64 {
+        self.phases.iter().flatten().flatten().map(|step| step.weight).sum()
+    }
+
     /// Then come `steps`, once all before are done.
     #[must_use]
     pub fn then(mut self, steps: impl IntoIterator<Item = Step>) -> Self {
@@ -130,7 +153,7 @@ impl Pace {
 
 /// Whether others go on beside a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Company {
+pub(crate) enum Company {
     Alone,
     Beside,
 }
@@ -139,6 +162,7 @@ enum Company {
 #[derive(Debug)]
 pub struct Whole {
     phases: Vec<Vec<Lane>>,
+    known: Paces,
     paces: BTreeMap<(&'static str, Company), Pace>,
     /// Work that was seen to be done, all of it.
     observed: f64,
@@ -165,11 +189,18 @@ impl Whole {
         let phase = |lanes: Vec<Vec<Step>>| lanes.into_iter().map(lane).collect();
         Self {
             phases: plan.phases.into_iter().map(phase).collect(),
+            known: plan.known,
             paces: BTreeMap::new(),
             observed: 0.0,
             waits: None,
             waited: 0.0,
         }
+    }
+
+    /// The paces that the task has shown.
+    pub(crate) fn shown(&self) -> Paces {
+        let seen = self.paces.iter().filter(|(_, pace)| pace.work > 0.0);
+        seen.map(|(kind, pace)| (*kind, pace.seconds / pace.work)).collect()
     }
 
     /// An earlier run has done `part`.
@@ -252,6 +283,11 @@ impl Whole {
         }
     }
 
+    /// Whether nothing is left.
+    pub(crate) fn is_done(&self) -> bool {
+        self.observed > 0.0 && self.phases.iter().flatten().all(|lane| lane.sum(State::left) == 0.0)
+    }
+
     /// How far it is at `now` after the begin.
     pub fn standing(&self, now: Duration) -> Standing {
         let largest = |phase: &Vec<Lane>, value: fn(&State) -> f64| {
@@ -287,10 +323,11 @@ impl Whole {
                 Company::Beside => Company::Alone,
             };
             let of = |company| self.paces.get(&(kind, company)).copied();
-            let otherwise = match of(other) {
-                Some(seen) => blend(seen, common(company)),
-                None => common(company),
-            };
+            let known = |company| self.known.get(&(kind, company)).copied();
+            let otherwise = known(company)
+                .or_else(|| of(other).map(|seen| blend(seen, common(company))))
+                .or_else(|| known(other))
+                .unwrap_or_else(|| common(company));
             blend(of(company).unwrap_or_default(), otherwise)
         };
         let takes = |state: &State, company| state.left() * pace(state.step.kind, company);

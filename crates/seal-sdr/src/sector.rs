@@ -76,6 +76,9 @@ fn label_layers(
 
     let free = spare.pop().expect("one region is left");
     let mut running = Running::new(layer, start(layer, free, previous.clone())?);
+    // Told now: to get the other layer's memory takes a while, in which labels are computed.
+    let part = Part::Layer(LayerOf { layer, layers: job.porep.layers });
+    (watch.progress)(part, 0, job.porep.nodes());
     if previous.is_none() {
         spare.push(LabelMemory::new(memory()?));
     }

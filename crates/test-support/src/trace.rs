@@ -84,11 +84,12 @@ impl Trace {
     }
 }
 
-/// The first judgement at which `share` is done.
+/// The worst judgement from `share` on.
 ///
 /// # Panics
 ///
-/// If so much never is.
-pub fn at_share(judged: &[Wrong], share: f64) -> Wrong {
-    *judged.iter().find(|wrong| wrong.share >= share).expect("it comes to its end")
+/// If so much never is done.
+pub fn worst_from(judged: &[Wrong], share: f64) -> Wrong {
+    let judged = judged.iter().filter(|wrong| wrong.share >= share).copied();
+    judged.max_by(|one, other| one.error.total_cmp(&other.error)).expect("it comes to its end")
 }

@@ -41,6 +41,7 @@ fn serving<E: Executor>(executor: E, answers: Arc<Answers>, events: Sender<Event
     Loop {
         executor: Arc::new(executor),
         options: ServeOptions { concurrent: 1, grace: Duration::from_millis(50) },
+        memory: Arc::default(),
         device_reports: Arc::new(DeviceReports::new(Arc::clone(&answers), false)),
         answers,
         events_wanted: false,

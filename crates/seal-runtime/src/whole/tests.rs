@@ -163,3 +163,24 @@ fn what_comes_before_the_begin_of_a_part_is_not_of_its_pace() {
     whole.at(seconds(60.0), "layer 1", 5, 10);
     close(left(&whole, 60.0), 30.0 + 10.0 * 10.0 / 50.0);
 }
+
+#[test]
+fn a_pace_that_is_known_counts_until_the_task_has_shown_its_own() {
+    let steps = [Step::new("layer 1", "first", 100.0), Step::new("layer 2", "label", 100.0)];
+    let copy = Step::new("copy", "copy", 50.0);
+    let plan = Plan::default().then(steps).beside([copy]).expecting("label", 0.5);
+    let mut whole = Whole::new(plan);
+    // The copy slows the first layer, and nothing is seen of labels yet.
+    for step in 1..=20_u64 {
+        whole.at(seconds(2.0 * step as f64), "copy", 5 * step, 100);
+        whole.at(seconds(2.0 * step as f64), "layer 1", 2 * step, 100);
+    }
+    let found = left(&whole, 40.0);
+    close(found, 60.0 + 100.0 * 0.5);
+    whole.at(seconds(100.0), "layer 1", 100, 100);
+    for step in 1..=90_u64 {
+        whole.at(seconds(100.0 + step as f64), "layer 2", step, 100);
+    }
+    // They take twice as long as they were thought to.
+    close(left(&whole, 190.0), 10.0);
+}
