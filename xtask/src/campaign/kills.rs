@@ -67,6 +67,9 @@ pub(super) struct Kills {
     larges: u64,
     /// How often each phase of each subject was hit.
     hits: BTreeMap<(String, String), u64>,
+    /// Kills of PC1, PC2 and supervisors that came while there was a task. Stops, pauses and kills
+    /// of supervised executors come beside.
+    kills: [u64; 3],
     /// How often at least, if that is asked for.
     least: Option<u64>,
 }
@@ -78,7 +81,7 @@ impl Kills {
             subject.phases.all().map(|phase| ((subject.name.clone(), phase.name.clone()), 0))
         });
         let hits = known.collect();
-        Ok(Self { small, large: Vec::new(), larges: 0, hits, least: None })
+        Ok(Self { small, large: Vec::new(), larges: 0, hits, kills: [0; 3], least: None })
     }
 
     /// Makes it a failure if a phase was hit less often at the end.
@@ -87,7 +90,8 @@ impl Kills {
         self
     }
 
-    /// Lets the first `count` cases of each subject be those of the vector `case`.
+    /// Lets the first `count` cases be those of the vector `case`: a third of them PC1, a third PC2,
+    /// and a third both behind supervisors.
     pub(super) fn with_large(
         mut self,
         binaries: &Binaries,
@@ -119,10 +123,13 @@ impl Part for Kills {
         let count = self.small.len() as u64;
         let (turn, round) = (number % count, number / count);
         // Supervisors are two of the subjects: half as many of each are large.
-        let larges = if turn < 2 { self.larges } else { self.larges.div_ceil(2) };
+        let larges = if turn < 2 { self.larges.div_ceil(3) } else { self.larges.div_ceil(6) };
         let all = if round < larges { &self.large } else { &self.small };
         let subject = &all[usize::try_from(turn)?];
-        let outcomes = one(subject, round, rng)?;
+        let Case { outcomes, killed } = one(subject, round, rng)?;
+        if killed {
+            self.kills[usize::try_from(turn.min(2))?] += 1;
+        }
         for outcome in &outcomes {
             let hit = (subject.name.clone(), outcome.hit.clone());
             // Some come when all is over, and some into a phase that is seen for the first time.
@@ -131,6 +138,10 @@ impl Part for Kills {
             }
         }
         Ok(outcomes)
+    }
+
+    fn reached(&self) -> Option<u64> {
+        self.kills.into_iter().min()
     }
 
     fn finish(&mut self) -> Result<Vec<Outcome>> {
@@ -155,8 +166,15 @@ fn rarest(hits: &BTreeMap<(String, String), u64>, name: &str, least: Option<u64>
     }
 }
 
+/// What came of a case.
+struct Case {
+    outcomes: Vec<Outcome>,
+    /// Whether the subject itself was killed while it had a task.
+    killed: bool,
+}
+
 /// One kill of `subject`. `round` chooses the phase, so that all are hit alike.
-fn one(subject: &Subject, round: u64, rng: &mut ChaCha8Rng) -> Result<Vec<Outcome>> {
+fn one(subject: &Subject, round: u64, rng: &mut ChaCha8Rng) -> Result<Case> {
     let plan = Plan::draw(subject, round, rng);
     subject.restore()?;
     if plan.new_parents {
@@ -184,12 +202,14 @@ fn one(subject: &Subject, round: u64, rng: &mut ChaCha8Rng) -> Result<Vec<Outcom
         (Victim::Itself, true) => ", no parents cache",
         (Victim::Itself, false) => "",
     };
-    Ok(vec![Outcome {
+    let killed = hit.is_some() && plan.kills();
+    let outcome = Outcome {
         kind: format!("{}{victim} {}", subject.name, plan.blow.name()),
         hit: hit.unwrap_or_else(|| "after its end".to_owned()),
         tries: 1,
         verdict: Verdict::of(verdict),
-    }])
+    };
+    Ok(Case { outcomes: vec![outcome], killed })
 }
 
 /// The run that was hit, then what it has left, then the task done again.
@@ -220,8 +240,7 @@ fn answered_as_it_may(
     run: &Run,
     hit: bool,
 ) -> Result<Result<(), String>> {
-    let killed =
-        plan.victim == Victim::Itself && matches!(plan.blow, Blow::Kill | Blow::PauseAndKill);
+    let killed = plan.kills();
     // Whoever is killed owes no answer, and one that was told to end before the task began neither:
     // the request may still lie in the pipe.
     let has_begun = run.ready && run.phase != START;
@@ -264,10 +283,10 @@ impl Plan {
         let victim =
             if supervised && rng.gen_bool(0.4) { Victim::Executor } else { Victim::Itself };
         let blow = match rng.gen_range(0..20) {
-            0..12 => Blow::Kill,
-            12..15 => Blow::End,
-            15..17 => Blow::Pause,
-            17..18 => Blow::PauseAndKill,
+            0..14 => Blow::Kill,
+            14..16 => Blow::End,
+            16..17 => Blow::Pause,
+            17..19 => Blow::PauseAndKill,
             _ if victim == Victim::Executor => Blow::Kill,
             _ => Blow::EndOfInput,
         };
@@ -280,6 +299,11 @@ impl Plan {
             at_once: rng.gen_bool(0.5),
             new_parents: !supervised && subject.name == "pc1" && rng.gen_bool(0.15),
         }
+    }
+
+    /// Whether the subject itself is killed.
+    fn kills(&self) -> bool {
+        self.victim == Victim::Itself && matches!(self.blow, Blow::Kill | Blow::PauseAndKill)
     }
 
     /// Whether the moment has come, or will not come any more.
@@ -340,7 +364,7 @@ mod tests {
         let mut failures = Vec::new();
         for round in 0..6 {
             let mut rng = ChaCha8Rng::seed_from_u64(round);
-            for outcome in one(&subject, round, &mut rng)? {
+            for outcome in one(&subject, round, &mut rng)?.outcomes {
                 if let Verdict::Failed(reason) = outcome.verdict {
                     failures.push(reason);
                 }
