@@ -115,7 +115,7 @@ impl Subject {
     /// PC2 after `pc1`.
     pub(super) fn pc2(binaries: &Binaries, pc1: &Self, dir: &Path) -> Result<Self> {
         fs::create_dir_all(dir)?;
-        trees::copy(&pc1.after(), &dir.join(BEFORE).join("sector"))?;
+        trees::share(&pc1.after(), &dir.join(BEFORE).join("sector"))?;
         let sector = dir.join(SECTOR);
         let task = json!({ "pc1out": moved(&pc1.output, &pc1.dir.join(SECTOR), &sector),
             "cache_dir": sector.join("cache"), "sealed_file": sector.join("sealed") });
@@ -128,7 +128,7 @@ impl Subject {
     /// The same task by a supervisor.
     pub(super) fn supervised(binaries: &Binaries, executor: &Self, dir: &Path) -> Result<Self> {
         let stage = executor.stage;
-        trees::copy(&executor.dir.join(BEFORE), &dir.join(BEFORE))?;
+        trees::share(&executor.dir.join(BEFORE), &dir.join(BEFORE))?;
         let bin = executor.program.to_str().context("paths are UTF-8")?;
         // An executor that cannot be started is found out soon.
         let config = format!(
