@@ -62,6 +62,8 @@ struct Plan {
 pub(super) struct Kills {
     /// PC1, PC2, and both behind a supervisor.
     small: Vec<Subject>,
+    /// Both of one sector, one after the other.
+    chain: [Subject; 2],
     /// The same with larger sectors, for the first cases of each.
     large: Vec<Subject>,
     larges: u64,
@@ -77,11 +79,12 @@ pub(super) struct Kills {
 impl Kills {
     pub(super) fn new(binaries: &Binaries, dir: &Path, case: &str) -> Result<Self> {
         let small = subjects(binaries, dir, case)?;
-        let known = small.iter().flat_map(|subject| {
+        let chain = Subject::chain(binaries, &small[0], &dir.join("chain"))?;
+        let known = small.iter().chain(&chain).flat_map(|subject| {
             subject.phases.all().map(|phase| ((subject.name.clone(), phase.name.clone()), 0))
         });
         let hits = known.collect();
-        Ok(Self { small, large: Vec::new(), larges: 0, hits, kills: [0; 3], least: None })
+        Ok(Self { small, chain, large: Vec::new(), larges: 0, hits, kills: [0; 3], least: None })
     }
 
     /// Makes it a failure if a phase was hit less often at the end.
@@ -120,22 +123,40 @@ fn subjects(binaries: &Binaries, dir: &Path, case: &str) -> Result<Vec<Subject>>
 
 impl Part for Kills {
     fn case(&mut self, number: u64, rng: &mut ChaCha8Rng) -> Result<Vec<Outcome>> {
-        let count = self.small.len() as u64;
+        let count = self.small.len() as u64 + 1;
         let (turn, round) = (number % count, number / count);
+        let Ok(at) = usize::try_from(turn) else { return Ok(Vec::new()) };
         // Supervisors are two of the subjects: half as many of each are large.
         let larges = if turn < 2 { self.larges.div_ceil(3) } else { self.larges.div_ceil(6) };
         let all = if round < larges { &self.large } else { &self.small };
-        let subject = &all[usize::try_from(turn)?];
-        let Case { outcomes, killed } = one(subject, round, rng)?;
-        if killed {
-            self.kills[usize::try_from(turn.min(2))?] += 1;
-        }
-        for outcome in &outcomes {
-            let hit = (subject.name.clone(), outcome.hit.clone());
-            // Some come when all is over, and some into a phase that is seen for the first time.
-            if let Some(count) = self.hits.get_mut(&hit) {
-                *count += outcome.tries;
+        let mut cases = Vec::new();
+        match all.get(at) {
+            Some(subject) => cases.push((&subject.name, one(subject, Begin::Before, round, rng)?)),
+            None if round < larges => {}
+            None => {
+                for (subject, begin) in self.chain.iter().zip([Begin::Before, Begin::AsLeft]) {
+                    let case = one(subject, begin, round, rng)?;
+                    let held = case.outcomes.iter().all(|outcome| outcome.verdict == Verdict::Held);
+                    cases.push((&subject.name, case));
+                    if !held {
+                        break;
+                    }
+                }
             }
+        }
+        let mut outcomes = Vec::new();
+        for (name, case) in cases {
+            if case.killed {
+                self.kills[at.min(2)] += 1;
+            }
+            for outcome in &case.outcomes {
+                let hit = (name.clone(), outcome.hit.clone());
+                // Some come when all is over, and some into a phase that is seen for the first time.
+                if let Some(count) = self.hits.get_mut(&hit) {
+                    *count += outcome.tries;
+                }
+            }
+            outcomes.extend(case.outcomes);
         }
         Ok(outcomes)
     }
@@ -145,7 +166,8 @@ impl Part for Kills {
     }
 
     fn finish(&mut self) -> Result<Vec<Outcome>> {
-        Ok(self.small.iter().map(|subject| rarest(&self.hits, &subject.name, self.least)).collect())
+        let all = self.small.iter().chain(&self.chain);
+        Ok(all.map(|subject| rarest(&self.hits, &subject.name, self.least)).collect())
     }
 }
 
@@ -166,6 +188,15 @@ fn rarest(hits: &BTreeMap<(String, String), u64>, name: &str, least: Option<u64>
     }
 }
 
+/// From what a subject begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// From the state that is kept.
+    Before,
+    /// From what is there.
+    AsLeft,
+}
+
 /// What came of a case.
 struct Case {
     outcomes: Vec<Outcome>,
@@ -174,9 +205,11 @@ struct Case {
 }
 
 /// One kill of `subject`. `round` chooses the phase, so that all are hit alike.
-fn one(subject: &Subject, round: u64, rng: &mut ChaCha8Rng) -> Result<Case> {
+fn one(subject: &Subject, begin: Begin, round: u64, rng: &mut ChaCha8Rng) -> Result<Case> {
     let plan = Plan::draw(subject, round, rng);
-    subject.restore()?;
+    if begin == Begin::Before {
+        subject.restore()?;
+    }
     if plan.new_parents {
         subject.remove_parents()?;
     }
@@ -364,7 +397,7 @@ mod tests {
         let mut failures = Vec::new();
         for round in 0..6 {
             let mut rng = ChaCha8Rng::seed_from_u64(round);
-            for outcome in one(&subject, round, &mut rng)?.outcomes {
+            for outcome in one(&subject, Begin::Before, round, &mut rng)?.outcomes {
                 if let Verdict::Failed(reason) = outcome.verdict {
                     failures.push(reason);
                 }

@@ -55,6 +55,8 @@ pub(super) struct Subject {
     pub(super) name: String,
     pub(super) stage: Stage,
     pub(super) dir: PathBuf,
+    /// Where the states before and after it are kept.
+    kept: PathBuf,
     program: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -117,8 +119,7 @@ impl Subject {
         fs::create_dir_all(dir)?;
         trees::share(&pc1.after(), &dir.join(BEFORE).join("sector"))?;
         let sector = dir.join(SECTOR);
-        let task = json!({ "pc1out": moved(&pc1.output, &pc1.dir.join(SECTOR), &sector),
-            "cache_dir": sector.join("cache"), "sealed_file": sector.join("sealed") });
+        let task = pc2_task(&moved(&pc1.output, &pc1.dir.join(SECTOR), &sector), &sector);
         let mut subject = Self::new("pc2", Stage::Pc2, dir, binaries.path("pc2-exec"), task);
         subject.restore()?;
         subject.learn()?;
@@ -128,25 +129,61 @@ impl Subject {
     /// The same task by a supervisor.
     pub(super) fn supervised(binaries: &Binaries, executor: &Self, dir: &Path) -> Result<Self> {
         let stage = executor.stage;
+        let task = moved(&executor.task, &executor.dir.join(SECTOR), &dir.join(SECTOR));
         trees::share(&executor.dir.join(BEFORE), &dir.join(BEFORE))?;
-        let bin = executor.program.to_str().context("paths are UTF-8")?;
-        // An executor that cannot be started is found out soon.
-        let config = format!(
-            "[supervisor]\ncgroup = 'never'\nrestart_wait = '100ms'\n\
-                 restart_wait_max = '500ms'\n[[processors.{stage}]]\nbin = '{bin}'\n"
-        );
-        fs::write(dir.join(BEFORE).join("config.toml"), config)?;
-        let (from, to) = (executor.dir.join(SECTOR), dir.join(SECTOR));
-        let task = moved(&executor.task, &from, &to);
-        let program = binaries.path("seal-supervisor");
         let name = format!("supervised {stage}");
-        let mut subject = Self::new(&name, stage, dir, program, task);
-        let config = dir.join(WORK).join("config.toml");
-        let config = config.to_str().context("paths are UTF-8")?;
-        let arguments = ["processor", stage.name(), "--config", config];
-        subject.arguments = arguments.map(str::to_owned).to_vec();
+        let mut subject = Self::by_supervisor(binaries, &name, stage, dir, dir, task)?;
         subject.restore()?;
         subject.learn()?;
+        Ok(subject)
+    }
+
+    /// PC1 and then PC2 of one sector in one directory, each by a supervisor with the same
+    /// configuration and runtime directory. The second goes on with what the first has left.
+    pub(super) fn chain(binaries: &Binaries, pc1: &Self, dir: &Path) -> Result<[Self; 2]> {
+        let task = moved(&pc1.task, &pc1.dir.join(SECTOR), &dir.join(SECTOR));
+        trees::share(&pc1.dir.join(BEFORE), &dir.join(BEFORE))?;
+        let name = |stage: Stage| format!("supervised chain, {stage}");
+        let name_of_first = name(Stage::Pc1);
+        let mut first = Self::by_supervisor(binaries, &name_of_first, Stage::Pc1, dir, dir, task)?;
+        first.restore()?;
+        first.learn()?;
+        let kept = dir.join("second");
+        trees::share(&first.after(), &kept.join(BEFORE).join("sector"))?;
+        let task = pc2_task(&first.output, &dir.join(SECTOR));
+        let name_of_second = name(Stage::Pc2);
+        let mut second =
+            Self::by_supervisor(binaries, &name_of_second, Stage::Pc2, dir, &kept, task)?;
+        second.restore()?;
+        second.learn()?;
+        Ok([first, second])
+    }
+
+    /// `task` by a supervisor of the executors in `binaries`.
+    fn by_supervisor(
+        binaries: &Binaries,
+        name: &str,
+        stage: Stage,
+        dir: &Path,
+        kept: &Path,
+        task: Value,
+    ) -> Result<Self> {
+        // An executor that cannot be started is found out soon.
+        let mut config = "[supervisor]\ncgroup = 'never'\nrestart_wait = '100ms'\n\
+                          restart_wait_max = '500ms'\n"
+            .to_owned();
+        for stage in [Stage::Pc1, Stage::Pc2] {
+            let bin = binaries.path(&format!("{stage}-exec"));
+            let bin = bin.to_str().context("paths are UTF-8")?;
+            config.push_str(&format!("[[processors.{stage}]]\nbin = '{bin}'\n"));
+        }
+        fs::write(kept.join(BEFORE).join("config.toml"), config)?;
+        let mut subject = Self::new(name, stage, dir, binaries.path("seal-supervisor"), task);
+        kept.clone_into(&mut subject.kept);
+        let config = dir.join(WORK).join("config.toml");
+        let config = config.to_str().context("paths are UTF-8")?;
+        subject.arguments =
+            ["processor", stage.name(), "--config", config].map(str::to_owned).to_vec();
         Ok(subject)
     }
 
@@ -157,6 +194,7 @@ impl Subject {
             name: name.to_owned(),
             stage,
             dir: dir.to_path_buf(),
+            kept: dir.to_path_buf(),
             program,
             arguments: Vec::new(),
             environment: vec![
@@ -188,21 +226,21 @@ impl Subject {
     /// Whether `file` in the work directory was there before the task.
     pub(super) fn is_input(&self, file: &Path) -> bool {
         let name = file.strip_prefix(self.work());
-        name.is_ok_and(|name| self.dir.join(BEFORE).join(name).exists())
+        name.is_ok_and(|name| self.kept.join(BEFORE).join(name).exists())
     }
 
     fn before(&self) -> PathBuf {
-        self.dir.join(BEFORE).join("sector")
+        self.kept.join(BEFORE).join("sector")
     }
 
     fn after(&self) -> PathBuf {
-        self.dir.join("after")
+        self.kept.join("after")
     }
 
     /// Everything as it was before the task.
     pub(super) fn restore(&self) -> Result<()> {
         trees::remove(&self.work())?;
-        trees::copy(&self.dir.join(BEFORE), &self.work())
+        trees::copy(&self.kept.join(BEFORE), &self.work())
     }
 
     /// Without the parents cache.
@@ -359,6 +397,12 @@ impl Subject {
             Some(code) => self.is_whole()?.map(|()| code.name().to_owned()),
         })
     }
+}
+
+/// PC2 of the sector in `sector`, after the PC1 with this output.
+fn pc2_task(pc1_output: &Value, sector: &Path) -> Value {
+    json!({ "pc1out": pc1_output, "cache_dir": sector.join("cache"),
+        "sealed_file": sector.join("sealed") })
 }
 
 /// `value` with paths below `from` as paths below `to`.
