@@ -2,12 +2,13 @@
 //!
 //! Processes with cpusets of their own do not meet. Those without would all choose the first cores
 //! of the machine; a claim tells them which are taken. It is a lock that the kernel releases when
-//! its holder dies, and it binds only those who ask.
+//! its holder dies, and it binds only those who ask. It holds on when the runtime directory is
+//! removed ([`crate::kept`]).
 
 use std::path::PathBuf;
 
-use crate::runtime_dir::slots_in;
-use crate::{CpuSet, FileError, RuntimeDir, Slots};
+use crate::kept::KeptSlots;
+use crate::{CpuSet, FileError, RuntimeDir};
 
 /// Where claims are made.
 #[derive(Clone, Debug)]
@@ -21,7 +22,7 @@ pub struct CpuClaims {
 pub struct CpuClaim {
     cpus: CpuSet,
     /// One slot for each cpu; the kernel releases them when this is closed.
-    _slots: Slots,
+    _slots: KeptSlots,
 }
 
 impl CpuClaims {
@@ -32,13 +33,8 @@ impl CpuClaims {
 
     /// Claims all of `cpus`, or none if some of them are claimed, by this process or another one.
     pub fn try_claim(&self, cpus: &CpuSet) -> Result<Option<CpuClaim>, FileError> {
-        let slots = slots_in(&self.runtime_dir, "cpus.slots")?;
-        for cpu in cpus.iter() {
-            if !slots.try_take(cpu)? {
-                return Ok(None);
-            }
-        }
-        Ok(Some(CpuClaim { cpus: cpus.clone(), _slots: slots }))
+        let slots = KeptSlots::try_take(&self.runtime_dir, "cpus.slots", cpus.iter().collect())?;
+        Ok(slots.map(|slots| CpuClaim { cpus: cpus.clone(), _slots: slots }))
     }
 }
 
@@ -71,6 +67,20 @@ mod tests {
         drop(first);
         assert!(other.try_claim(&cpus("0-1")).expect("lockable").is_some());
         drop(second);
+        assert!(other.try_claim(&cpus("0-3")).expect("lockable").is_some());
+    }
+
+    #[test]
+    fn a_claim_holds_on_when_the_runtime_directory_is_removed() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let run = dir.path().join("run");
+        let claims = CpuClaims::in_dir(&RuntimeDir::open(&run).expect("ours"));
+        let first = claims.try_claim(&cpus("0-1")).expect("lockable").expect("free");
+        crate::kept::tests::remove_and_await(&run, "cpus.slots", 2);
+        let other = CpuClaims::in_dir(&RuntimeDir::open(&run).expect("ours"));
+        assert!(other.try_claim(&cpus("1-2")).expect("lockable").is_none(), "they are used");
+        assert!(other.try_claim(&cpus("2-3")).expect("lockable").is_some());
+        drop(first);
         assert!(other.try_claim(&cpus("0-3")).expect("lockable").is_some());
     }
 }

@@ -23,6 +23,7 @@ mod files;
 mod filesystem;
 mod huge_pages;
 mod inputs;
+mod kept;
 mod kept_lines;
 mod labels;
 mod lock_wait;
@@ -79,7 +80,7 @@ pub use inputs::{
 };
 pub use kept_lines::KeptLines;
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
-pub use lock_wait::{ENDING_TAKES, LockHolder, LockWait, take_patiently};
+pub use lock_wait::{ENDING_TAKES, LOCK_WAIT, LockHolder, LockWait, take_patiently};
 pub use log_form::{LOG_FORM, LogForm};
 pub use log_levels::LogLevels;
 pub use log_queue::{LastWords, LogQueue};
@@ -103,7 +104,7 @@ pub use runtime_dir::{
 pub use signals::{ending_signals, unblock};
 pub use slots::{Mutex, MutexGuard, Slots};
 pub use space::{SpaceError, free_bytes, is_all_holes, require_free};
-pub use stdio::{claim_stdout, has_reader};
+pub use stdio::{claim_stdout, has_reader, has_writer};
 pub use threads::start_scoped;
 pub use topology::{Cpu, L3Id, Topology};
 pub use turns::{MemoryTurn, MemoryTurns};

@@ -10,6 +10,10 @@ use std::path::Path;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
+/// So much of an environment is read. The kernel takes 6 MiB of arguments and environment together;
+/// a process can show any other memory as its environment later (`PR_SET_MM`).
+const ENVIRONMENT_MOST: u64 = 8 << 20;
+
 /// A process that is meant and no other, whatever becomes of its number.
 #[derive(Debug)]
 pub struct ProcessHandle {
@@ -36,12 +40,13 @@ impl ProcessHandle {
         Ok(Self { handle: unsafe { OwnedFd::from_raw_fd(opened) } })
     }
 
-    /// The value of a name in its environment, of one from [`in_proc`](Self::in_proc).
+    /// The value of a name in its environment, of one from [`in_proc`](Self::in_proc). What stands
+    /// behind the first 8 MiB is not seen.
     pub fn environment(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let opened = openat(&self.handle, "environ", flags, Mode::empty())?;
         let mut environment = Vec::new();
-        File::from(opened).read_to_end(&mut environment)?;
+        File::from(opened).take(ENVIRONMENT_MOST).read_to_end(&mut environment)?;
         let mut variables = environment.split(|byte| *byte == 0);
         let value = variables
             .find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
@@ -173,6 +178,19 @@ mod tests {
             child.wait().expect("ours");
             assert!(!handle.kill().expect("nobody is meant any more"), "{by_directory}");
         }
+    }
+
+    #[test]
+    fn an_environment_without_end_is_read_to_a_bound() {
+        let proc_root = tempfile::tempdir().expect("a temporary directory");
+        let path = proc_root.path().join("environ");
+        std::fs::write(&path, "A=1\0MARK=x\0").expect("writable");
+        // More than any machine has; there are only holes.
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("ours");
+        file.set_len(1 << 42).expect("holes");
+        let process = ProcessHandle::in_proc(proc_root.path()).expect("a directory");
+        assert_eq!(process.environment("MARK").expect("readable"), Some(b"x".to_vec()));
+        assert_eq!(process.environment("OTHER").expect("readable"), None);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! Each task of a process has a file in the runtime directory while it runs, and holds a lock on
 //! it, which the kernel releases when the process dies: a file that is not locked reserves nothing
 //! and is removed. What a task has written since is seen by whoever looks, in the space that its
-//! files take now, so that nobody has to keep count.
+//! files take now, so that nobody has to keep count. A reservation holds on when the runtime
+//! directory is removed ([`crate::kept`]).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -12,11 +13,12 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use crate::{FileError, Mutex, RuntimeDir, SpaceError, free_bytes};
+use crate::kept::{self, Kept};
+use crate::{FileError, Mutex as FileMutex, RuntimeDir, SpaceError, free_bytes};
 
 /// How long another process may take to look through all reservations.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -53,8 +55,18 @@ pub struct Reservations {
 #[derive(Debug)]
 #[must_use = "the reservation ends when this is dropped"]
 pub struct SpaceReserved {
-    /// The file and its lock; none where nothing is shared.
-    held: Option<(PathBuf, File)>,
+    /// None where nothing is shared.
+    held: Option<Arc<Record>>,
+}
+
+/// A recorded reservation.
+#[derive(Debug)]
+struct Record {
+    among: Reservations,
+    device: u64,
+    text: Vec<u8>,
+    /// The file and its lock, until it is given up.
+    file: Mutex<Option<(PathBuf, File)>>,
 }
 
 /// What another task has reserved.
@@ -120,24 +132,47 @@ impl Reservations {
             let (path, by) = (on.to_path_buf(), told(&others));
             return Err(SpaceError::TooLittle { path, free, needed: bytes, reserved, by });
         }
-        let held = match self.record(device, wanted) {
+        // From what is there when the former files are gone.
+        let SpaceWanted { who, bytes, freed, grows, .. } = wanted;
+        let before = taken(grows).saturating_sub(freed);
+        let mut text = format!("{bytes}\n{before}\n{}\n", who.replace('\n', " ")).into_bytes();
+        for path in grows {
+            text.extend_from_slice(path.as_os_str().as_bytes());
+            text.push(0);
+        }
+        let held = match self.record(device, &text) {
             Ok(held) => held,
             Err(error) => return alone(error),
         };
         drop(guard);
+        let file = Mutex::new(Some(held));
+        let held = Arc::new(Record { among: self.clone(), device, text, file });
+        let weak: Weak<Record> = Arc::downgrade(&held);
+        kept::keep(weak);
         Ok(SpaceReserved { held: Some(held) })
     }
 
-    fn lock(&self) -> Result<Mutex, FileError> {
+    fn lock(&self) -> Result<FileMutex, FileError> {
+        let (lock, is_new) = self.open()?;
+        if is_new {
+            kept::wait_for_keepers();
+        }
+        Ok(lock)
+    }
+
+    /// The lock, and whether the directory was made for it.
+    fn open(&self) -> Result<(FileMutex, bool), FileError> {
         // The runtime directory may have been removed since it was opened.
         crate::remake(crate::parent_of(&self.dir))?;
-        match fs::DirBuilder::new().mode(0o700).create(&self.dir) {
+        let made = fs::DirBuilder::new().mode(0o700).create(&self.dir);
+        let is_new = made.is_ok();
+        match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(FileError::of("create", &self.dir)(error));
             }
             _ => {}
         }
-        Mutex::open(&self.dir.join("lock"))
+        Ok((FileMutex::open(&self.dir.join("lock"))?, is_new))
     }
 
     /// What living tasks have reserved on a device. What the dead have left is removed.
@@ -170,16 +205,8 @@ impl Reservations {
         Ok(others)
     }
 
-    fn record(&self, device: u64, wanted: SpaceWanted<'_>) -> Result<(PathBuf, File), FileError> {
+    fn record(&self, device: u64, text: &[u8]) -> Result<(PathBuf, File), FileError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let SpaceWanted { who, bytes, freed, grows, .. } = wanted;
-        // From what is there when the former files are gone.
-        let before = taken(grows).saturating_sub(freed);
-        let mut text = format!("{bytes}\n{before}\n{}\n", who.replace('\n', " ")).into_bytes();
-        for path in grows {
-            text.extend_from_slice(path.as_os_str().as_bytes());
-            text.push(0);
-        }
         loop {
             // Processes of several pid namespaces may have the same number.
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -192,7 +219,7 @@ impl Reservations {
                 Err(error) => return Err(FileError::of("create", &path)(error)),
             };
             // Nobody looks before the mutex is free.
-            let written = file.lock().and_then(|()| file.write_all(&text));
+            let written = file.lock().and_then(|()| file.write_all(text));
             return match written {
                 Ok(()) => Ok((path, file)),
                 Err(error) => {
@@ -206,10 +233,34 @@ impl Reservations {
 
 impl Drop for SpaceReserved {
     fn drop(&mut self) {
-        if let Some((path, _lock)) = self.held.take() {
+        if let Some((path, _lock)) = self.held.take().and_then(|held| held.file().take()) {
             // If it stays, it is without a lock from now on and counts for nothing.
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+impl Record {
+    fn file(&self) -> MutexGuard<'_, Option<(PathBuf, File)>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept for Record {
+    fn renew(&self) -> Result<(), FileError> {
+        let mut held = self.file();
+        let is_in_place = |(path, file): &(PathBuf, File)| {
+            let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+            let there = fs::symlink_metadata(path).map(identity);
+            there.is_ok_and(|there| file.metadata().map(identity).is_ok_and(|own| own == there))
+        };
+        if held.as_ref().is_none_or(is_in_place) {
+            return Ok(());
+        }
+        let (lock, _) = self.among.open()?;
+        let _guard = lock.lock(PATIENCE)?;
+        *held = Some(self.among.record(self.device, &self.text)?);
+        Ok(())
     }
 }
 
@@ -366,13 +417,31 @@ mod tests {
     }
 
     #[test]
+    fn a_reservation_holds_on_when_the_runtime_directory_is_removed() {
+        let scene = Scene::new();
+        let cache = scene.cache("cache");
+        let free = free_bytes(scene.dir.path()).expect("a file system");
+        let held = scene.reserve("PC1 in cache", free / 4 * 3, &[&cache]).expect("free");
+        fs::remove_dir_all(scene.dir.path().join("run")).expect("ours");
+        let begin = std::time::Instant::now();
+        while scene.recorded() != 1 {
+            assert!(begin.elapsed().as_secs() < 60, "nobody reserves it again");
+            std::thread::yield_now();
+        }
+        let error = scene.reserve("PC1 in other", free / 4 * 3, &[]).expect_err("it is taken");
+        assert!(error.contains("by PC1 in cache)"), "{error}");
+        drop(held);
+        assert_eq!(scene.recorded(), 0);
+    }
+
+    #[test]
     fn what_the_dead_have_reserved_is_free() {
         let scene = Scene::new();
         let cache = scene.cache("cache");
         let free = free_bytes(scene.dir.path()).expect("a file system");
         let mut held = scene.reserve("PC1 in cache", free / 2, &[&cache]).expect("free");
         // The kernel closes the file of a process that dies; the name stays.
-        drop(held.held.take());
+        drop(held.held.take().and_then(|held| held.file().take()));
         assert_eq!(scene.recorded(), 1);
         scene.reserve("PC1 again", free / 4 * 3, &[&cache]).map(drop).expect("nobody lives");
         assert_eq!(scene.recorded(), 0);
@@ -384,9 +453,11 @@ mod tests {
         let scene = Scene::new();
         let cache = scene.cache("cache");
         let held = scene.reserve("PC1", 1, &[&cache]).expect("free");
-        let (path, _) = held.held.as_ref().expect("recorded");
+        let recorded = held.held.as_ref().expect("recorded").file();
+        let (path, _) = recorded.as_ref().expect("held");
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!((mode(path), mode(path.parent().expect("a directory"))), (0o600, 0o700));
+        drop(recorded);
         // What was removed is made again.
         let gone = Reservations { dir: scene.dir.path().join("no/such") };
         let wanted =

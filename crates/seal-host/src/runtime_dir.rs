@@ -117,6 +117,11 @@ impl RuntimeDirError {
 }
 
 impl RuntimeDir {
+    /// Whether `path` can be the one of a runtime directory, wherever it leads.
+    pub fn check(path: &Path) -> Result<(), RuntimeDirError> {
+        absolute(path).map(|_| ())
+    }
+
     /// Opens the directory, making it if it is not there.
     pub fn open(path: &Path) -> Result<Self, RuntimeDirError> {
         let user = nix::unistd::geteuid().as_raw();

@@ -30,9 +30,34 @@ pub fn has_reader(output: &File) -> bool {
     }
 }
 
+/// Whether anybody can still write to `input`. Without, what is in it is the last that comes. A file
+/// or terminal always has a writer.
+pub fn has_writer(input: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, PollTimeout::ZERO) {
+        Ok(_) => {
+            let events = fds[0].revents().unwrap_or(PollFlags::empty());
+            !events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL)
+        }
+        Err(_) => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_has_a_writer_until_its_end_is_closed_whatever_is_in_it() {
+        use std::io::Write;
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        assert!(has_writer(&reader));
+        writer.write_all(b"x").expect("there is room");
+        assert!(has_writer(&reader));
+        drop(writer);
+        assert!(!has_writer(&reader));
+        assert!(has_writer(tempfile::tempfile().expect("a file")));
+    }
 
     #[test]
     fn a_pipe_has_a_reader_until_its_end_is_closed() {

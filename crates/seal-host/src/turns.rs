@@ -3,14 +3,15 @@
 //! Whether there is memory for a task is known only between a look at what is free and the moment
 //! its pages are taken: two processes that look at the same time would both find the same memory
 //! free, and the kernel would end one of them later. So whoever has looked keeps its turn until
-//! its pages are taken. A turn is a lock that the kernel releases when its holder dies.
+//! its pages are taken. A turn is a lock that the kernel releases when its holder dies, and that
+//! holds on when the runtime directory is removed ([`crate::kept`]).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::runtime_dir::slots_in;
-use crate::{FileError, NodeId, RuntimeDir, Slots};
+use crate::kept::KeptSlots;
+use crate::{FileError, NodeId, RuntimeDir};
 
 /// The turns among all processes that share a runtime directory. Within a process a turn is
 /// shared: its tasks count what was promised to each other.
@@ -18,7 +19,7 @@ use crate::{FileError, NodeId, RuntimeDir, Slots};
 pub struct MemoryTurns {
     runtime_dir: PathBuf,
     /// The nodes at which it is this process's turn.
-    own: Mutex<BTreeMap<NodeId, Weak<Slots>>>,
+    own: Mutex<BTreeMap<NodeId, Weak<KeptSlots>>>,
 }
 
 /// This process's turn, until the last of its tasks drops it.
@@ -26,7 +27,7 @@ pub struct MemoryTurns {
 #[must_use = "the turn ends when this is dropped"]
 pub struct MemoryTurn {
     /// One slot for each node; the kernel releases it when this is closed.
-    _nodes: Vec<Arc<Slots>>,
+    _nodes: Vec<Arc<KeptSlots>>,
 }
 
 impl MemoryTurns {
@@ -44,10 +45,8 @@ impl MemoryTurns {
                 held.push(slots);
                 continue;
             }
-            let slots = slots_in(&self.runtime_dir, "memory.slots")?;
-            if !slots.try_take(node.0)? {
-                return Ok(None);
-            }
+            let slots = KeptSlots::try_take(&self.runtime_dir, "memory.slots", vec![node.0])?;
+            let Some(slots) = slots else { return Ok(None) };
             let slots = Arc::new(slots);
             own.insert(*node, Arc::downgrade(&slots));
             held.push(slots);
@@ -80,6 +79,8 @@ mod tests {
         drop(second);
         let both = take(&other, &[1, 0]).expect("free");
         assert!(take(&one, &[1]).is_none());
+        crate::kept::tests::remove_and_await(&dir.path().join("run"), "memory.slots", 2);
+        assert!(take(&one, &[1]).is_none(), "it is still taken from");
         drop(both);
         assert!(take(&one, &[1]).is_some());
     }

@@ -23,6 +23,17 @@ pub(super) struct Fake {
     locks: tempfile::TempDir,
     /// What whoever asks for a lock is told, where there are none.
     no_locks: Option<i32>,
+    /// What whoever sweeps does at the next requests for a lock.
+    sweeps: Mutex<Vec<Sweep>>,
+}
+
+/// How one who sweeps is in the way of one who has just made a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sweep {
+    /// It has the lock, and still removes other groups.
+    Holds,
+    /// It has removed the group after its file was opened.
+    Removed,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -46,7 +57,19 @@ impl Fake {
         let groups = BTreeMap::from([(top.to_path_buf(), top_group)]);
         let locks = tempfile::tempdir().expect("a temporary directory");
         let groups = Mutex::new(groups);
-        Self { version, groups, read_only: Vec::new(), locks, no_locks: None }
+        Self {
+            version,
+            groups,
+            read_only: Vec::new(),
+            locks,
+            no_locks: None,
+            sweeps: Mutex::default(),
+        }
+    }
+
+    pub(super) fn swept(self, sweeps: &[Sweep]) -> Self {
+        *self.sweeps.lock().expect("no panic") = sweeps.to_vec();
+        self
     }
 
     pub(super) fn without_locks(mut self, code: i32) -> Self {
@@ -262,7 +285,15 @@ impl Files for Fake {
         }
         let path = self.lock_file(group);
         File::options().create(true).append(true).open(&path)?;
-        Alive::claim(&path)
+        match self.sweeps.lock().expect("no panic").pop() {
+            None => Alive::claim(&path),
+            Some(Sweep::Holds) => Ok(None),
+            Some(Sweep::Removed) => {
+                let claimed = Alive::claim(&path);
+                self.remove_dir(group)?;
+                claimed
+            }
+        }
     }
 
     fn kill(&self, pids: &[i32], listed: &dyn Fn() -> Vec<i32>) {

@@ -354,17 +354,29 @@ fn make_own(
     dir: &Path,
 ) -> Result<Option<Alive>, CgroupError> {
     let family = base.join(FAMILY);
+    // One that sweeps has found it before it was locked. It is about to remove it, and has the lock
+    // until all groups of the dead are gone.
+    let swept_by = Instant::now() + 3 * SWEEP_PATIENCE;
+    let claim = || loop {
+        match files.claim(dir) {
+            Ok(None) if Instant::now() < swept_by => std::thread::sleep(Duration::from_millis(1)),
+            claimed => return claimed,
+        }
+    };
     let attempt = || {
         open_up(files, version, base)?;
         for group in [family.as_path(), dir] {
             make_open(files, version, group)?;
         }
         let make = |source| CgroupError::Make { path: dir.to_path_buf(), source };
-        match files.claim(dir) {
+        match claim() {
+            // One that sweeps may have removed it between its opening and its lock.
+            Ok(Some(alive)) if !alive.is_in_place() => {
+                let removed = "another process has removed it";
+                Err(make(io::Error::new(io::ErrorKind::NotFound, removed)))
+            }
             Ok(Some(alive)) => Ok(Some(alive)),
-            // One that sweeps has found it before it was locked, and is about to remove it.
             Ok(None) => {
-                std::thread::sleep(Duration::from_millis(1));
                 let removed = "another process is removing it";
                 Err(make(io::Error::new(io::ErrorKind::NotFound, removed)))
             }

@@ -1,6 +1,6 @@
 //! The groups of a process on hierarchies that behave as the kernel's.
 
-use super::super::fake::Fake;
+use super::super::fake::{Fake, Sweep};
 use super::*;
 use crate::NodeId;
 
@@ -203,6 +203,23 @@ fn groups_whose_lock_nobody_holds_are_swept_and_no_others() {
             tree.sweep();
         }
         assert!(fake.paths().contains(&by_hand));
+    }
+}
+
+#[test]
+fn a_new_group_that_one_who_sweeps_finds_before_it_is_locked_is_made_again() {
+    // The last one is the first that happens.
+    for sweeps in [[Sweep::Removed; 3].to_vec(), [Sweep::Holds; 60].to_vec(), {
+        [[Sweep::Removed].as_slice(), &[Sweep::Holds; 30], &[Sweep::Removed]].concat()
+    }] {
+        let fake = Fake::new(Version::V2, Path::new(TOP), "0-7").swept(&sweeps);
+        let (proc_root, fake) = (proc_root(Version::V2, "/"), Arc::new(fake));
+        let tree =
+            open(&proc_root, &fake, true).unwrap_or_else(|errors| panic!("{}", told(&errors)));
+        assert!(fake.paths().contains(&tree.path().to_path_buf()), "{sweeps:?}");
+        let other = open(&proc_root, &fake, true).expect("root may");
+        assert_eq!(other.sweep().removed, Vec::<PathBuf>::new(), "it has its lock: {sweeps:?}");
+        assert!(fake.paths().contains(&tree.path().to_path_buf()));
     }
 }
 

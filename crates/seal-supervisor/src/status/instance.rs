@@ -4,7 +4,7 @@
 //! of its configuration, and where several of a stage have the same, by a number that it holds by
 //! the kernel's lock as long as it lives.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use seal_host::Slots;
 use seal_types::StageName;
@@ -16,7 +16,8 @@ const MOST: u32 = 1000;
 #[derive(Debug)]
 pub(super) struct Instance {
     name: String,
-    _held: Option<Slots>,
+    path: PathBuf,
+    held: Option<(Slots, u32)>,
 }
 
 impl Instance {
@@ -37,16 +38,33 @@ impl Instance {
             Ok(None)
         });
         match held {
-            Ok(Some((slots, 0))) => Self { name: name.into_owned(), _held: Some(slots) },
             Ok(Some((slots, number))) => {
-                Self { name: format!("{name}-{}", number + 1), _held: Some(slots) }
+                let name = match number {
+                    0 => name.into_owned(),
+                    number => format!("{name}-{}", number + 1),
+                };
+                Self { name, path, held: Some((slots, number)) }
             }
-            Ok(None) => Self { name: format!("{name}-more"), _held: None },
+            Ok(None) => Self { name: format!("{name}-more"), path, held: None },
             // Metrics of two supervisors with one name would be taken for one, no more.
             Err(error) => {
                 tracing::debug!(%error, "supervisors of one stage cannot be told apart in metrics");
-                Self { name: name.into_owned(), _held: None }
+                Self { name: name.into_owned(), path, held: None }
             }
+        }
+    }
+
+    /// Holds the name again where the runtime directory was removed.
+    pub(super) fn renew(&mut self) {
+        let Some((slots, number)) = &mut self.held else { return };
+        if slots.is_in_place() {
+            return;
+        }
+        // Who has it meanwhile has the same name; both had it then in any case.
+        if let Ok(new) = Slots::open(&self.path)
+            && new.try_take(*number).is_ok()
+        {
+            *slots = new;
         }
     }
 
@@ -70,8 +88,14 @@ mod tests {
         assert_eq!(take(StageName::C2, "/etc/seal/processors.toml").name(), "processors");
         assert_eq!(take(StageName::Pc1, "/etc/seal/gpu box.toml").name(), "gpu box");
         drop(first);
+        let mut second = second;
+        let file = dir.path().join("instances-pc1-processors.slots");
+        std::fs::remove_file(&file).expect("ours");
+        second.renew();
         let again = take(StageName::Pc1, "/etc/seal/processors.toml");
         assert_eq!((again.name(), second.name()), ("processors", "processors-2"));
+        let third = take(StageName::Pc1, "/etc/seal/processors.toml");
+        assert_eq!(third.name(), "processors-3", "the second still has its name");
         assert_eq!(take(StageName::Pc1, "/").name(), "supervisor");
         assert_eq!(
             Instance::take(Path::new("/no/such"), StageName::Pc1, Path::new("a.toml")).name(),

@@ -126,8 +126,9 @@ fn report(board: &Board, about: &About, own: &Mutex<Option<Own>>) {
         sums.add(board, about.history);
         let document = Supervisor { since, ..document(&facts, about, &sums) };
         {
-            let own = own.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(Own { file, instance }) = &*own else { return };
+            let mut own = own.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(Own { file, instance }) = &mut *own else { return };
+            instance.renew();
             let document = Supervisor { instance: instance.name().to_owned(), ..document };
             match store::write(file, &document) {
                 Ok(file) => {
