@@ -43,6 +43,28 @@ fn settings_that_cannot_work_stop_the_start() -> Result<()> {
     refuses("SEAL_PC1_SMT", Path::new("yes"), &["it is 0 or 1"])
 }
 
+#[test]
+fn a_relative_runtime_directory_stops_the_start_of_every_executor() -> Result<()> {
+    for stage in [Stage::Pc1, Stage::Pc2, Stage::C2] {
+        let dir = tempfile::tempdir()?;
+        let launch = Launch::executor(stage, dir.path())?.env("SEAL_RUNTIME_DIR", "run-rel");
+        let output = launch.command()?.current_dir(dir.path()).stdin(Stdio::null()).output()?;
+        let log = launch.log().text()?;
+        ensure!(output.status.code() == Some(ExitCode::Config as i32), "{stage}: {log}");
+        let absolute = format!("such as {}", dir.path().join("run-rel").display());
+        for word in ["the runtime directory run-rel is not an absolute path", &absolute] {
+            ensure!(log.contains(word), "{stage}: {word:?} is not named: {log}");
+        }
+        ensure!(output.stdout.is_empty() && !dir.path().join("run-rel").exists(), "{stage}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_time_that_is_none_stops_the_start() -> Result<()> {
+    refuses("SEAL_LOCK_WAIT", Path::new("soon"), &["write a time, such as 2m or 1h"])
+}
+
 /// An executor and a sector of 8 MiB that takes it a moment.
 fn labelling(dir: &Path, settings: &[(&str, &str)]) -> Result<(Launch, Sector)> {
     let mut launch = Launch::executor(Stage::Pc1, dir)?;

@@ -317,6 +317,7 @@ fn label_in(vector: &Vector, dir: &Path) -> Result<()> {
         resume: Resume::Yes,
         replace_finished: ReplaceFinished::No,
         work_dir: None,
+        lock_wait: Duration::ZERO,
     };
     let job = Pc1Job {
         porep: vector.porep()?,

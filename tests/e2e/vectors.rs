@@ -41,8 +41,16 @@ fn reproduce(vector: &Vector, dir: &Path, kernel: Kernel, labeller: &Arc<Labelle
     let (parents, labeller) = (dir.join("parents"), Arc::clone(labeller));
     let resume = Resume::Yes;
     let replace_finished = ReplaceFinished::No;
-    let settings =
-        Pc1Settings { parents, kernel, draws, labeller, resume, replace_finished, work_dir: None };
+    let settings = Pc1Settings {
+        parents,
+        kernel,
+        draws,
+        labeller,
+        resume,
+        replace_finished,
+        work_dir: None,
+        lock_wait: std::time::Duration::ZERO,
+    };
     let context = TaskContext::new("vector".to_owned(), CancelToken::default());
     let pc1 = pre_commit1(&job, &settings, &context)?;
     ensure!(pc1.comm_d == vector.comm_d()?, "comm_d is {}", pc1.comm_d);

@@ -13,8 +13,8 @@ use seal_groth16::{
 };
 use seal_host::{Limiter, MemoryBudget, Roots, allowed_cpus};
 use seal_runtime::{
-    CorruptionLog, Environment, Honoured, ServeOptions, init_logging, long_version,
-    parse_command_line, place, run_one, serve, serves_stage, spread_memory,
+    CorruptionLog, Environment, Honoured, ServeOptions, check_runtime_dir, init_logging,
+    long_version, parse_command_line, place, run_one, serve, serves_stage, spread_memory,
 };
 use seal_types::{SectorSize, Stage};
 use seal_wire::{ErrorCode, ExitCode};
@@ -193,6 +193,10 @@ pub fn main() -> ExitCode {
     };
     let wish = Wish::of(cli.serve.device, &environment);
     environment.report(HONOURED);
+    // Wrong results are written down there.
+    if let Err(code) = check_runtime_dir(&environment) {
+        return code;
+    }
     if let Some(finding) = gpu::idle(cli.serve.device, &environment) {
         tracing::warn!("{finding}");
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use seal_host::{CpuClaims, MemoryTurns, RuntimeDir, share_disk_space};
 use seal_runtime::{
-    CorruptionLog, Environment, Honoured, RUNTIME_DIR, ServeOptions, init_logging, long_version,
-    parse_command_line, place, run_one, serve, serves_stage, share_space,
+    CorruptionLog, Environment, Honoured, RUNTIME_DIR, ServeOptions, init_logging, lock_wait,
+    long_version, parse_command_line, place, run_one, serve, serves_stage, share_space,
 };
 use seal_sha256::{ChaCha8, Kernel};
 use seal_types::Stage;
@@ -101,6 +101,8 @@ Environment:
                            that no two are promised the same, and reserve disk space, so that no two
                            count on the same; default: /run/seal-exec for
                            root, else /tmp/seal-exec-UID
+  SEAL_LOCK_WAIT           how long a task waits for a sector that another process still has, such as
+                           1h; a supervisor sets it by the grace and drain of its stage; default 2m
   SEAL_NUMA                preferred: take memory of other nodes where the own one has too little
   HUGEPAGE_FILES_PATH      directory of memory files made by `pc1-exec hugepages`, in numa_N for
                            NUMA node N
@@ -209,7 +211,10 @@ pub fn main() -> ExitCode {
         .unwrap_or_else(|| seal_sdr::cache_directory(|name| environment.get(name)));
     tracing::info!(sha256 = kernel.name(), chacha8 = draws.name(), parents = %parents.display(), "pc1-exec");
     if let Some(Command::Parents(args)) = &cli.command {
-        let _shared = share_space(&environment);
+        let _shared = match share_space(&environment) {
+            Ok(shared) => shared,
+            Err(code) => return code,
+        };
         return make_parents(args, &parents, draws);
     }
     if let Some(Command::Processor { stage, .. }) = &cli.command
@@ -238,8 +243,23 @@ pub fn main() -> ExitCode {
         Ok(work_dir) => work_dir,
         Err(code) => return code,
     };
-    let settings =
-        Pc1Settings { parents, kernel, draws, labeller, resume, replace_finished, work_dir };
+    let lock_wait = match lock_wait(&environment) {
+        Ok(lock_wait) => lock_wait,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::Config;
+        }
+    };
+    let settings = Pc1Settings {
+        parents,
+        kernel,
+        draws,
+        labeller,
+        resume,
+        replace_finished,
+        work_dir,
+        lock_wait,
+    };
     let executor = Pc1 { settings };
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor, &task),

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use seal_host::{
-    ENDING_TAKES, PartFile, SpaceError, SpaceReserved, SpaceWanted, behind_links, find_same_file,
-    parent_of, reserve_space, start_scoped, take_patiently,
+    PartFile, SpaceError, SpaceReserved, SpaceWanted, behind_links, find_same_file, parent_of,
+    reserve_space, start_scoped, take_patiently,
 };
 use seal_runtime::{TaskContext, Unit};
 use seal_sdr::{
@@ -50,6 +50,8 @@ pub struct Pc1Settings {
     pub replace_finished: ReplaceFinished,
     /// Where layers are kept until the last one is finished; none is the cache directory.
     pub work_dir: Option<PathBuf>,
+    /// How long a directory is waited for that another process still has.
+    pub lock_wait: Duration,
 }
 
 /// Sectors of fewer nodes are labelled in less time than is worth a trial.
@@ -150,7 +152,7 @@ pub fn pre_commit1(
     // a parents cache, keeps off the cores that label.
     settings.labeller.beside().confine()?;
     let lock = || lock("cache_path", &job.cache_path);
-    let _lock = patiently(&job.cache_path, lock, context)?;
+    let _lock = patiently(&job.cache_path, settings.lock_wait, lock, context)?;
     let sealing = Sealing {
         porep: job.porep,
         replica_id,
@@ -163,7 +165,12 @@ pub fn pre_commit1(
     // Whoever had the one had the other too, and lets go of both, but not at the same moment.
     let home_path = work_dir.map(|dir| dir.join(replica_id.to_string()));
     let open = || LayerHome::open(work_dir, &job.cache_path, &sealing);
-    let home = patiently(home_path.as_ref().unwrap_or(&job.cache_path), open, context)?;
+    let home = patiently(
+        home_path.as_ref().unwrap_or(&job.cache_path),
+        settings.lock_wait,
+        open,
+        context,
+    )?;
     let FoundLayers { finished, changed } = match settings.resume {
         Resume::Yes => find_layers(home.path(), &sealing, watch)?,
         Resume::No => FoundLayers::default(),
@@ -225,11 +232,12 @@ pub fn pre_commit1(
 /// to refuse the sector would stop it until somebody looks after it.
 fn patiently<T>(
     path: &Path,
+    longest: Duration,
     take: impl FnMut() -> Result<T, Pc1Error>,
     context: &TaskContext,
 ) -> Result<T, Pc1Error> {
     let is_busy = |error: &Pc1Error| matches!(error, Pc1Error::Busy { .. });
-    let taken = take_patiently(path, ENDING_TAKES, take, is_busy, |wait| {
+    let taken = take_patiently(path, longest, take, is_busy, |wait| {
         let holder = wait.holder.as_ref().map(ToString::to_string);
         let holder = holder.unwrap_or_else(|| "another process".to_owned());
         context.waits(&format!(

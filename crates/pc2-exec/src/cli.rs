@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use seal_poseidon::Kernel;
 use seal_runtime::{
-    CorruptionLog, Environment, Honoured, ServeOptions, init_logging, long_version,
+    CorruptionLog, Environment, Honoured, ServeOptions, init_logging, lock_wait, long_version,
     parse_command_line, place, run_one, serve, serves_stage, share_space,
 };
 use seal_trees::Settings;
@@ -57,6 +57,8 @@ Environment:
   FIL_PROOFS_ROWS_TO_DISCARD         must be 2, the default
   SEAL_RUNTIME_DIR                   directory in which tasks of all processes reserve the disk space
                                      that they will still take; default: as for pc1-exec
+  SEAL_LOCK_WAIT                     how long a task waits for a sector that another process still
+                                     has; default: as for pc1-exec
   SEAL_FORCE_ISA                     the Poseidon kernel: portable, or one of this processor's
   VC_CG_CPUSET                       cpus to run on, as venus-worker sets them for its processors
   VENUS_WORKER_NUMA_PREFERRED        NUMA node whose memory to prefer, likewise
@@ -166,9 +168,17 @@ pub fn main() -> ExitCode {
             return ExitCode::Start;
         }
     };
+    let lock_wait = match lock_wait(&environment) {
+        Ok(lock_wait) => lock_wait,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::Config;
+        }
+    };
     let settings = Settings {
         memory_bytes: cli.serve.memory_mib << 20,
         self_check_samples: cli.serve.check_nodes,
+        lock_wait,
     };
     tracing::info!(
         device = backend.describe(),
@@ -176,7 +186,10 @@ pub fn main() -> ExitCode {
         check_nodes = settings.self_check_samples,
         "pc2-exec"
     );
-    let _shared = share_space(&environment);
+    let _shared = match share_space(&environment) {
+        Ok(shared) => shared,
+        Err(code) => return code,
+    };
     let layer_check =
         if cli.serve.skip_layer_digests { LayerCheck::Off } else { LayerCheck::Recorded };
     let corruption = Some(Arc::new(CorruptionLog::of(Stage::Pc2, &environment)));

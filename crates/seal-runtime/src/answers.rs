@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,9 @@ use serde::Serialize;
 /// So many bytes of answers may wait for a parent that does not read them before no more requests
 /// are taken from it. An answer has some thousand.
 const UNREAD_MOST: usize = 1 << 20;
+
+/// How often it is checked whether the parent is still there while nothing is read from it.
+const LOOK_FOR_PARENT: Duration = Duration::from_millis(500);
 
 /// The real standard output, one line at a time.
 #[derive(Debug)]
@@ -92,14 +96,19 @@ impl Answers {
     }
 
     /// Waits until another request may be taken in: while too much is unread, or so many bytes of
-    /// requests wait.
-    pub(crate) fn await_room(&self, held_most: usize) {
+    /// requests wait. Where nobody can write to `input` any more, what is left in it is read in any
+    /// case: else a parent that dies just then is not seen to be gone.
+    pub(crate) fn await_room(&self, held_most: usize, input: impl AsFd) {
         let mut state = self.0.state();
         if state.unread > UNREAD_MOST {
             tracing::warn!("the parent does not read answers; no requests are taken until it does");
         }
         while state.unread > UNREAD_MOST || state.held > held_most {
-            state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            if !seal_host::has_writer(&input) {
+                return;
+            }
+            let waited = self.0.changed.wait_timeout(state, LOOK_FOR_PARENT);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -185,10 +194,11 @@ mod tests {
         assert!(!answers.finish(Duration::from_millis(10)), "nothing is read");
         let answers = Arc::new(answers);
         let (room, there) = channel();
+        let (input, _parent) = io::pipe().expect("a pipe");
         std::thread::spawn({
             let answers = Arc::clone(&answers);
             move || {
-                answers.await_room(0);
+                answers.await_room(0, &input);
                 room.send(()).expect("awaited");
             }
         });
@@ -204,17 +214,23 @@ mod tests {
     fn requests_that_wait_take_room_until_they_are_let_go() {
         let (_reader, answers) = answers();
         let answers = Arc::new(answers);
+        let (input, parent) = io::pipe().expect("a pipe");
         answers.hold(7);
-        answers.await_room(7);
+        answers.await_room(7, &input);
         answers.hold(1);
         let waits = std::thread::spawn({
             let answers = Arc::clone(&answers);
-            move || answers.await_room(7)
+            let input = input.try_clone().expect("another descriptor");
+            move || answers.await_room(7, &input)
         });
         std::thread::sleep(Duration::from_millis(20));
         assert!(!waits.is_finished());
         answers.let_go(1);
         waits.join().expect("no panic");
+        // A parent that dies is not waited for.
+        answers.hold(1);
+        drop(parent);
+        answers.await_room(7, &input);
     }
 
     #[test]
@@ -226,6 +242,7 @@ mod tests {
             answers.send(&"x".repeat(1 << 16));
         }
         assert!(!answers.finish(Duration::from_secs(60)));
-        answers.await_room(0);
+        let (input, _parent) = io::pipe().expect("a pipe");
+        answers.await_room(0, &input);
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use seal_host::{RuntimeDir, RuntimeDirError, default_runtime_dir, share_disk_space};
-use seal_wire::{ErrorCode, TaskError};
+use seal_wire::{ErrorCode, ExitCode, TaskError};
 
 use crate::Environment;
 
@@ -24,10 +24,25 @@ pub(crate) fn runtime_dir_path(environment: &Environment) -> PathBuf {
     }
 }
 
+/// Whether the environment names a directory that can be one, wherever it is: to be asked by those
+/// who use it only later.
+pub fn check_runtime_dir(environment: &Environment) -> Result<(), ExitCode> {
+    RuntimeDir::check(&runtime_dir_path(environment)).map_err(|error| {
+        tracing::error!("{RUNTIME_DIR}: {error}");
+        ExitCode::Config
+    })
+}
+
 /// Lets tasks of this process and of others know of the disk space that each will still take.
-/// Where the directory cannot be used, that is a warning: what is free is still looked at. Keep
-/// what is returned until the process ends.
-pub fn share_space(environment: &Environment) -> Option<RuntimeDir> {
+/// Where the directory cannot be used, that is a warning: what is free is still looked at. A name
+/// that cannot be that of one stops the start, as in all programs. Keep what is returned until the
+/// process ends.
+pub fn share_space(environment: &Environment) -> Result<Option<RuntimeDir>, ExitCode> {
+    check_runtime_dir(environment)?;
+    Ok(shared(environment))
+}
+
+fn shared(environment: &Environment) -> Option<RuntimeDir> {
     match runtime_dir(environment) {
         Ok(dir) => {
             share_disk_space(&dir);

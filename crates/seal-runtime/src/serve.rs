@@ -161,7 +161,7 @@ fn read_input(cap: usize, events: Sender<Event>, answers: Arc<Answers>) -> io::R
         let mut lines = LineReader::new(BufReader::with_capacity(1 << 16, io::stdin()), cap);
         loop {
             // One that waits may be as long as the longest line; none comes on top of it.
-            answers.await_room(HELD_MOST);
+            answers.await_room(HELD_MOST, io::stdin());
             let event = match lines.next_line() {
                 Ok(Some(line)) => {
                     answers.hold(weight(&line));

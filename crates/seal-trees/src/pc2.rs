@@ -56,11 +56,13 @@ pub struct Settings {
     pub memory_bytes: u64,
     /// Nodes that the self-check recomputes; 0 turns it off.
     pub self_check_samples: u64,
+    /// How long a sector is waited for that another process still has.
+    pub lock_wait: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { memory_bytes: 2 << 30, self_check_samples: 40 }
+        Self { memory_bytes: 2 << 30, self_check_samples: 40, lock_wait: ENDING_TAKES }
     }
 }
 
@@ -150,7 +152,7 @@ fn attempt(
     let tree_r_last = Forest::tree_r_last(porep)?;
     let tree_c = Forest::tree_c(porep)?;
 
-    let inputs = open_patiently(job, watch)?;
+    let inputs = open_patiently(job, settings.lock_wait, watch)?;
     report(inputs.sealed_state, paths.sealed_file);
     let outputs = Outputs::start(porep, paths.cache_dir, &inputs.sealed_path, &|| {
         if layer_digests.is_empty() {
@@ -247,10 +249,14 @@ fn attempt(
 
 /// Opens the inputs. What an earlier process still has, as after a restart of the worker, is waited
 /// for: it is ending, and to refuse the sector would stop it until somebody looks after it.
-fn open_patiently(job: &Pc2Job<'_>, watch: &Watch<'_>) -> Result<Inputs, TreesError> {
+fn open_patiently(
+    job: &Pc2Job<'_>,
+    longest: Duration,
+    watch: &Watch<'_>,
+) -> Result<Inputs, TreesError> {
     let opened = take_patiently(
         job.paths.cache_dir,
-        ENDING_TAKES,
+        longest,
         || Inputs::open(job.porep, &job.paths, job.comm_d),
         |error| matches!(error, TreesError::Busy { .. }),
         |wait| {

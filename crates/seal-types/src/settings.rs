@@ -1,7 +1,7 @@
 //! Names of the settings that sealing software takes from the environment.
 
 /// Every `SEAL_*` name that a program of this project reads.
-pub const SEAL_SETTINGS: [&str; 18] = [
+pub const SEAL_SETTINGS: [&str; 19] = [
     "SEAL_ALLOW_TEST_PARAMS",
     "SEAL_C2_DEVICE",
     "SEAL_CIRCUIT_CACHE",
@@ -9,6 +9,7 @@ pub const SEAL_SETTINGS: [&str; 18] = [
     "SEAL_EXEC_EVENTS",
     "SEAL_FORCE_ISA",
     "SEAL_GPU",
+    "SEAL_LOCK_WAIT",
     "SEAL_LOG_FORM",
     "SEAL_NUMA",
     "SEAL_PC1_CONCURRENT",

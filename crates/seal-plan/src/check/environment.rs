@@ -71,6 +71,11 @@ impl Checking<'_> {
             {
                 Some("0 or 1")
             }
+            (StageName::Pc1 | StageName::Pc2, "SEAL_LOCK_WAIT")
+                if humantime::parse_duration(value).is_err() =>
+            {
+                Some("a time, such as \"2m\"")
+            }
             (StageName::Pc2 | StageName::C2, "SEAL_GPU") if value != "optional" => Some("optional"),
             (StageName::C2, "SEAL_C2_DEVICE") if !matches!(value, "cpu" | "cuda") => {
                 Some("cpu or cuda")

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::support::{Sector, Vector};
 use seal_poseidon::Kernel;
@@ -14,7 +15,8 @@ use seal_trees::{
 const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
 
 /// As many samples as make sure that every leaf is among them.
-const SETTINGS: Settings = Settings { memory_bytes: 16384, self_check_samples: 1000 };
+const SETTINGS: Settings =
+    Settings { memory_bytes: 16384, self_check_samples: 1000, lock_wait: Duration::ZERO };
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]

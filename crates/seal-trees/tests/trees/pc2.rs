@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use seal_host::{part_target, read_dir_names};
 use seal_trees::{Part, Pc2Result, SealedState, Settings, TemporaryAux, TreesError, Watch};
@@ -143,7 +144,7 @@ fn settings_change_no_byte() {
         run(&vector, &sector).expect("a sector");
         let files = content(&sector);
         for memory_bytes in [0, 8192, 65536] {
-            let settings = Settings { memory_bytes, self_check_samples: 0 };
+            let settings = Settings { memory_bytes, self_check_samples: 0, ..Settings::default() };
             run_with(&vector, &sector, &settings, &QUIET).expect("a sector");
             assert_eq!(content(&sector), files, "{name}, {memory_bytes} bytes");
         }
@@ -531,6 +532,27 @@ fn a_sector_that_an_ending_process_has_is_waited_for() {
     let watch = Watch { progress: &told, ..QUIET };
     run_with(&vector, &sector, &Settings::default(), &watch).expect("a sector");
     assert!(input.into_inner().expect("one thread").is_none(), "it was waited for");
+    assert!(other.wait().expect("ours").success());
+}
+
+#[test]
+fn a_sector_is_waited_for_as_long_as_the_settings_say() {
+    let vector = Vector::load("2KiB-v1-a");
+    let sector = vector.after_pc1();
+    let mut other = holder(&sector.cache);
+    let longest = Duration::from_secs(1);
+    let told = |part, _, total| {
+        if let Part::Waiting { .. } = part {
+            assert_eq!(total, 1);
+        }
+    };
+    let watch = Watch { progress: &told, ..QUIET };
+    let settings = Settings { lock_wait: longest, ..Settings::default() };
+    let began = std::time::Instant::now();
+    let error = run_with(&vector, &sector, &settings, &watch).expect_err("it is in use");
+    assert!(matches!(error, TreesError::Busy { .. }), "{error}");
+    assert!(began.elapsed() >= longest);
+    drop(other.stdin.take());
     assert!(other.wait().expect("ours").success());
 }
 

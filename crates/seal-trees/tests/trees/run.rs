@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 use seal_host::read_dir_names;
 use seal_poseidon::Kernel;
@@ -14,7 +15,8 @@ use crate::support::{Sector, Vector};
 pub(crate) const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
 
 /// Small blocks, so that even the smallest sectors take several.
-pub(crate) const SMALL_BLOCKS: Settings = Settings { memory_bytes: 8192, self_check_samples: 4 };
+pub(crate) const SMALL_BLOCKS: Settings =
+    Settings { memory_bytes: 8192, self_check_samples: 4, lock_wait: Duration::from_secs(120) };
 
 pub(crate) fn run(vector: &Vector, sector: &Sector) -> Result<Pc2Result, TreesError> {
     run_with(vector, sector, &Settings::default(), &QUIET)
