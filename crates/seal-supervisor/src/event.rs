@@ -60,6 +60,8 @@ pub(crate) enum FromExecutor {
     LogEnded,
     /// It does not read its standard input any more.
     InputClosed(io::Error),
+    /// What it had left behind was looked for, and ended.
+    StraysEnded,
     /// It ended. Its status has not been taken from it yet.
     Ended(io::Result<Ending>),
 }

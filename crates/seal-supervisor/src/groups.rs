@@ -2,10 +2,13 @@
 //! all that is in it when the executor is gone.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use seal_config::CgroupUse;
 use seal_host::{Cgroup, CgroupError, CgroupTree, Wanted};
 use seal_wire::{ErrorCode, TaskError};
+
+use crate::said::Said;
 
 /// Cgroups that were asked for and cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +45,10 @@ pub(crate) fn open(wanted: CgroupUse) -> Result<Option<Arc<CgroupTree>>, NoCgrou
     }
 }
 
-/// Ends what dead supervisors have left behind, and says so.
-pub(crate) fn sweep(tree: &CgroupTree) {
+/// Ends what dead supervisors have left behind, and says so; what stays as it was, once.
+pub(crate) fn sweep(tree: &CgroupTree, said: &mut Said) {
     let swept = tree.sweep();
+    let now = Instant::now();
     if !swept.killed.is_empty() {
         let pids = &swept.killed;
         tracing::warn!(?pids, "processes of supervisors that died were still there; killed");
@@ -54,11 +58,15 @@ pub(crate) fn sweep(tree: &CgroupTree) {
     }
     for (group, error) in &swept.unknown {
         let group = group.display();
-        tracing::warn!(%group, %error, "whether the owner of a cgroup lives cannot be told; it is taken to live");
+        if said.is_due(&format!("{group}: {error}"), now) {
+            tracing::warn!(%group, %error, "whether the owner of a cgroup lives cannot be told; it is taken to live");
+        }
     }
     for error in &swept.errors {
         let error = TaskError::from_error(ErrorCode::Internal, error).message;
-        tracing::warn!(error, "a cgroup of a dead supervisor stays");
+        if said.is_due(&error, now) {
+            tracing::warn!(error, "a cgroup of a dead supervisor stays");
+        }
     }
 }
 

@@ -31,6 +31,7 @@ mod processor;
 mod program;
 mod queue;
 mod run;
+mod said;
 mod status;
 mod strays;
 mod supervisor;

@@ -3,10 +3,14 @@
 //!
 //! What its executors start bears the file's name ([`crate::strays`]). The file is removed at an
 //! orderly end, or by a supervisor that starts later and has ended what was left.
+//!
+//! The directory may be removed while supervisors run. Then each shows its life in the new one, and
+//! tells there which directories it was in before: what was started then bears their marks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use seal_host::{
@@ -17,29 +21,47 @@ use seal_host::{
 /// This supervisor's life.
 #[derive(Debug)]
 pub(crate) struct OwnLife {
+    runtime_dir: PathBuf,
     path: PathBuf,
     alive: Alive,
+    /// Which directories it has been shown in, the present one last.
+    scopes: Vec<String>,
 }
+
+/// Supervisors that have ended, by their names, and in which directories each has been.
+pub(crate) type Ended = BTreeMap<String, BTreeSet<String>>;
 
 /// Where the files are.
 pub(crate) fn directory(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("alive")
 }
 
-/// What stands in such a file: which start of the machine and which pid namespace its supervisor
-/// belongs to. It only tells who may remove the file.
+/// Which directory that is, by whatever path somebody reaches it.
+pub(crate) fn scope_of(runtime_dir: &Path) -> Option<String> {
+    let meta = fs::metadata(runtime_dir).ok()?;
+    Some(format!("{}-{}", meta.dev(), meta.ino()))
+}
+
+/// What stands first in such a file: which start of the machine and which pid namespace its
+/// supervisor belongs to. It only tells who may remove the file.
 pub(crate) fn told() -> String {
     let boot = read_text(Path::new("/proc/sys/kernel/random/boot_id")).unwrap_or_default();
-    let namespace = seal_host::pid_namespace(Path::new("/proc")).unwrap_or_default();
+    let namespace = seal_host::pid_namespace(Path::new("/proc"));
+    let namespace = namespace.map_or_else(|| UNKNOWN.to_owned(), |number| number.to_string());
     format!("{} {namespace}\n", boot.trim())
 }
+
+/// In place of a pid namespace that is not told.
+const UNKNOWN: &str = "unknown";
 
 impl OwnLife {
     /// Begins to show it.
     pub(crate) fn begin(runtime_dir: &RuntimeDir) -> Result<Self, FileError> {
-        let path = directory(runtime_dir.path()).join(unlike_others());
-        let alive = show(&path)?;
-        Ok(Self { path, alive })
+        let runtime_dir = runtime_dir.path().to_path_buf();
+        let path = directory(&runtime_dir).join(unlike_others());
+        let scopes: Vec<_> = scope_of(&runtime_dir).into_iter().collect();
+        let alive = show(&path, &scopes)?;
+        Ok(Self { runtime_dir, path, alive, scopes })
     }
 
     /// Its name.
@@ -52,10 +74,12 @@ impl OwnLife {
         if self.alive.is_in_place() {
             return Ok(false);
         }
-        if let Some(runtime_dir) = self.path.ancestors().nth(2) {
-            remake(runtime_dir)?;
+        remake(&self.runtime_dir)?;
+        if let Some(scope) = scope_of(&self.runtime_dir) {
+            self.scopes.retain(|known| *known != scope);
+            self.scopes.push(scope);
         }
-        self.alive = show(&self.path)?;
+        self.alive = show(&self.path, &self.scopes)?;
         Ok(true)
     }
 }
@@ -68,27 +92,46 @@ impl Drop for OwnLife {
     }
 }
 
-fn show(path: &Path) -> Result<Alive, FileError> {
+fn show(path: &Path, scopes: &[String]) -> Result<Alive, FileError> {
     let dir = parent_of(path);
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(FileError::of("create", dir)(error))
         }
-        _ => Alive::begin(path, &told()),
+        _ => Alive::begin(path, &format!("{}{}\n", told(), scopes.join(" "))),
     }
+}
+
+/// The supervisors that have ended, of those known in `dir`, the directory of lives of the runtime
+/// directory `scope`.
+pub(crate) fn ended(dir: &Path, scope: &str) -> Ended {
+    let paths = lives_in(dir).into_iter();
+    let ended = paths.filter(|path| matches!(life_at(path), Life::Ended)).filter_map(|path| {
+        let life = path.file_name()?.to_str()?.to_owned();
+        let text = read_text(&path).ok()?;
+        let been: Vec<_> = text.lines().nth(1).unwrap_or_default().split(' ').collect();
+        let mut scopes = BTreeSet::from([scope.to_owned()]);
+        // In a copy of a runtime directory no file is locked, whoever lives: such a file tells of
+        // another directory than the one it is in.
+        if been.last() == Some(&scope) {
+            scopes.extend(been.into_iter().map(str::to_owned));
+        }
+        Some((life, scopes))
+    });
+    ended.collect()
 }
 
 /// Removes the files of supervisors that have ended, after all that they left was ended: those of
 /// this pid namespace, whose processes are seen from here, and of earlier starts of the machine.
-pub(crate) fn remove_ended(dir: &Path) {
+pub(crate) fn remove(dir: &Path, ended: &Ended) {
     let own = told();
-    let boot = own.split(' ').next();
-    for path in lives_in(dir) {
-        if !matches!(life_at(&path), Life::Ended) {
-            continue;
-        }
-        let Ok(told) = read_text(&path) else { continue };
-        if told == own || told.split(' ').next() != boot {
+    let (boot, namespace) = own.trim_end().split_once(' ').unwrap_or_default();
+    for life in ended.keys() {
+        let path = dir.join(life);
+        let Ok(text) = read_text(&path) else { continue };
+        let first = text.lines().next().unwrap_or_default();
+        let there = first.split_once(' ').unwrap_or_default();
+        if there.0 != boot || there.1 == namespace && namespace != UNKNOWN {
             let _ = fs::remove_file(&path);
         }
     }
@@ -105,13 +148,17 @@ mod tests {
         let mut life = OwnLife::begin(&run).expect("writable");
         let path = directory(run.path()).join(life.name());
         assert!(matches!(life_at(&path), Life::Lives));
-        remove_ended(&directory(run.path()));
-        assert!(path.exists(), "it lives");
+        let scope = scope_of(run.path()).expect("there");
+        assert_eq!(ended(&directory(run.path()), &scope), Ended::new(), "it lives");
         fs::remove_dir_all(directory(run.path())).expect("ours");
         assert!(life.renew().expect("made again") && !life.renew().expect("there"));
         fs::remove_dir_all(run.path()).expect("ours");
         assert!(life.renew().expect("made again, with all above it"));
         assert!(matches!(life_at(&path), Life::Lives));
+        let text = fs::read_to_string(&path).expect("ours");
+        let scopes: Vec<_> = text.lines().nth(1).expect("two lines").split(' ').collect();
+        assert_eq!(scopes.last().copied(), scope_of(run.path()).as_deref());
+        assert_eq!(scopes, life.scopes);
         drop(life);
         assert!(!path.exists());
     }
@@ -120,13 +167,15 @@ mod tests {
     fn only_the_dead_whose_processes_are_seen_are_forgotten() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let boot = told().split(' ').next().expect("told").to_owned();
-        let texts = [told(), format!("{boot} 1\n"), "another 1\n".to_owned()];
+        let texts = [told() + "1-2\n", format!("{boot} 1\n1-2\n"), "another 1\n".to_owned()];
         let paths = texts.map(|text| {
             let path = dir.path().join(unlike_others());
             fs::write(&path, text).expect("writable");
             path
         });
-        remove_ended(dir.path());
+        let ended = ended(dir.path(), "1-2");
+        assert_eq!(ended.len(), 3);
+        remove(dir.path(), &ended);
         let [own, container, before] = paths.map(|path| path.exists());
         assert!(!own && container && !before);
     }

@@ -14,6 +14,7 @@ use seal_wire::{Line, LineReader, RequestHead, ready_line};
 
 use crate::event::Event;
 use crate::queue::Queue;
+use crate::said::Said;
 
 /// Events that may wait for the loop. The threads around it wait when there are more, so that a
 /// babbling executor does not fill the memory.
@@ -26,6 +27,9 @@ const UNREAD_MOST: usize = 1 << 20;
 /// So many bytes of requests, or of one of any length, may wait for an executor before no more are
 /// taken from the parent. One of PC1 or PC2 has a few thousand.
 const WAITING_MOST: usize = 8 << 20;
+
+/// How often it is checked whether the parent is still there while nothing is read from it.
+const LOOK_FOR_PARENT: Duration = Duration::from_millis(500);
 
 /// The parent: what it asks for comes as events, answers go to it. It is there before anything else
 /// is known, and outlives whatever serves it.
@@ -41,6 +45,8 @@ pub struct Parent {
     pub(crate) announced: bool,
     /// When its input ended, if it has.
     pub(crate) input_ended: Option<Instant>,
+    /// What was warned of while somebody tried to serve it.
+    pub(crate) said: Said,
     /// How often somebody has begun to serve it, by which events of one are told from those of
     /// another.
     pub(crate) services: u64,
@@ -54,8 +60,9 @@ impl Parent {
         let signals = block_signals()?;
         let (sender, events) = sync_channel(BACKLOG);
         await_signals(signals, sender.clone())?;
+        let watched = output.try_clone()?;
         let outlet = Outlet::start(output, sender.clone())?;
-        read_requests(stage, sender.clone(), outlet.backlog())?;
+        read_requests(stage, sender.clone(), outlet.backlog(), watched)?;
         Ok(Self {
             stage,
             events,
@@ -64,6 +71,7 @@ impl Parent {
             requests: Queue::default(),
             announced: false,
             input_ended: None,
+            said: Said::default(),
             services: 0,
         })
     }
@@ -90,12 +98,23 @@ fn read_requests(
     stage: StageName,
     events: SyncSender<Event>,
     backlog: Arc<Backlog>,
+    output: File,
 ) -> io::Result<()> {
     let read = move || {
         let mut lines = LineReader::new(BufReader::new(io::stdin()), stage.line_cap());
         let waiting_most = WAITING_MOST.max(stage.line_cap());
+        let mut has_reader = true;
         let ended = loop {
-            backlog.await_room(waiting_most);
+            // A parent that dies while no request of it is read is not seen by reading.
+            if has_reader && !backlog.await_room(waiting_most, || seal_host::has_reader(&output)) {
+                has_reader = false;
+                if events.send(Event::OutputGone(io::ErrorKind::BrokenPipe.into())).is_err() {
+                    return;
+                }
+            }
+            if !has_reader {
+                backlog.await_room(waiting_most, || true);
+            }
             match lines.next_line() {
                 Ok(Some(line)) => {
                     let Some(event) = understand(stage, line, &backlog) else { continue };
@@ -223,8 +242,10 @@ impl Backlog {
         self.changed.notify_all();
     }
 
-    /// Waits while more than [`UNREAD_MOST`] of answers or `waiting_most` of requests waits.
-    fn await_room(&self, waiting_most: usize) {
+    /// Waits while more than [`UNREAD_MOST`] of answers or `waiting_most` of requests waits. Where
+    /// nobody can send any more, what is left in the pipe may be read in any case. Returns whether
+    /// answers have a reader.
+    fn await_room(&self, waiting_most: usize, has_reader: impl Fn() -> bool) -> bool {
         let mut amounts = self.amounts.lock().unwrap_or_else(PoisonError::into_inner);
         let is_unread = amounts.unread > UNREAD_MOST;
         if is_unread {
@@ -236,11 +257,19 @@ impl Backlog {
             );
         }
         while amounts.unread > UNREAD_MOST || amounts.held > waiting_most {
-            amounts = self.changed.wait(amounts).unwrap_or_else(PoisonError::into_inner);
+            if !seal_host::has_writer(io::stdin()) {
+                return true;
+            }
+            if !has_reader() {
+                return false;
+            }
+            let waited = self.changed.wait_timeout(amounts, LOOK_FOR_PARENT);
+            amounts = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         if is_unread {
             tracing::info!("requests are taken again");
         }
+        true
     }
 }
 

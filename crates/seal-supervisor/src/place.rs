@@ -68,6 +68,8 @@ pub(crate) struct Running {
     pub(crate) log_open: bool,
     /// How it ended.
     pub(crate) ended: Option<String>,
+    /// Whether what it may have left behind is still looked for.
+    pub(crate) seeks_strays: bool,
     /// Why the supervisor ends it.
     pub(crate) why: Option<String>,
     /// Whether that is what the executor did itself: it closed its output or input. Which of its
@@ -120,7 +122,8 @@ pub(crate) enum Next {
     KillLate,
     /// It does not even die.
     Undead,
-    /// It has ended, and somebody else holds its output open.
+    /// It has ended, and somebody else holds its output open, or what it left behind is still
+    /// looked for.
     StopReading,
 }
 
@@ -262,6 +265,7 @@ impl Running {
             output_open: true,
             log_open: true,
             ended: None,
+            seeks_strays: false,
             why: None,
             by_itself: false,
             crashed: false,
@@ -278,7 +282,7 @@ impl Running {
 
     /// Whether its process has ended and nothing can come from it any more.
     pub(crate) fn is_dead(&self) -> bool {
-        self.ended.is_some() && !self.output_open && !self.log_open
+        self.ended.is_some() && !self.output_open && !self.log_open && !self.seeks_strays
     }
 
     /// Ends it, beginning at `from`: SIGTERM, a time of grace, SIGKILL. Once begun it takes its
@@ -344,9 +348,15 @@ impl Running {
                 self.next = None;
             }
             Next::StopReading => {
-                tracing::warn!(pid, "an executor ended while something held its output open");
+                if self.output_open || self.log_open {
+                    tracing::warn!(pid, "an executor ended while something held its output open");
+                }
+                if self.seeks_strays {
+                    tracing::warn!(pid, "what an executor left behind is not found in time");
+                }
                 self.output_open = false;
                 self.log_open = false;
+                self.seeks_strays = false;
                 self.next = None;
             }
         }

@@ -7,10 +7,11 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use seal_config::PLACEMENT_NAMES;
-use seal_host::{CgroupError, LOG_FORM, OomCounter, SpawnError};
+use seal_host::{CgroupError, LOCK_WAIT, LOG_FORM, OomCounter, SpawnError};
 use seal_types::StageName;
 use seal_wire::{EVENTS, Line, LineReader};
 
@@ -53,6 +54,8 @@ pub(crate) struct Equipment {
     pub(crate) mark: Option<String>,
     /// The runtime directory, in which executors agree with each other too.
     pub(crate) runtime_dir: PathBuf,
+    /// How long it waits for what another executor, which is about to end, still has.
+    pub(crate) lock_wait: Duration,
 }
 
 impl Process {
@@ -74,6 +77,10 @@ impl Process {
         }
         command.env("SEAL_RUNTIME_DIR", equipment.runtime_dir);
         command.env(LOG_FORM, crate::log::form().name());
+        if !plan.inherit_envs || std::env::var_os(LOCK_WAIT).is_none() {
+            let lock_wait = humantime::format_duration(equipment.lock_wait).to_string();
+            command.env(LOCK_WAIT, lock_wait);
+        }
         command.envs(&plan.envs);
         for name in PLACEMENT_NAMES {
             command.env_remove(name);

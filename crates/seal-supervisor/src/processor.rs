@@ -19,6 +19,7 @@ use crate::log_ring;
 use crate::metrics;
 use crate::parent::Parent;
 use crate::run::{CGROUP_PATIENCE, Failure, because, refused, runtime_dir, unusable, write_out};
+use crate::said::Said;
 use crate::status::{About, Reporter};
 use crate::supervisor::terms;
 use crate::waiting::{self, Fault, Next, Patience};
@@ -42,7 +43,7 @@ pub(crate) fn processor(args: &ProcessorArgs, began: Instant) -> Result<ExitCode
         own_binary,
         placed: None,
         cgroups: None,
-        warned: Vec::new(),
+        said: Said::default(),
         metrics: BTreeSet::new(),
         shown: None,
         lines: None,
@@ -61,8 +62,8 @@ struct Starter<'a> {
     placed: Option<Placed>,
     /// The cgroups, for the use of them that the configuration wanted.
     cgroups: Option<(CgroupUse, Option<Arc<CgroupTree>>)>,
-    /// What was warned of last.
-    warned: Vec<String>,
+    /// What was said in former tries of the start.
+    said: Said,
     /// Where metrics are served.
     metrics: BTreeSet<SocketAddr>,
     /// The status of a supervisor that waits.
@@ -108,7 +109,6 @@ impl Starter<'_> {
             announce_by: self.began + self.args.ready_within.unwrap_or(ANNOUNCE_FAULTY),
             longest: self.args.fault_wait,
         };
-        let mut told = None;
         loop {
             let file = WatchedFile::now(&self.args.config);
             let failure = match self.start(parent, waits.then(|| file.clone())) {
@@ -123,14 +123,13 @@ impl Starter<'_> {
             let reason = format!("the supervisor of {} cannot start: ", self.args.stage);
             let reason = reason + &failure.text.replace('\n', "; ");
             let fault = Fault { code: failure.code, reason };
-            if told.as_ref() != Some(&fault) {
+            if self.said.is_due(&failure.text, Instant::now()) {
                 tracing::error!("{}", failure.text);
                 tracing::warn!(
                     config = %self.args.config.display(),
                     requests_wait = %humantime::format_duration(patience.longest),
                     "the start is tried again, at once when the configuration changes"
                 );
-                told = Some(fault.clone());
             }
             self.show(parent, &fault);
             let board = self.shown.as_ref().map(|shown| &shown.board);
@@ -163,8 +162,8 @@ impl Starter<'_> {
     /// What the configuration means on this machine.
     fn prepare(&mut self) -> Result<Prepared, Failure> {
         let config = seal_config::load_all(&self.args.config).map_err(refused)?;
-        let mut warnings: Vec<_> = config.ignored.iter().map(ToString::to_string).collect();
-        self.warn(&warnings);
+        let ignored: Vec<_> = config.ignored.iter().map(ToString::to_string).collect();
+        self.warn(&ignored);
         if self.placed.is_none() {
             // Not VC_CG_NAME: groups are made for the executors, in which the supervisor is none.
             let place = |name: &str| env::var(name).ok().filter(|_| name != "VC_CG_NAME");
@@ -191,7 +190,8 @@ impl Starter<'_> {
             return Ok(Prepared { config, plan, machine });
         }
         let of_env = plan.env_warnings().into_iter();
-        warnings.extend(of_env.map(|(name, it)| format!("environment: {} {it}", name.display())));
+        let of_env = of_env.map(|(name, it)| format!("environment: {} {it}", name.display()));
+        let mut warnings: Vec<_> = of_env.collect();
         let placed = self.placed.as_ref();
         warnings.extend(placed.and_then(|placed| placed.no_preference.clone()));
         let doubts = plan.doubts(&machine).into_iter();
@@ -200,12 +200,14 @@ impl Starter<'_> {
         Ok(Prepared { config, plan, machine })
     }
 
-    /// Warns of what was not warned of the last time.
+    /// Warns of what was not warned of in a try before.
     fn warn(&mut self, warnings: &[String]) {
-        for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)) {
-            tracing::warn!("{warning}");
+        let now = Instant::now();
+        for warning in warnings {
+            if self.said.is_due(warning, now) {
+                tracing::warn!("{warning}");
+            }
         }
-        self.warned = warnings.to_vec();
     }
 
     /// The cgroups of executors, opened once: a start that is tried again and again makes none
@@ -234,14 +236,14 @@ impl Starter<'_> {
         }
         let cgroups = self.cgroups.as_ref().and_then(|(_, cgroups)| cgroups.clone());
         if let Some(tree) = &cgroups {
-            groups::sweep(tree);
+            groups::sweep(tree, &mut self.said);
         }
         let dir = runtime_dir(self.args.runtime_dir.as_deref(), Some(&config));
         let runtime_dir = RuntimeDir::open(&dir).map_err(unusable)?;
         earlier_place::check(&dir, &terms(&plan))?;
         self.keep_lines(runtime_dir.path());
         let cgroup_dir = cgroups.map(|tree| tree.path().display().to_string());
-        let timing = Timing::of(&plan.settings, self.began);
+        let timing = Timing::of(&plan.settings, self.began, self.args.fault_wait);
         let about = About::new(&self.args.config, &plan, config.supervisor.history);
         let metrics = self.args.metrics.or(config.supervisor.metrics);
         let shared = runtime_dir.path().to_path_buf();
@@ -249,13 +251,6 @@ impl Starter<'_> {
         let (shown, served_at) = (&mut self.shown, &mut self.metrics);
         let config_path: &Path = &self.args.config;
         let watch = |board| {
-            tracing::info!(
-                config = %config_path.display(),
-                runtime_dir = %shared.display(),
-                cgroups = cgroup_dir,
-                version = env!("CARGO_PKG_VERSION"),
-                "supervisor starts"
-            );
             // Both write the same file.
             *shown = None;
             let started = Reporter::start(board, about, &shared);
@@ -264,6 +259,14 @@ impl Starter<'_> {
                 metrics::serve(address, shared.clone())?;
                 served_at.insert(address);
             }
+            // Last: a start that fails is tried again each second.
+            tracing::info!(
+                config = %config_path.display(),
+                runtime_dir = %shared.display(),
+                cgroups = cgroup_dir,
+                version = env!("CARGO_PKG_VERSION"),
+                "supervisor starts"
+            );
             Ok(())
         };
         let served = serve(plan, timing, runtime_dir, parent, file, watch);

@@ -9,17 +9,22 @@
 //! A process is held open before its mark is read and ended through what is open: its number, which
 //! may be another's a moment later or in another namespace, is only told.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+use std::{fs, io, thread};
 
 use seal_host::{EarlierOwner, Life, ProcessHandle, is_unlike_others, process_start};
 
-use crate::life;
+use crate::event::{Event, FromExecutor, Tag};
+use crate::life::{self, Ended, scope_of};
 
 /// The environment variable that marks what executors start.
 pub(crate) const MARK: &str = "SEAL_SUPERVISED";
+
+/// How often processes are looked through at a start. One look finds what there was, a second one
+/// what that had started meanwhile.
+const LOOKS_MOST: usize = 8;
 
 /// The mark of one supervisor.
 #[derive(Clone, Debug)]
@@ -47,8 +52,10 @@ enum Named {
 pub(crate) struct Killed {
     /// The process ids of what was ended.
     pub(crate) pids: Vec<u32>,
-    /// Those that could not be ended.
-    pub(crate) left: Vec<u32>,
+    /// Whether some could not be ended, or not even be looked at.
+    pub(crate) is_partial: bool,
+    /// What is to be told of supervisors of which it is not known whether they live.
+    pub(crate) doubts: BTreeSet<String>,
 }
 
 impl Mark {
@@ -65,48 +72,98 @@ impl Mark {
         format!("life:{}:{}:{place}.{start}", self.scope, self.life)
     }
 
-    /// Kills what the executor left behind.
+    /// Kills what the executor left behind, also if it was started before the runtime directory was
+    /// removed and made again: whose life it is, is enough.
     pub(crate) fn kill_left_by(&self, place: usize, start: u64) -> Killed {
-        let mark = self.of_executor(place, start);
+        let of_executor = format!("{}:{place}.{start}", self.life);
         // What is older than this supervisor was not started under it. An environment is only read
         // where it has to be: that waits while its process changes its memory, as one does that
         // takes or gives back the memory of a sector. This process has read both times itself.
-        kill_marked(self.started, |value| value == mark)
+        kill_marked(self.started, |value| {
+            let fields = value.strip_prefix("life:").and_then(|fields| fields.split_once(':'));
+            fields.is_some_and(|(_, rest)| rest == of_executor)
+        })
     }
 
     /// Kills what executors of supervisors that are gone left behind, of those that shared this
     /// runtime directory, and removes the files by which those were known.
     pub(crate) fn kill_left_by_the_dead(&self) -> Killed {
+        let mut all = Killed::default();
+        for _ in 0..LOOKS_MOST {
+            let ended = self.ended();
+            let Killed { pids, is_partial, mut doubts } = self.kill_left_by_those(&ended);
+            all.is_partial = is_partial;
+            all.doubts.append(&mut doubts);
+            let before = all.pids.len();
+            for pid in pids {
+                if !all.pids.contains(&pid) {
+                    all.pids.push(pid);
+                }
+            }
+            if all.pids.len() == before {
+                if !is_partial {
+                    life::remove(&life::directory(&self.runtime_dir), &ended);
+                }
+                break;
+            }
+        }
+        all
+    }
+
+    /// Who has ended until now.
+    fn ended(&self) -> Ended {
+        life::ended(&life::directory(&self.runtime_dir), &self.scope)
+    }
+
+    /// Kills what these supervisors left behind. One that ends while processes are looked through
+    /// is not among them: processes of it may have been passed by already, so it is for a later
+    /// look, and its file must stay for that.
+    fn kill_left_by_those(&self, ended: &Ended) -> Killed {
         let dir = life::directory(&self.runtime_dir);
         // Each is asked once.
-        let (mut ended, mut unknown) = (BTreeMap::new(), BTreeSet::new());
+        let (mut asked, mut doubts) = (BTreeSet::new(), BTreeSet::new());
         let killed = kill_marked(0, |value| match Named::parse(value) {
-            Some(Named::Life { scope, life }) if scope == self.scope && life != self.life => {
-                let asked = ended.entry(life).or_insert_with_key(|life| {
-                    match seal_host::life_at(&dir.join(life)) {
-                        Life::Ended => true,
-                        Life::Lives => false,
-                        Life::Unknown(error) => {
-                            unknown.insert(format!("{error}: {}", error.source));
-                            false
-                        }
-                    }
-                });
-                *asked
+            Some(Named::Life { scope, life }) => {
+                let is_dead = ended.get(&life).is_some_and(|scopes| scopes.contains(&scope));
+                if !is_dead
+                    && scope == self.scope
+                    && life != self.life
+                    && asked.insert(life.clone())
+                    && let Life::Unknown(error) = seal_host::life_at(&dir.join(&life))
+                {
+                    doubts.insert(format!(
+                        "whether a supervisor lives cannot be told; it is taken to live: {error}: \
+                         {}",
+                        error.source
+                    ));
+                }
+                is_dead
             }
             Some(Named::Earlier { scope, owner }) if scope == self.scope => {
                 owner.has_ended(Path::new("/proc"))
             }
             _ => false,
         });
-        for error in unknown {
-            tracing::warn!(error, "whether a supervisor lives cannot be told; it is taken to live");
-        }
-        if killed.left.is_empty() {
-            life::remove_ended(&dir);
-        }
-        killed
+        Killed { doubts, ..killed }
     }
+}
+
+/// Kills what an executor that has ended left behind, and tells the loop when that is done. On a
+/// thread of its own: to read of a process may take long, because the kernel waits for it. Returns
+/// whether it was begun.
+pub(crate) fn seek(mark: Mark, tag: Tag, pid: u32, events: SyncSender<Event>) -> bool {
+    let seek = move || {
+        let killed = mark.kill_left_by(tag.place, tag.start);
+        for stray in killed.pids.into_iter().filter(|stray| *stray != pid) {
+            tracing::warn!(pid, stray, "killed what an executor had left behind");
+        }
+        let _ = events.send(Event::Executor { tag, what: FromExecutor::StraysEnded });
+    };
+    let started = thread::Builder::new().name("strays".to_owned()).spawn(seek);
+    if let Err(error) = &started {
+        tracing::warn!(pid, %error, "what an executor left behind is not looked for: no thread");
+    }
+    started.is_ok()
 }
 
 impl Named {
@@ -125,16 +182,14 @@ impl Named {
     }
 }
 
-fn scope_of(runtime_dir: &Path) -> Option<String> {
-    let meta = fs::metadata(runtime_dir).ok()?;
-    Some(format!("{}-{}", meta.dev(), meta.ino()))
-}
-
 /// Kills the processes whose mark is one of those meant, of those that were started at `since` or
 /// later.
 fn kill_marked(since: u64, mut is_meant: impl FnMut(&str) -> bool) -> Killed {
     let (proc_root, mut killed) = (Path::new("/proc"), Killed::default());
-    let Ok(entries) = fs::read_dir(proc_root) else { return killed };
+    let Ok(entries) = fs::read_dir(proc_root) else {
+        killed.is_partial = true;
+        return killed;
+    };
     for entry in entries.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
@@ -142,17 +197,23 @@ fn kill_marked(since: u64, mut is_meant: impl FnMut(&str) -> bool) -> Killed {
         if since > 0 && process_start(proc_root, pid).is_none_or(|start| start < since) {
             continue;
         }
-        // Other users' processes cannot be read, and are not ours.
-        let Ok(process) = ProcessHandle::in_proc(&entry.path()) else { continue };
-        let Ok(Some(value)) = process.environment(MARK) else { continue };
-        if !std::str::from_utf8(&value).is_ok_and(&mut is_meant) {
-            continue;
-        }
+        let process = ProcessHandle::in_proc(&entry.path());
+        let value = process.and_then(|process| Ok((process.environment(MARK)?, process)));
+        let process = match value {
+            Ok((Some(value), process)) if std::str::from_utf8(&value).is_ok_and(&mut is_meant) => {
+                process
+            }
+            Ok(_) => continue,
+            Err(error) => {
+                killed.is_partial |= !is_none_of_ours(&error);
+                continue;
+            }
+        };
         match process.kill() {
             Ok(true) => killed.pids.push(pid),
             Ok(false) => {}
             Err(error) => {
-                killed.left.push(pid);
+                killed.is_partial = true;
                 tracing::warn!(
                     pid,
                     %error,
@@ -162,6 +223,13 @@ fn kill_marked(since: u64, mut is_meant: impl FnMut(&str) -> bool) -> Killed {
         }
     }
     killed
+}
+
+/// Whether an error of a look at a process says that there is nothing to look at: it has ended, or
+/// it is another user's. Any other, such as too many open files, says nothing of the process.
+fn is_none_of_ours(error: &io::Error) -> bool {
+    let ended = error.raw_os_error() == Some(nix::libc::ESRCH);
+    ended || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
 }
 
 #[cfg(test)]
@@ -195,21 +263,26 @@ mod tests {
     fn supervisor(runtime_dir: &Path) -> (String, Alive) {
         let (dir, name) = (life::directory(runtime_dir), unlike_others());
         fs::create_dir_all(&dir).expect("writable");
-        let alive = Alive::begin(&dir.join(&name), &life::told()).expect("writable");
+        let text = life::told() + &scope_of(runtime_dir).expect("there") + "\n";
+        let alive = Alive::begin(&dir.join(&name), &text).expect("writable");
         (name, alive)
     }
 
     /// The mark of a supervisor that has died.
     fn dead(mark: &Mark) -> Mark {
         let (life, alive) = supervisor(&mark.runtime_dir);
+        die(mark, &life, alive);
+        Mark { life, ..mark.clone() }
+    }
+
+    fn die(mark: &Mark, life: &str, alive: Alive) {
         drop(alive);
         let begin = std::time::Instant::now();
-        let path = life::directory(&mark.runtime_dir).join(&life);
+        let path = life::directory(&mark.runtime_dir).join(life);
         // What another test starts just now has its lock until it is executed.
         while !matches!(seal_host::life_at(&path), Life::Ended) {
             assert!(begin.elapsed().as_secs() < 60);
         }
-        Mark { life, ..mark.clone() }
     }
 
     #[test]
@@ -241,6 +314,67 @@ mod tests {
         left.wait().expect("our child");
         assert!(!path.exists(), "nothing is left of it");
         end(other);
+    }
+
+    #[test]
+    fn a_supervisor_that_dies_during_a_look_is_left_to_the_next_one() {
+        let (_dir, mark, _alive) = scene();
+        let (life, alive) = supervisor(&mark.runtime_dir);
+        let path = life::directory(&mark.runtime_dir).join(&life);
+        let mut left = marked(&Mark { life: life.clone(), ..mark.clone() }.of_executor(0, 1));
+        // A look begins while it lives, and passes its process by; then it dies.
+        let ended = mark.ended();
+        die(&mark, &life, alive);
+        let killed = mark.kill_left_by_those(&ended);
+        assert!(killed.pids.is_empty() && !killed.is_partial);
+        life::remove(&life::directory(&mark.runtime_dir), &ended);
+        assert!(path.exists(), "nobody would ever end what it left");
+        assert!(left.try_wait().expect("our child").is_none());
+        assert_eq!(mark.kill_left_by_the_dead().pids, [left.id()]);
+        left.wait().expect("our child");
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn marks_of_before_the_directory_was_removed_are_known_of_the_living_and_of_the_dead() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let open = || seal_host::RuntimeDir::open(&dir.path().join("run")).expect("ours");
+        let run = open();
+        let mut life = life::OwnLife::begin(&run).expect("writable");
+        let before = Mark::own(run.path(), life.name()).expect("it is there");
+        let [mut one, mut other] = [1, 2].map(|place| marked(&before.of_executor(place, 1)));
+        fs::rename(run.path(), dir.path().join("old")).expect("ours");
+        assert!(life.renew().expect("made again"));
+        let after = Mark::own(run.path(), life.name()).expect("it is there");
+        assert_ne!(before.scope, after.scope);
+        assert_eq!(after.kill_left_by(1, 1).pids, [one.id()], "the supervisor lives");
+        one.wait().expect("our child");
+        // Killed: its file stays, and nobody holds it.
+        let text = fs::read(life::directory(run.path()).join(life.name())).expect("ours");
+        let name = life.name().to_owned();
+        drop(life);
+        fs::write(life::directory(run.path()).join(&name), &text).expect("writable");
+        let (next, _alive) = supervisor(run.path());
+        let next = Mark::own(run.path(), &next).expect("it is there");
+        // A copy of the runtime directory says nothing of who lives.
+        let copy = seal_host::RuntimeDir::open(&dir.path().join("copy")).expect("ours");
+        let (third, _lives) = supervisor(copy.path());
+        fs::write(life::directory(copy.path()).join(&name), &text).expect("writable");
+        let third = Mark::own(copy.path(), &third).expect("it is there");
+        assert!(third.kill_left_by_the_dead().pids.is_empty());
+        assert_eq!(next.kill_left_by_the_dead().pids, [other.id()]);
+        other.wait().expect("our child");
+        assert!(!life::directory(run.path()).join(&name).exists());
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_keeps_the_files_of_the_dead() {
+        for errno in [nix::libc::EMFILE, nix::libc::ENFILE, nix::libc::ENOMEM, nix::libc::EIO] {
+            assert!(!is_none_of_ours(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
+        for errno in [nix::libc::ESRCH, nix::libc::ENOENT, nix::libc::EACCES, nix::libc::EPERM] {
+            assert!(is_none_of_ours(&io::Error::from_raw_os_error(errno)), "{errno}");
+        }
     }
 
     #[test]

@@ -7,5 +7,6 @@ mod corruption;
 mod render;
 mod request;
 mod server;
+mod tasks;
 
 pub(crate) use server::serve;

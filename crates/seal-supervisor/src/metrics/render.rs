@@ -6,7 +6,7 @@ use std::fmt::Write;
 use seal_types::shown;
 use seal_wire::DeviceStanding;
 
-use crate::status::{BOUNDS, Histogram, MachineStatus, SupervisorStatus, share};
+use crate::status::{BOUNDS, Histogram, MachineStatus, SupervisorStatus};
 
 /// The states that an executor can be in, of which one is 1.
 const STATES: [&str; 8] = [
@@ -41,7 +41,7 @@ pub(super) struct Out {
     told: HashSet<String>,
 }
 
-type Labels<'a> = &'a [(&'a str, &'a str)];
+pub(super) type Labels<'a> = &'a [(&'a str, &'a str)];
 
 impl Out {
     pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
@@ -199,7 +199,7 @@ impl Out {
         });
     }
 
-    fn each_executor(
+    pub(super) fn each_executor(
         &mut self,
         supervisors: &[SupervisorStatus],
         mut tell: impl FnMut(&mut Self, Labels<'_>, &crate::status::Executor),
@@ -214,41 +214,6 @@ impl Out {
                 ];
                 tell(self, &labels, executor);
             }
-        }
-    }
-
-    fn tasks(&mut self, supervisors: &[SupervisorStatus]) {
-        type Value = fn(&crate::status::Progress) -> Option<f64>;
-        let families: [(&str, &str, Value); 3] = [
-            (
-                "seal_task_progress_ratio",
-                "How much of the present part of a running task is done.",
-                |progress| Some(share(progress)),
-            ),
-            (
-                "seal_task_rate",
-                "How fast that goes, in the unit told by `unit`, each second.",
-                |p| Some(p.per_second),
-            ),
-            ("seal_task_left_seconds", "How long that part will still take.", |p| p.left),
-        ];
-        for (name, help, value) in families {
-            self.family(name, "gauge", help);
-            self.each_executor(supervisors, |out, labels, executor| {
-                for task in &executor.tasks {
-                    let Some(progress) = &task.progress else { continue };
-                    let Some(value) = value(progress) else { continue };
-                    let unknown = format!("request {}", task.req);
-                    let sector = task.sector.as_deref().unwrap_or(&unknown);
-                    let more = [
-                        ("sector", sector),
-                        ("part", progress.part.as_str()),
-                        ("unit", progress.unit.as_str()),
-                    ];
-                    let labels: Vec<_> = labels.iter().copied().chain(more).collect();
-                    out.sample(name, &labels, value);
-                }
-            });
         }
     }
 

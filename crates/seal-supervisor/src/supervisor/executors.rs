@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use seal_host::Ending;
+use seal_config::Drain;
+use seal_host::{ENDING_TAKES, Ending};
 use seal_limits::AfterDeath;
 use seal_wire::{ErrorCode, ExitCode, Line, TaskError, ready_line};
 
@@ -13,12 +14,22 @@ use crate::event::{FromExecutor, Tag};
 use crate::limits::ExecutorSlots;
 use crate::place::{Next, Place, Running, State, shown};
 use crate::process::{Equipment, Process};
-use crate::strays::Mark;
+use crate::strays::{self, Mark};
 use crate::watched_file::LOOK_AT_FILE;
 
 /// How long a process that closed its output may take to end by itself, and how long output is
 /// still read after a process has ended.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long the kernel may take to be done with an executor that was killed.
+const FLUSH: Duration = Duration::from_secs(60);
+
+/// How long a task may take that is finished at the end, where there is no `deadline`: no stage of a
+/// sector takes a day.
+const TASK_TAKES: Duration = Duration::from_secs(24 * 3600);
+
+/// How often it is checked whether this supervisor's sign of life is still there.
+const LOOK_AT_LIFE: Duration = Duration::from_secs(5);
 
 impl Supervisor {
     /// Does what is due about the executors.
@@ -67,6 +78,7 @@ impl Supervisor {
     }
 
     fn start_executor(&mut self, index: usize, now: Instant) {
+        self.show_life(now);
         let place = &mut self.places[index];
         place.starts += 1;
         let tag = Tag { service: self.service, place: index, start: place.starts };
@@ -81,22 +93,32 @@ impl Supervisor {
                 return self.after_death(index, None, &error, now);
             }
         };
-        match self.life.renew() {
-            Ok(false) => {}
-            Ok(true) => self.mark = Mark::own(self.runtime_dir.path(), self.life.name()),
-            // Nobody can see then that this supervisor lives, and nobody takes it for dead.
-            Err(error) => {
-                tracing::warn!(%error, source = %error.source, "the sign of life is not shown");
-            }
-        }
         let mark = self.mark.as_ref().map(|mark| mark.of_executor(index, tag.start));
         let runtime_dir = self.runtime_dir.path().to_path_buf();
-        let equipment = Equipment { inherit, mark, runtime_dir };
+        let lock_wait = lock_wait(self.timing.grace, self.drain, self.times.deadline);
+        let equipment = Equipment { inherit, mark, runtime_dir, lock_wait };
         match Process::start(&place.plan, self.stage, tag, &self.sender, equipment) {
             Ok(process) => self.started(index, process, slots, now),
             Err(error) => {
                 let error = TaskError::from_error(ErrorCode::Unavailable, &error).message;
                 self.after_death(index, None, &error, now);
+            }
+        }
+    }
+
+    /// Shows again that this supervisor lives where its file was removed: without it nobody would
+    /// ever end what its executors leave, should it die.
+    pub(super) fn show_life(&mut self, now: Instant) {
+        self.look_at_life_at = now + LOOK_AT_LIFE;
+        match self.life.renew() {
+            Ok(false) => {}
+            Ok(true) => self.mark = Mark::own(self.runtime_dir.path(), self.life.name()),
+            // Nobody can see then that this supervisor lives, and nobody takes it for dead.
+            Err(error) => {
+                let text = format!("the sign of life is not shown: {error}: {}", error.source);
+                if self.said.is_due(&text, now) {
+                    tracing::warn!("{text}");
+                }
             }
         }
     }
@@ -161,12 +183,12 @@ impl Supervisor {
                 // What it left behind in its group must not go on with the task or the GPU.
                 running.process.signal(Signal::SIGKILL);
                 running.next = Some((now + SETTLE, Next::StopReading));
-                let strays = self.mark.as_ref().map(|mark| mark.kill_left_by(tag.place, tag.start));
-                let strays = strays.into_iter().flat_map(|killed| killed.pids);
-                for stray in strays.filter(|stray| *stray != pid) {
-                    tracing::warn!(pid, stray, "killed what an executor had left behind");
-                }
+                running.seeks_strays = self
+                    .mark
+                    .as_ref()
+                    .is_some_and(|mark| strays::seek(mark.clone(), tag, pid, self.sender.clone()));
             }
+            FromExecutor::StraysEnded => running.seeks_strays = false,
         }
         let place = self.places.get(tag.place).and_then(Place::running);
         if place.is_some_and(Running::is_dead) {
@@ -317,8 +339,38 @@ impl Supervisor {
     }
 
     pub(super) fn fail_if_none_left(&mut self) {
-        if let Some(reason) = self.none_left() {
+        if !self.waits_for_the_first()
+            && let Some(reason) = self.none_left()
+        {
             self.fail_queue(ErrorCode::Unavailable, &reason);
+        }
+    }
+
+    /// Whether requests wait although no executor can be had: as long as none has ever been ready,
+    /// that is a start that fails, whatever is wrong.
+    pub(super) fn waits_for_the_first(&self) -> bool {
+        !self.was_ready && self.waits_with_faults()
+    }
+
+    /// Answers requests that have waited long enough for a first executor where none can be had.
+    pub(super) fn fail_overdue(&mut self, now: Instant) {
+        self.overdue_at = None;
+        if self.queue.is_empty() || !self.waits_for_the_first() {
+            return;
+        }
+        let Some(reason) = self.none_left() else { return };
+        let longest = self.timing.fault_wait;
+        let waited = humantime::format_duration(longest);
+        let reason = format!("{reason}; the request has waited for {waited}");
+        while let Some(request) = self.queue.first() {
+            let until = request.since + longest;
+            if until > now {
+                self.overdue_at = Some(until);
+                return;
+            }
+            if let Some(request) = self.queue.take() {
+                self.fail_waiting(request, ErrorCode::Unavailable, &reason, now);
+            }
         }
     }
 
@@ -351,6 +403,16 @@ impl Supervisor {
     }
 }
 
+/// How long an executor of an earlier supervisor of the same settings may take to end.
+fn lock_wait(grace: Duration, drain: Drain, deadline: Option<Duration>) -> Duration {
+    // What the kernel brings to disk for one that was killed comes on top.
+    let ending = ENDING_TAKES.max(grace + FLUSH);
+    match drain {
+        Drain::Checkpoint | Drain::Now => ending,
+        Drain::Task => ending + deadline.unwrap_or(TASK_TAKES),
+    }
+}
+
 /// What the parent is told of a task whose executor died.
 fn told_of_death(story: &str, tries: u32, last_words: &str) -> String {
     let tried = if tries > 1 { format!(", which was tried {tries} times") } else { String::new() };
@@ -359,4 +421,24 @@ fn told_of_death(story: &str, tries: u32, last_words: &str) -> String {
         told.push_str(&format!("; its log ends: {last_words}"));
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_executor_waits_for_as_long_as_the_one_before_it_may_take() {
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        for (grace, drain, deadline, wait) in [
+            (Duration::from_secs(10), Drain::Checkpoint, None, minutes(2)),
+            (Duration::ZERO, Drain::Now, Some(minutes(600)), minutes(2)),
+            (minutes(10), Drain::Checkpoint, None, minutes(11)),
+            (minutes(10), Drain::Now, Some(minutes(1)), minutes(11)),
+            (Duration::from_secs(10), Drain::Task, Some(minutes(300)), minutes(302)),
+            (minutes(10), Drain::Task, None, minutes(24 * 60 + 11)),
+        ] {
+            assert_eq!(lock_wait(grace, drain, deadline), wait, "{grace:?} {drain:?} {deadline:?}");
+        }
+    }
 }

@@ -28,6 +28,7 @@ use crate::limits::{LimitsError, SharedLimits, Terms};
 use crate::parent::{Outlet, Parent};
 use crate::place::{Place, State, TaskTimes};
 use crate::queue::Queue;
+use crate::said::Said;
 use crate::strays::Mark;
 use crate::watched_file::WatchedFile;
 use crate::{Plan, RestartPolicy, RuntimeDir};
@@ -44,12 +45,14 @@ pub struct Timing {
     pub undead: Duration,
     /// When executors that died are started again.
     pub restart: RestartPolicy,
+    /// How long requests wait where no executor can be had and none has ever been ready.
+    pub fault_wait: Duration,
 }
 
 impl Timing {
     /// The times that the settings of a stage ask for, of a supervisor that was started at `began`.
     /// Its parent counts from there, so the time to be ready does too.
-    pub fn of(settings: &StageSettings, began: Instant) -> Self {
+    pub fn of(settings: &StageSettings, began: Instant, fault_wait: Duration) -> Self {
         Self {
             announce_by: began + settings.ready_within,
             grace: settings.grace,
@@ -60,6 +63,7 @@ impl Timing {
                 loop_after: settings.crash_loop_after,
                 loop_wait: settings.crash_loop_wait,
             },
+            fault_wait,
         }
     }
 }
@@ -107,8 +111,14 @@ pub fn serve(
 ) -> Result<Served, ServeError> {
     let life = OwnLife::begin(&runtime_dir)?;
     let mark = Mark::own(runtime_dir.path(), life.name());
-    for pid in mark.iter().flat_map(|mark| mark.kill_left_by_the_dead().pids) {
+    let swept = mark.as_ref().map(Mark::kill_left_by_the_dead).unwrap_or_default();
+    for pid in swept.pids {
         tracing::warn!(pid, "killed what an executor of a dead supervisor had left behind");
+    }
+    for doubt in swept.doubts {
+        if parent.said.is_due(&doubt, Instant::now()) {
+            tracing::warn!("{doubt}");
+        }
     }
     let terms = terms(&plan);
     let limits = SharedLimits::join(runtime_dir.path(), terms, Some(parent.sender.clone()))?;
@@ -142,7 +152,10 @@ pub fn serve(
         file,
         was_ready: false,
         look_at_file_at: None,
+        look_at_life_at: now,
         look_at: None,
+        overdue_at: None,
+        said: Said::default(),
         end: None,
         board,
         totals: Totals::default(),
@@ -209,6 +222,11 @@ struct Supervisor {
     was_ready: bool,
     /// When to look again at the file.
     look_at_file_at: Option<Instant>,
+    /// When to look again at this supervisor's sign of life.
+    look_at_life_at: Instant,
+    /// When a request will have waited long enough.
+    overdue_at: Option<Instant>,
+    said: Said,
     /// When to look again at limits, locks or the parent, about which no event comes.
     look_at: Option<Instant>,
     /// Set when the supervisor ends.
@@ -234,6 +252,10 @@ impl Supervisor {
             let now = Instant::now();
             self.keep_time(now);
             self.look_at_file(now);
+            if self.look_at_life_at <= now {
+                self.show_life(now);
+            }
+            self.fail_overdue(now);
             self.announce(now);
             self.start_tasks(now);
             self.end_when_drained(now);
@@ -261,6 +283,7 @@ impl Supervisor {
         let announce = (!self.announced && self.end.is_none()).then_some(self.timing.announce_by);
         let places = self.places.iter().filter_map(|place| place.next(self.times));
         let looks = self.look_at.into_iter().chain(self.look_at_file_at);
+        let looks = looks.chain([self.look_at_life_at]).chain(self.overdue_at);
         let deadlines = places.chain(looks).chain(self.publish_at).chain(announce);
         // What has become due since the round began is done by the next one.
         match deadlines.min() {
@@ -281,6 +304,7 @@ impl Supervisor {
                 }
                 self.input_open = false;
                 self.input_ended = Some(Instant::now());
+                self.fail_if_none_left();
             }
             Event::OutputGone(error) => {
                 tracing::error!(%error, "the parent does not take answers any more");

@@ -37,7 +37,7 @@ impl Supervisor {
             let reason = format!("{}; the request was not started", end.reason);
             return self.refuse(id, Whose::of(sector.as_deref()), ErrorCode::Cancelled, &reason);
         }
-        if let Some(reason) = self.none_left() {
+        if let Some(reason) = self.none_left().filter(|_| !self.waits_for_the_first()) {
             let whose = Whose::of(sector.as_deref());
             return self.refuse(id, whose, ErrorCode::Unavailable, &reason);
         }
@@ -75,19 +75,31 @@ impl Supervisor {
 
     pub(super) fn fail_queue(&mut self, code: ErrorCode, reason: &str) {
         let now = Instant::now();
-        for Request { id, sector, since, .. } in self.queue.clear() {
-            self.fail(id, Whose::of(sector.as_deref()), code, reason);
-            self.board.ended(EndedTask {
-                req: id,
-                sector: sector.map(|sector| sector.to_string()),
-                executor: None,
-                ended: SystemTime::now(),
-                waited: now.saturating_duration_since(since),
-                ran: Duration::ZERO,
-                held: Vec::new(),
-                error: Some(TaskError::new(code, reason).to_string()),
-            });
+        for request in self.queue.clear() {
+            self.fail_waiting(request, code, reason, now);
         }
+    }
+
+    /// Answers a request that no executor has.
+    pub(super) fn fail_waiting(
+        &mut self,
+        request: Request,
+        code: ErrorCode,
+        reason: &str,
+        now: Instant,
+    ) {
+        let Request { id, sector, since, .. } = request;
+        self.fail(id, Whose::of(sector.as_deref()), code, reason);
+        self.board.ended(EndedTask {
+            req: id,
+            sector: sector.map(|sector| sector.to_string()),
+            executor: None,
+            ended: SystemTime::now(),
+            waited: now.saturating_duration_since(since),
+            ran: Duration::ZERO,
+            held: Vec::new(),
+            error: Some(TaskError::new(code, reason).to_string()),
+        });
     }
 
     pub(super) fn announce(&mut self, now: Instant) {

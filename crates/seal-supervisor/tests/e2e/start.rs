@@ -347,9 +347,34 @@ fn an_executor_has_the_environment_it_is_given_and_its_own_locks_alone() {
     let run = scene.text("run");
     assert_eq!(
         env,
-        json!({ "A": "x", "SEAL_EXEC_EVENTS": "1", "SEAL_LOG_FORM": "json", "SEAL_RUNTIME_DIR": run })
+        json!({ "A": "x", "SEAL_EXEC_EVENTS": "1", "SEAL_LOCK_WAIT": "2m", "SEAL_LOG_FORM": "json",
+            "SEAL_RUNTIME_DIR": run })
     );
     supervisor.finish();
+}
+
+#[test]
+fn executors_are_told_how_long_an_ending_one_may_keep_its_locks() {
+    let scene = Scene::new();
+    let own = "[supervisor.pc1]\ndrain = 'task'\ndeadline = '1h'\n";
+    for (own, args, set, told) in [
+        ("", &[][..], None, "2m"),
+        ("", &["--grace", "10m"], None, "11m"),
+        (own, &["--grace", "10m"], None, "1h 11m"),
+        (own, &[], Some("7s"), "7s"),
+    ] {
+        let config = scene.config("pc1.toml", &format!("{own}{}", executor("pc1", &[], "")));
+        let mut command = scene.command("pc1", &config);
+        command.args(args).env_remove("SEAL_LOCK_WAIT");
+        if let Some(set) = set {
+            command.env("SEAL_LOCK_WAIT", set);
+        }
+        let mut supervisor = Supervisor::spawn(&mut command);
+        supervisor.ready("pc1");
+        let env = &supervisor.ask(1, json!(["describe"]))["env"];
+        assert_eq!(env["SEAL_LOCK_WAIT"], told, "{own} {args:?}");
+        supervisor.finish();
+    }
 }
 
 #[test]

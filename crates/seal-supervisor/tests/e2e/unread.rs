@@ -100,6 +100,42 @@ fn requests_that_wait_stay_in_the_pipe_when_they_are_many() {
 }
 
 #[test]
+fn a_parent_that_dies_while_many_requests_wait_is_seen() {
+    // As the supervisor counts it: 8 MiB, and 256 bytes for each on top of its own.
+    const ROOM: usize = 8 << 20;
+    for input_stays in [false, true] {
+        let scene = Scene::new();
+        let config = scene.config("c.toml", &executor("pc1", &[], "concurrent = 1"));
+        let (answers, output) = io::pipe().expect("a pipe");
+        let mut command = scene.command("pc1", &config);
+        let mut supervisor =
+            Supervisor::attach(command.stdout(output).stderr(std::process::Stdio::piped()));
+        drop(command);
+        let mut ready = String::new();
+        let mut answers = BufReader::new(answers);
+        answers.read_line(&mut ready).expect("it says that it is ready");
+        supervisor.send(0, json!([{"await": scene.path("never")}]));
+        supervisor.await_log("task starts", 1);
+        let padding = "x".repeat(5000);
+        // And some more, which stay in the pipe.
+        let (mut held, mut more, mut id) = (0, 3, 0);
+        while more > 0 {
+            id += 1;
+            let line = json!({"id": id, "task": [{"answer": id}], "padding": padding}).to_string();
+            held += 256 + line.len();
+            more -= usize::from(held > ROOM);
+            supervisor.send_raw(format!("{line}\n").as_bytes());
+        }
+        supervisor.await_log("many requests wait; further ones are not read yet", 1);
+        // The parent is gone; another process of it may still have the input.
+        let kept = Some(supervisor.take_input()).filter(|_| input_stays);
+        drop(answers);
+        assert_eq!(supervisor.wait_status().code(), Some(5), "{}", supervisor.log());
+        drop(kept);
+    }
+}
+
+#[test]
 fn with_unread_answers_no_more_requests_are_taken_until_they_are_read() {
     const REQUESTS: u64 = 20_000;
     let scene = Scene::new();

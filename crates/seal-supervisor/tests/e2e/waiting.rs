@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Scene, Supervisor, eventually, executor};
+use crate::harness::{ACCEPTED, Scene, Supervisor, eventually, executor};
 
 /// What the log has for each request that waits.
 const WAITS: &str = "a request waits until the start succeeds";
@@ -199,8 +199,9 @@ fn an_executor_that_fails_by_its_configuration_is_mended_with_it() {
     let scene = Scene::new();
     let config = scene.config("c2.toml", &executor("c2", &["--die"], "auto_restart = false"));
     let args = ["--ready-within", "100ms", "--restart-wait", "1h", "--restart-wait-max", "1h"];
-    let mut supervisor = faulty(&scene, "c2", &config, &args);
-    // Given up: nothing is left to wait for.
+    let mut supervisor =
+        faulty(&scene, "c2", &config, &[&args[..], &["--fault-wait", "50ms"]].concat());
+    // Given up: nothing is left to wait for but another file.
     supervisor.await_log("executor is given up", 1);
     supervisor.send(1, json!([{"answer": 1}]));
     assert!(supervisor.error(1).starts_with("[unavailable] no executor of c2 can be had"));
@@ -215,6 +216,76 @@ fn an_executor_that_fails_by_its_configuration_is_mended_with_it() {
     mend(&scene, &config, &executor("c2", &["--die"], ""));
     assert_eq!(supervisor.ask(3, json!([{"answer": 3}])), 3);
     supervisor.finish();
+}
+
+#[test]
+fn requests_wait_in_a_crash_loop_before_any_executor_was_ready_as_with_a_bad_file() {
+    let scene = Scene::new();
+    scene.touch("broken");
+    let own = "[supervisor]\ncrash_loop_wait = '100ms'\n";
+    let config = executor("c2", &["--die-if", &scene.text("broken")], "");
+    let config = scene.config("c2.toml", &format!("{own}{config}"));
+    let args = ["--restart-wait", "10ms", "--restart-wait-max", "10ms"];
+    let args = [&args[..], &["--ready-within", "100ms", "--crash-loop-after", "2"]].concat();
+    // Who has waited long enough is answered with the reason, in its order.
+    let mut supervisor =
+        faulty(&scene, "c2", &config, &[&args[..], &["--fault-wait", "300ms"]].concat());
+    supervisor.await_log("executor is in a crash loop", 1);
+    for id in [1, 2] {
+        supervisor.send(id, json!([{"answer": id}]));
+    }
+    for id in [1, 2] {
+        let error = supervisor.error(id);
+        assert!(error.starts_with("[unavailable] no executor of c2 can be had"), "{error}");
+        for part in ["exited with code 9", "2 starts in a row failed", "has waited for 300ms"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+    // At the end of the input nobody waits any more for what cannot be had.
+    supervisor.finish();
+    let mut supervisor = faulty(&scene, "c2", &config, &args);
+    supervisor.await_log("executor is in a crash loop", 2);
+    supervisor.send(1, json!([{"answer": 1}]));
+    supervisor.await_log(ACCEPTED, 1);
+    supervisor.assert_no_line();
+    fs::remove_file(scene.path("broken")).expect("ours");
+    assert_eq!(supervisor.output(1), 1);
+    supervisor.finish();
+}
+
+#[test]
+fn what_waits_for_a_first_executor_is_answered_when_the_input_ends() {
+    let scene = Scene::new();
+    let config = scene.config("c2.toml", &executor("c2", &["--die"], "auto_restart = false"));
+    let mut supervisor = faulty(&scene, "c2", &config, &["--ready-within", "100ms"]);
+    supervisor.await_log("executor is given up", 1);
+    supervisor.send(1, json!([{"answer": 1}]));
+    supervisor.await_log(ACCEPTED, 1);
+    supervisor.assert_no_line();
+    supervisor.end_input();
+    assert!(supervisor.error(1).starts_with("[unavailable] no executor of c2 can be had"));
+    assert_eq!(supervisor.wait(), 0);
+}
+
+#[test]
+fn a_start_that_is_tried_again_and_again_says_the_same_once() {
+    const WARNING: &str = "FIL_PROOFS_MAXIMIZE_CACHING has no effect";
+    let scene = Scene::new();
+    let envs = "envs = { FIL_PROOFS_MAXIMIZE_CACHING = '1' }";
+    let broken = "bin = '/no/such/c2-exec'";
+    let config = format!("[[processors.c2]]\n{broken}\n{envs}\n");
+    let config = scene.config("c2.toml", &config);
+    let supervisor = faulty(&scene, "c2", &config, &[]);
+    supervisor.await_log(WARNING, 1);
+    // As many tries as take three seconds.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let log = supervisor.log();
+    for said in [WARNING, "/no/such/c2-exec", "the start is tried again"] {
+        let lines = log.lines().filter(|line| line.contains(said) && line.contains("message"));
+        let lines: Vec<_> = lines.collect();
+        assert_eq!(lines.len(), 1, "{said}: {lines:#?}");
+    }
+    end(supervisor, 4);
 }
 
 /// One executor under a limit of so many tasks; what runs at the end is finished.
