@@ -50,6 +50,11 @@ pub struct LockWait {
     pub longest: Duration,
 }
 
+/// Who has the file or directory at `path` locked as a whole, as far as the kernel tells.
+pub fn lock_holder(path: &Path) -> Option<LockHolder> {
+    holder_of(Path::new("/proc"), path)
+}
+
 /// Takes the lock of the file or directory `path` by `take`, again and again for at most `longest`
 /// while it fails because somebody has it (`is_busy`). `goes_on` is told of the wait and says
 /// whether it is still wanted; if not, the last failure is returned.
@@ -58,33 +63,63 @@ pub struct LockWait {
 pub fn take_patiently<T, E>(
     path: &Path,
     longest: Duration,
+    take: impl FnMut() -> Result<T, E>,
+    is_busy: impl Fn(&E) -> bool,
+    goes_on: impl FnMut(&LockWait) -> bool,
+) -> Result<T, E> {
+    let is_own = |wait: &LockWait| wait.pid() == std::process::id();
+    wait_for(path, longest, take, is_busy, || (), is_own, goes_on)
+}
+
+/// As [`take_patiently`], for a lock whose holder works and is not ending: `longest` is how long
+/// `state`, which shows that work, may stay the same. Another task of this process is waited for too.
+pub fn take_while_it_moves<T, E, S: PartialEq>(
+    path: &Path,
+    longest: Duration,
+    take: impl FnMut() -> Result<T, E>,
+    is_busy: impl Fn(&E) -> bool,
+    state: impl FnMut() -> S,
+    goes_on: impl FnMut(&LockWait) -> bool,
+) -> Result<T, E> {
+    wait_for(path, longest, take, is_busy, state, |_| false, goes_on)
+}
+
+fn wait_for<T, E, S: PartialEq>(
+    path: &Path,
+    longest: Duration,
     mut take: impl FnMut() -> Result<T, E>,
     is_busy: impl Fn(&E) -> bool,
+    mut state: impl FnMut() -> S,
+    is_refused: impl Fn(&LockWait) -> bool,
     mut goes_on: impl FnMut(&LockWait) -> bool,
 ) -> Result<T, E> {
     let began = Instant::now();
     let mut tell_at = Duration::ZERO;
+    let (mut seen, mut moved) = (None, began);
     loop {
         let error = match take() {
             Err(error) if is_busy(&error) => error,
             taken => return taken,
         };
+        let now = Some(state());
+        if now != seen {
+            (seen, moved) = (now, Instant::now());
+        }
         let waited = began.elapsed();
-        let holder = lock_holder(Path::new("/proc"), path);
-        let is_own = holder.as_ref().is_some_and(|holder| holder.pid == std::process::id());
-        if is_own || waited >= longest {
+        let wait = LockWait { holder: lock_holder(path), waited, longest };
+        if is_refused(&wait) || moved.elapsed() >= longest {
             return Err(error);
         }
         if waited >= tell_at {
             tell_at = waited + TELL_AGAIN;
             tracing::info!(
                 path = %path.display(),
-                holder = holder.as_ref().map(ToString::to_string),
+                holder = wait.holder.as_ref().map(ToString::to_string),
                 longest_s = longest.as_secs(),
-                "waiting for another process to end, which works there"
+                "waiting for another process, which works there"
             );
         }
-        if !goes_on(&LockWait { holder, waited, longest }) {
+        if !goes_on(&wait) {
             return Err(error);
         }
         std::thread::sleep(TRY_AGAIN);
@@ -99,7 +134,7 @@ impl LockWait {
 }
 
 /// Who has a whole file or directory locked (flock). `proc_root` is `/proc`.
-fn lock_holder(proc_root: &Path, path: &Path) -> Option<LockHolder> {
+fn holder_of(proc_root: &Path, path: &Path) -> Option<LockHolder> {
     let meta = fs::metadata(path).ok()?;
     let locks = fs::read_to_string(proc_root.join("locks")).ok()?;
     let (major, minor) = (libc::major(meta.dev()), libc::minor(meta.dev()));
@@ -201,10 +236,39 @@ mod tests {
     }
 
     #[test]
+    fn a_holder_that_works_is_waited_for_and_one_that_does_nothing_is_not() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut holder = Command::new("flock")
+            .arg(dir.path())
+            .args(["-c", "echo; exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let mut line = String::new();
+        let output = holder.stdout.as_mut().expect("piped");
+        BufReader::new(output).read_line(&mut line).expect("it has the lock");
+        let (path, longest) = (dir.path(), Duration::from_millis(250));
+        // It moves for a while that is longer than it may stand still.
+        let mut moves = 0;
+        let state = || {
+            moves = 8.min(moves + 1);
+            moves
+        };
+        let began = Instant::now();
+        let take = || try_lock(path);
+        let refused = take_while_it_moves(path, longest, take, is_busy, state, |_| true);
+        assert!(refused.is_err_and(|error| is_busy(&error)));
+        assert!(began.elapsed() >= longest + 7 * TRY_AGAIN, "{:?}", began.elapsed());
+        drop(holder.stdin.take());
+        assert!(holder.wait().expect("ours").success());
+    }
+
+    #[test]
     fn what_this_process_has_is_not_waited_for() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let _held = try_lock(dir.path()).expect("free");
-        if lock_holder(Path::new("/proc"), dir.path()).is_none() {
+        if lock_holder(dir.path()).is_none() {
             // The kernel hides its locks here, or the file system is another one to it.
             return;
         }

@@ -8,6 +8,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use memmap2::MmapMut;
 use nix::sys::statfs::{HUGETLBFS_MAGIC, TMPFS_MAGIC, fstatfs};
@@ -18,11 +19,14 @@ use crate::memory::{SMALL_PAGE, percent_by_node};
 use crate::numa::{bind_memory, is_only_node};
 use crate::{
     BindError, Binding, CpuSet, FileError, MemoryError, MemoryPolicy, NodeId, PartFile, Region,
-    online_nodes, read_dir_names,
+    online_nodes, read_dir_names, take_while_it_moves,
 };
 
 /// What stands for the number of a node in the name of a directory.
 const NODE: &str = "$NUMA_NODE_INDEX";
+
+/// How long another one that prepares files may be at it without a page more.
+const STILL: Duration = Duration::from_secs(15 * 60);
 
 /// Where prepared files are: a directory for each NUMA node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +65,17 @@ pub enum PrepareError {
         node: NodeId,
         /// The nodes there are.
         there: CpuSet,
+    },
+    /// Another one has locked the directory and makes nothing there.
+    #[error(
+        "{holder} has locked {} and makes no memory there; end it and run this again",
+        directory.display()
+    )]
+    Busy {
+        /// The directory.
+        directory: PathBuf,
+        /// Who has locked it.
+        holder: String,
     },
     /// The size is not a number of whole pages.
     #[error("files of {bytes} bytes are not made of whole pages of {page} bytes")]
@@ -271,8 +286,7 @@ impl MemoryFiles {
         if bytes == 0 || !bytes.is_multiple_of(page as u64) {
             return Err(PrepareError::NotWhole { bytes, page: page as u64 });
         }
-        // One at a time; the lock is on the directory, because a file would be taken for memory.
-        opened.lock().map_err(FileError::of("lock", &directory))?;
+        lock_to_prepare(&opened, &directory, STILL)?;
 
         let mut found = Vec::new();
         for path in memory_files(&directory)? {
@@ -302,6 +316,34 @@ impl MemoryFiles {
         }
         Ok(Prepared { directory, found: found.len(), made, page_bytes: page })
     }
+}
+
+/// Takes the lock on `directory`, which is opened as `opened`; a file for it would be taken for
+/// memory. Another one that makes files is waited for, unless it makes none for as long as `still`.
+fn lock_to_prepare(opened: &File, directory: &Path, still: Duration) -> Result<(), PrepareError> {
+    let blocks = || -> Vec<_> {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.metadata().ok().map(|meta| meta.blocks())).collect()
+    };
+    let mut holder = None;
+    let taken = take_while_it_moves(
+        directory,
+        still,
+        || opened.try_lock(),
+        |error| matches!(error, TryLockError::WouldBlock),
+        blocks,
+        |wait| {
+            holder.clone_from(&wait.holder);
+            true
+        },
+    );
+    taken.map_err(|error| match error {
+        TryLockError::WouldBlock => PrepareError::Busy {
+            directory: directory.to_path_buf(),
+            holder: holder.map_or("another process".to_owned(), |holder| holder.to_string()),
+        },
+        TryLockError::Error(error) => FileError::of("lock", directory)(error).into(),
+    })
 }
 
 /// The files of a directory that are not hidden. None if there is no such directory.
@@ -439,6 +481,31 @@ mod tests {
             return None;
         }
         Some(dir)
+    }
+
+    #[test]
+    fn who_keeps_a_directory_locked_and_prepares_nothing_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut holder = std::process::Command::new("flock")
+            .arg(dir.path())
+            .args(["-c", "echo; exec cat"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let mut byte = [0];
+        let mut output = holder.stdout.take().expect("piped");
+        std::io::Read::read_exact(&mut output, &mut byte).expect("it has the lock");
+        let opened = File::open(dir.path()).expect("there");
+        let lock = |still| lock_to_prepare(&opened, dir.path(), still);
+        let error = lock(Duration::from_millis(200)).expect_err("it is locked");
+        assert!(matches!(error, PrepareError::Busy { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&dir.path().display().to_string()), "{text}");
+        assert!(text.contains("end it and run this again"), "{text}");
+        drop(holder.stdin.take());
+        holder.wait().expect("ours");
+        lock(STILL).expect("it is free");
     }
 
     fn files_in(dir: &Path) -> MemoryFiles {

@@ -106,6 +106,44 @@ pub fn find_same_file<'p>(
     })
 }
 
+/// A path that would be taken for a file of somebody else's, and removed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{key} {} is called like what an earlier sealing leaves in {}, which is removed there; use \
+     another name or directory for it",
+    path.display(), dir.display()
+)]
+pub struct TakenForRemains {
+    /// What people know it as.
+    pub key: String,
+    /// The path.
+    pub path: PathBuf,
+    /// The directory.
+    pub dir: PathBuf,
+}
+
+/// Finds a path of `named` that is in one of `dirs`, or leads there through links, under a name that
+/// `goes` from there.
+pub fn find_taken_for_remains(
+    named: &[(&str, &Path)],
+    dirs: &[&Path],
+    goes: impl Fn(&str) -> bool,
+) -> Option<TakenForRemains> {
+    let identity = |dir: &Path| dir.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+    for (key, path) in named {
+        // A link goes by its own name, and what it leads to by that one.
+        for path in [Some(path.to_path_buf()), behind_links(path).ok()].into_iter().flatten() {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let place = identity(parent_of(&path)).filter(|_| goes(name));
+            let Some(place) = place else { continue };
+            if let Some(dir) = dirs.iter().find(|dir| identity(dir) == Some(place)) {
+                return Some(TakenForRemains { key: (*key).to_owned(), path, dir: dir.into() });
+            }
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +195,28 @@ mod tests {
         }
         // What can be no file is nothing that could be taken for another one.
         assert!(!same("loop", "loop") && !same("nowhere/x", "nowhere/x"));
+    }
+
+    #[test]
+    fn a_path_that_would_be_removed_with_remains_is_found_itself_or_behind_links() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = |name: &str| dir.path().join(name);
+        fs::create_dir(path("cache")).expect("writable");
+        symlink(path("cache"), path("to-cache")).expect("writable");
+        symlink(path("cache/x.old"), path("leads-there")).expect("writable");
+        symlink(path("elsewhere"), path("cache/link.old")).expect("writable");
+        let found = |name: &str| {
+            let path = path(name);
+            let goes = |name: &str| name.ends_with(".old");
+            find_taken_for_remains(&[("out_path", &path)], &[&dir.path().join("cache")], goes)
+        };
+        for name in ["cache/a.old", "to-cache/a.old", "leads-there", "cache/link.old"] {
+            let found = found(name).expect(name).to_string();
+            assert!(found.starts_with("out_path /") && found.contains(".old is called"), "{found}");
+        }
+        for name in ["cache/a.new", "a.old", "to-cache", "nowhere/a.old"] {
+            assert!(found(name).is_none(), "{name}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::kept::{self, Kept};
 use crate::{FileError, Mutex as FileMutex, RuntimeDir, SpaceError, free_bytes};
@@ -38,7 +38,7 @@ pub struct SpaceWanted<'a> {
     pub on: &'a Path,
     /// How many bytes it will take there.
     pub bytes: u64,
-    /// How many bytes of `grows` it removes before that.
+    /// How many bytes there it removes before that, whether they are in `grows` or not.
     pub freed: u64,
     /// Where that appears: directories, whose files count, and files, which count under temporary
     /// names too.
@@ -132,9 +132,9 @@ impl Reservations {
             let (path, by) = (on.to_path_buf(), told(&others));
             return Err(SpaceError::TooLittle { path, free, needed: bytes, reserved, by });
         }
-        // From what is there when the former files are gone.
-        let SpaceWanted { who, bytes, freed, grows, .. } = wanted;
-        let before = taken(grows).saturating_sub(freed);
+        let SpaceWanted { who, bytes, grows, .. } = wanted;
+        let before: Vec<_> = there(grows).iter().map(ToString::to_string).collect();
+        let before = before.join(" ");
         let mut text = format!("{bytes}\n{before}\n{}\n", who.replace('\n', " ")).into_bytes();
         for path in grows {
             text.extend_from_slice(path.as_os_str().as_bytes());
@@ -269,20 +269,55 @@ fn understand(text: &[u8]) -> Option<Other> {
     let mut lines = text.splitn(4, |byte| *byte == b'\n');
     let mut line = || lines.next().map(|line| String::from_utf8_lossy(line).into_owned());
     let (bytes, before, who) = (line()?, line()?, line()?);
-    let (bytes, before): (u64, u64) = (bytes.parse().ok()?, before.parse().ok()?);
+    let bytes: u64 = bytes.parse().ok()?;
+    let before: Option<Vec<_>> = before.split_ascii_whitespace().map(Taken::parse).collect();
+    let before = before?;
     let grows = lines.next()?.split(|byte| *byte == 0).filter(|path| !path.is_empty());
     let grows: Vec<_> =
         grows.map(|path| PathBuf::from(OsString::from_vec(path.to_vec()))).collect();
     let grows: Vec<&Path> = grows.iter().map(PathBuf::as_path).collect();
-    let written = taken(&grows).saturating_sub(before);
+    let written = written(&before, &there(&grows));
     Some(Other { who, left: bytes.saturating_sub(written) })
 }
 
-/// The space that files take now. What cannot be seen takes none, so that more is reserved than
-/// will be written rather than less.
-fn taken(grows: &[&Path]) -> u64 {
+/// A file, and the space that it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Taken {
+    /// Its number and the time at which it was made, where the file system tells: numbers are used
+    /// again.
+    file: (u64, u64),
+    bytes: u64,
+}
+
+impl std::fmt::Display for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.file.0, self.file.1, self.bytes)
+    }
+}
+
+impl Taken {
+    fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split(':').map(|number| number.parse::<u64>().ok());
+        let mut number = || numbers.next().flatten();
+        Some(Self { file: (number()?, number()?), bytes: number()? })
+    }
+}
+
+/// How much of what is there now was not there before. A file that has gone was not written, and one
+/// in its place is new whatever that one took.
+fn written(before: &[Taken], now: &[Taken]) -> u64 {
+    let grown = now.iter().map(|now| {
+        let was = before.iter().find(|before| before.file == now.file);
+        now.bytes.saturating_sub(was.map_or(0, |was| was.bytes))
+    });
+    grown.sum()
+}
+
+/// The files at `grows`, and the space that they take now. What cannot be seen takes none, so that
+/// more is reserved than will be written rather than less.
+fn there(grows: &[&Path]) -> Vec<Taken> {
     let mut seen = Vec::new();
-    let mut bytes = 0;
+    let mut files = Vec::new();
     for path in grows {
         let (dir, name) = match fs::symlink_metadata(path) {
             Ok(meta) if meta.is_dir() => (*path, None),
@@ -296,11 +331,13 @@ fn taken(grows: &[&Path]) -> u64 {
                 && !seen.contains(&(meta.dev(), meta.ino()))
             {
                 seen.push((meta.dev(), meta.ino()));
-                bytes += meta.blocks() * STAT_BLOCK;
+                let made = meta.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+                let made = made.map_or(0, |at| u64::try_from(at.as_nanos()).unwrap_or(0));
+                files.push(Taken { file: (meta.ino(), made), bytes: meta.blocks() * STAT_BLOCK });
             }
         }
     }
-    bytes
+    files
 }
 
 /// Whether `entry` is the file `name`, or a temporary of it (`.NAME.part`).
@@ -413,7 +450,45 @@ mod tests {
         write(&cache.join("layer-2"), 9 << 20);
         assert_eq!(left(), 0);
         fs::remove_dir_all(&cache).expect("ours");
-        assert_eq!(left(), 4 << 20, "what cannot be seen is taken for not written");
+        assert_eq!(left(), 3 << 20, "what cannot be seen is taken for not written");
+    }
+
+    #[test]
+    fn a_file_that_takes_the_place_of_another_is_written_and_what_goes_was_not() {
+        let scene = Scene::new();
+        let cache = scene.cache("cache");
+        let out = scene.dir.path().join("sealed");
+        let write = |path: &Path, bytes: usize| {
+            fs::write(path, vec![1; bytes]).expect("writable");
+            File::open(path).and_then(|file| file.sync_all()).expect("a file");
+        };
+        write(&out, 3 << 20);
+        write(&cache.join("of-an-earlier-run"), 2 << 20);
+        let elsewhere = scene.cache("elsewhere");
+        write(&elsewhere.join("of-an-earlier-run"), 2 << 20);
+        let (who, on) = ("PC1 in cache", scene.dir.path());
+        // It removes what two directories have, of which it writes to one.
+        let (bytes, freed) = (4 << 20, 4 << 20);
+        let grows = [cache.as_path(), out.as_path()];
+        let wanted = SpaceWanted { who, on, bytes, freed, grows: &grows };
+        let _held = scene.reservations().reserve(wanted).expect("it is free");
+        let left = || {
+            let device = scene.dir.path().metadata().expect("there").dev();
+            let others = scene.reservations().others(device).expect("readable");
+            others.iter().map(|other| other.left).sum::<u64>()
+        };
+        assert_eq!(left(), 4 << 20, "nothing is written yet");
+        fs::remove_file(elsewhere.join("of-an-earlier-run")).expect("ours");
+        assert_eq!(left(), 4 << 20, "nothing is written yet");
+        write(&cache.join("layer-1"), 1 << 20);
+        assert_eq!(left(), 3 << 20, "what is still to go was not written");
+        fs::remove_file(cache.join("of-an-earlier-run")).expect("ours");
+        assert_eq!(left(), 3 << 20, "what goes does not come back as work");
+        let part = scene.dir.path().join(".sealed.17.part");
+        write(&part, 3 << 20);
+        assert_eq!(left(), 0);
+        fs::rename(&part, &out).expect("writable");
+        assert_eq!(left(), 0, "what it took the place of was not its own");
     }
 
     #[test]
