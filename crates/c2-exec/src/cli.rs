@@ -227,23 +227,24 @@ pub fn main() -> ExitCode {
         let at_start =
             at_start.map_err(|error| format!("cannot tell which cpus there are: {error}"));
         let at_start = at_start.map_err(told(ExitCode::Start))?;
-        let device = gpu::device(wish.as_ref(), &at_start).map_err(told(ExitCode::Start))?;
+        let corruption = Arc::new(CorruptionLog::of(Stage::C2, &environment));
+        let device =
+            gpu::device(wish.as_ref(), &at_start, &corruption).map_err(told(ExitCode::Start))?;
         let proves = device.name().unwrap_or_else(|| "cpu".to_owned());
         tracing::info!(parameters = dir, ?trust, device = proves, curve = kernel.name(), "c2-exec");
-        let most = most_memory();
         let resources = Resources {
             device,
             kernel,
-            memory: cli.serve.memory.unwrap_or(most),
-            params_memory: cli.serve.params_memory.unwrap_or(most),
+            memory: cli.serve.memory.unwrap_or(u64::MAX),
+            params_memory: cli.serve.params_memory.unwrap_or(u64::MAX),
+            whole_memory: whole_memory(&cli.serve, most_memory),
         };
         let prover = Prover::new(ParamDir::new(&dir), trust, resources);
         let prover = match &circuits {
             Some(circuits) => prover.keep_circuits(circuits),
             None => prover,
         };
-        let corruption = Some(Arc::new(CorruptionLog::of(Stage::C2, &environment)));
-        Ok(C2 { prover, corruption })
+        Ok(C2 { prover, corruption: Some(corruption) })
     };
     match cli.command {
         Some(Command::Run { task }) => match executor() {
@@ -309,7 +310,15 @@ fn parse_range(text: &str) -> Result<(u32, u32), String> {
     if 6 <= from && from <= to && to <= 27 { Ok((from, to)) } else { Err(wrong()) }
 }
 
-/// What memory is limited to where no option says: what is above the limit of a cgroup would be
+/// What partitions, parameters and circuits may take together. Whoever has limited both has said it.
+fn whole_memory(args: &ServeArgs, most: impl FnOnce() -> u64) -> u64 {
+    match (args.memory, args.params_memory) {
+        (Some(_), Some(_)) => u64::MAX,
+        _ => most(),
+    }
+}
+
+/// What memory is limited to where options do not say: what is above the limit of a cgroup would be
 /// killed by the kernel.
 fn most_memory() -> u64 {
     match MemoryBudget::of(&Roots::default(), None) {
@@ -438,6 +447,18 @@ mod tests {
         let cli = parse("c2-exec --memory 96GiB --params-memory 1024");
         assert_eq!((cli.serve.memory, cli.serve.params_memory), (Some(96 << 30), Some(1024)));
         assert!(parse("c2-exec run --task t --allow-test-params").serve.allow_test_params);
+    }
+
+    #[test]
+    fn the_limit_of_a_cgroup_is_for_all_memory_unless_options_divide_it() {
+        let whole = |line: &str| {
+            let cli = Cli::try_parse_from(line.split(' ')).expect("a command line");
+            whole_memory(&cli.serve, || 64 << 30)
+        };
+        assert_eq!(whole("c2-exec"), 64 << 30);
+        assert_eq!(whole("c2-exec --memory 96GiB"), 64 << 30);
+        assert_eq!(whole("c2-exec --params-memory 45GiB"), 64 << 30);
+        assert_eq!(whole("c2-exec --memory 21GiB --params-memory 45GiB"), u64::MAX);
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! when it is asked for, as for PC2, and then it is used or the start fails.
 
 use clap::ValueEnum;
-use seal_groth16::{Device, Groth16Error, Without};
+use seal_groth16::{Device, Groth16Error, Without, WrongBefore};
 use seal_host::CpuSet;
-use seal_runtime::Environment;
+use seal_runtime::{CorruptionLog, Environment};
 
 use crate::params::causes;
 
@@ -95,8 +95,16 @@ pub(crate) fn idle(argument: Option<DeviceKind>, environment: &Environment) -> O
 
 /// Opens who is to compute proofs, in a process that could use the cpus `at_start` when it began. A
 /// GPU that was asked for and is not usable is an error, not a silent run on the processor.
-pub(crate) fn device(wish: Option<&Wish>, at_start: &CpuSet) -> Result<Device, String> {
-    device_by(wish, |visible, without| Device::cuda(visible, at_start, without))
+pub(crate) fn device(
+    wish: Option<&Wish>,
+    at_start: &CpuSet,
+    record: &CorruptionLog,
+) -> Result<Device, String> {
+    device_by(wish, |visible, without| {
+        let before = record.wrong_devices().into_iter();
+        let before = before.map(|(device, (wrong, told))| (device, WrongBefore { wrong, told }));
+        Device::cuda(visible, at_start, without, &before.collect())
+    })
 }
 
 fn device_by(
@@ -126,6 +134,8 @@ fn device_by(
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(not(feature = "cuda"))]
+    use std::path::Path;
 
     fn wish(
         argument: Option<DeviceKind>,
@@ -214,7 +224,9 @@ mod tests {
     fn a_build_without_the_feature_says_so() {
         let asked = wish(Some(DeviceKind::Cuda), &[]).expect("understood");
         let cpus = "0-7".parse().expect("a list");
-        let error = device(asked.as_ref(), &cpus).expect_err("not built in");
+        let no_record = Path::new("/no/such/directory");
+        let record = CorruptionLog::in_dir(seal_types::Stage::C2, no_record);
+        let error = device(asked.as_ref(), &cpus, &record).expect_err("not built in");
         assert!(error.contains("--features cuda") && error.contains("--device cuda"), "{error}");
     }
 }

@@ -161,7 +161,8 @@ pub fn main() -> ExitCode {
             return ExitCode::Config;
         }
     };
-    let backend = match gpu::backend(wish.as_ref(), kernel) {
+    let corruption = Arc::new(CorruptionLog::of(Stage::Pc2, &environment));
+    let backend = match gpu::backend(wish.as_ref(), kernel, &corruption) {
         Ok(backend) => backend,
         Err(error) => {
             tracing::error!("{error}");
@@ -192,8 +193,7 @@ pub fn main() -> ExitCode {
     };
     let layer_check =
         if cli.serve.skip_layer_digests { LayerCheck::Off } else { LayerCheck::Recorded };
-    let corruption = Some(Arc::new(CorruptionLog::of(Stage::Pc2, &environment)));
-    let executor = Pc2 { backend, settings, layer_check, corruption };
+    let executor = Pc2 { backend, settings, layer_check, corruption: Some(corruption) };
     match cli.command {
         Some(Command::Run { task }) => run_one(&executor, &task),
         Some(Command::Processor { stage }) if !serves_stage(Stage::Pc2, stage) => ExitCode::Usage,

@@ -5,13 +5,16 @@ use std::time::Instant;
 
 use seal_host::{MemoryBudget, Roots};
 use seal_runtime::{CorruptionLog, Executor, TaskContext};
-use seal_trees::{Backend, Pc2Job, Pc2Paths, Pc2Report, Settings, Standing, Watch, pre_commit2};
+use seal_trees::{
+    Backend, NoRecord, Pc2Job, Pc2Paths, Pc2Report, RecordedLayers, Settings, Standing, Watch,
+    pre_commit2,
+};
 use seal_types::{SectorName, Stage, layer_id};
 use seal_wire::{DeviceReport, DeviceStanding, Pc1Output, Pc2Output, Pc2Task, TaskError};
 
 use crate::Pc2Error;
 use crate::progress::{plan, tell_part};
-use crate::recorded::recorded_digests;
+use crate::recorded::Recorded;
 
 /// What blocks get in any case.
 const LEAST_MEMORY: u64 = 64 << 20;
@@ -58,13 +61,13 @@ impl Executor for Pc2 {
             progress: &|part, done, total| tell_part(context, part, done, total),
             cancelled: &|| context.is_cancelled(),
         };
-        let layer_digests = match self.layer_check {
-            LayerCheck::Recorded => recorded_digests(&task.cache_dir, &porep)
-                .map_err(|error| Pc2Error::Trees(error.into()))?,
-            LayerCheck::Off => Vec::new(),
+        let recorded = Recorded { cache_dir: &task.cache_dir, porep: &porep };
+        let layer_digests: &dyn RecordedLayers = match self.layer_check {
+            LayerCheck::Recorded => &recorded,
+            LayerCheck::Off => &NoRecord,
         };
         let paths = Pc2Paths { cache_dir: &task.cache_dir, sealed_file: &task.sealed_file };
-        let job = Pc2Job { porep: &porep, paths, comm_d, layer_digests: &layer_digests };
+        let job = Pc2Job { porep: &porep, paths, comm_d, layer_digests };
         let settings =
             Settings { memory_bytes: within_budget(self.settings.memory_bytes), ..self.settings };
         let done = pre_commit2(&job, &*self.backend, &settings, &watch);

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use seal_poseidon::Kernel;
-use seal_runtime::Environment;
-use seal_trees::{Backend, Cpu, Gpu, GpuParts, GpuSettings};
+use seal_runtime::{CorruptionLog, Environment};
+use seal_trees::{Backend, Cpu, Gpu, GpuParts, GpuSettings, WrongBefore};
 
 /// The columns' flag.
 pub(crate) const COLUMN_FLAG: &str = "FIL_PROOFS_USE_GPU_COLUMN_BUILDER";
@@ -64,8 +64,11 @@ impl Wish {
         }))
     }
 
-    fn settings(&self, kernel: Kernel) -> GpuSettings {
+    fn settings(&self, kernel: Kernel, record: &CorruptionLog) -> GpuSettings {
+        let before = record.wrong_devices().into_iter();
+        let before = before.map(|(device, (wrong, told))| (device, WrongBefore { wrong, told }));
         GpuSettings {
+            before: before.collect(),
             most_columns: self.most_columns,
             most_leaves: self.most_leaves,
             visible: self.visible.clone(),
@@ -95,8 +98,12 @@ fn flag(environment: &Environment, name: &str) -> Result<Option<bool>, String> {
 
 /// Opens who is to compute. A GPU that was asked for and is not usable is an error, not a silent
 /// run on the processor.
-pub(crate) fn backend(wish: Option<&Wish>, kernel: Kernel) -> Result<Arc<dyn Backend>, String> {
-    backend_by(wish, kernel, |settings| match Gpu::open(settings) {
+pub(crate) fn backend(
+    wish: Option<&Wish>,
+    kernel: Kernel,
+    record: &CorruptionLog,
+) -> Result<Arc<dyn Backend>, String> {
+    backend_by(wish, kernel, record, |settings| match Gpu::open(settings) {
         Ok(gpu) => Ok(Arc::new(gpu)),
         Err(error) => Err(with_causes(&error)),
     })
@@ -105,13 +112,14 @@ pub(crate) fn backend(wish: Option<&Wish>, kernel: Kernel) -> Result<Arc<dyn Bac
 fn backend_by(
     wish: Option<&Wish>,
     kernel: Kernel,
+    record: &CorruptionLog,
     open: impl FnOnce(GpuSettings) -> Result<Arc<dyn Backend>, String>,
 ) -> Result<Arc<dyn Backend>, String> {
     // The processor counts the cpus that this process may use, so after it has been placed.
     let cpu = || Arc::new(Cpu::new(kernel));
     let Some(wish) = wish else { return Ok(cpu()) };
     // One that computes wrongly is replaced by itself, so that it is named in the status.
-    match open(wish.settings(kernel)) {
+    match open(wish.settings(kernel, record)) {
         Ok(gpu) => Ok(gpu),
         Err(error) if wish.optional => {
             tracing::warn!(
@@ -137,6 +145,12 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use seal_types::Stage;
+
+    /// One that has nothing.
+    fn record() -> CorruptionLog {
+        CorruptionLog::in_dir(Stage::Pc2, std::path::Path::new("/no/such/directory"))
+    }
 
     fn parts(columns: bool, trees: bool) -> Option<GpuParts> {
         (columns || trees).then_some(GpuParts { columns, trees })
@@ -188,7 +202,7 @@ mod tests {
             (VISIBLE, "GPU-1234"),
         ]);
         let wish = Wish::of(&environment).expect("understood").expect("a GPU");
-        let settings = wish.settings(Kernel::portable());
+        let settings = wish.settings(Kernel::portable(), &record());
         assert_eq!((settings.most_columns, settings.most_leaves), (Some(400_000), Some(700_000)));
         assert_eq!(settings.visible.as_deref(), Some("GPU-1234"));
         assert!(!settings.replaceable);
@@ -201,18 +215,19 @@ mod tests {
         };
         let fails = |_| Err("the NVIDIA driver shows no device".to_owned());
         for flag in [TREE_FLAG, COLUMN_FLAG] {
-            let error = backend_by(Some(&wish(&[(flag, "1")])), Kernel::portable(), fails)
-                .expect_err("none is usable");
+            let error =
+                backend_by(Some(&wish(&[(flag, "1")])), Kernel::portable(), &record(), fails)
+                    .expect_err("none is usable");
             for part in [flag, "shows no device", "SEAL_GPU=optional"] {
                 assert!(error.contains(part), "{error}");
             }
             let optional = wish(&[(flag, "1"), (GPU, "optional")]);
-            let backend = backend_by(Some(&optional), Kernel::portable(), fails)
+            let backend = backend_by(Some(&optional), Kernel::portable(), &record(), fails)
                 .expect("the processor does it");
             assert!(backend.describe().starts_with("cpu"), "{backend:?}");
         }
         let untouched = |_| panic!("nobody asked for a GPU");
-        backend_by(None, Kernel::portable(), untouched).expect("the processor does it");
+        backend_by(None, Kernel::portable(), &record(), untouched).expect("the processor does it");
     }
 
     #[test]

@@ -4,11 +4,25 @@ use std::path::Path;
 
 use seal_host::FileError;
 use seal_sdr::Manifest;
+use seal_trees::RecordedLayers;
 use seal_types::Porep;
+
+/// The manifest in a sector's directory.
+#[derive(Debug)]
+pub(crate) struct Recorded<'a> {
+    pub(crate) cache_dir: &'a Path,
+    pub(crate) porep: &'a Porep,
+}
+
+impl RecordedLayers for Recorded<'_> {
+    fn digests(&self) -> Result<Vec<String>, FileError> {
+        recorded_digests(self.cache_dir, self.porep)
+    }
+}
 
 /// SHA-256 of each layer in hex as the manifest in `cache_dir` has them, or nothing if there is no
 /// manifest or it is not of a whole sector like this.
-pub(crate) fn recorded_digests(cache_dir: &Path, porep: &Porep) -> Result<Vec<String>, FileError> {
+fn recorded_digests(cache_dir: &Path, porep: &Porep) -> Result<Vec<String>, FileError> {
     let Some(manifest) = Manifest::read(cache_dir)? else { return Ok(Vec::new()) };
     let finished = manifest.finished();
     let complete = finished.len() == porep.layers as usize

@@ -33,4 +33,4 @@ pub use device::{Device, DeviceInfo, OpenOptions};
 pub use error::{BatchError, CudaError};
 pub use images::{Image, embedded, report};
 pub use memory::PinnedMemory;
-pub use trust::{Opinion, Standing, Trust};
+pub use trust::{Before, Opinion, Standing, Trust};

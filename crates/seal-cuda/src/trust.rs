@@ -2,8 +2,9 @@
 //! after a second one it is left out.
 //!
 //! Public reports have devices that compute wrongly always, and others that do so now and then. A
-//! single fault may pass with the context it happened in; a second one in the life of a process is
-//! no accident any more. Nothing wrong is forgotten until the process ends.
+//! single fault may pass with the context it happened in; a second one is no accident any more.
+//! Nothing wrong is forgotten until the process ends, and not then either where somebody keeps a
+//! record of it and tells the next process ([`Trust::remember`]).
 //!
 //! Knows nothing of what is computed, nor how it was found to be wrong.
 
@@ -16,12 +17,21 @@ pub struct Trust {
     opinion: Mutex<Opinion>,
 }
 
+/// What earlier processes have found wrong of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// How often it has computed wrongly.
+    pub wrong: u64,
+    /// What is to be said of that.
+    pub told: String,
+}
+
 /// What is thought of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opinion {
     /// Whether it is believed.
     pub standing: Standing,
-    /// How often it has computed wrongly.
+    /// How often it has computed wrongly in this process.
     pub wrong: u64,
     /// What it computed wrongly the last time.
     pub reason: Option<String>,
@@ -51,6 +61,17 @@ impl Trust {
     /// The device, by model and UUID.
     pub fn device(&self) -> &str {
         &self.device
+    }
+
+    /// Takes into account what earlier processes have found. That is counted by them.
+    pub fn remember(&self, before: &Before) {
+        let mut opinion = self.lock();
+        opinion.standing = match before.wrong {
+            0 => return,
+            1 => Standing::Suspect,
+            _ => Standing::LeftOut,
+        };
+        opinion.reason = Some(before.told.clone());
     }
 
     /// Notes that it has computed something wrongly, and what. Returns what is thought of it now.
@@ -114,6 +135,16 @@ mod tests {
             assert_eq!(trust.wrong("column 5"), Standing::LeftOut);
             assert!(trust.is_left_out());
             assert_eq!(trust.opinion().wrong, wrong);
+        }
+        for (wrong, standing) in
+            [(0, Standing::Good), (1, Standing::Suspect), (2, Standing::LeftOut)]
+        {
+            let next = Trust::new("A100 (GPU-7)");
+            next.remember(&Before { wrong, told: "row 3 is on record".to_owned() });
+            // They are not counted twice.
+            assert_eq!((next.opinion().standing, next.opinion().wrong), (standing, 0));
+            assert_eq!(next.opinion().reason.is_some(), wrong > 0);
+            assert_eq!(next.wrong("row 4") == Standing::LeftOut, wrong > 0);
         }
         let at_once = Trust::new("A100 (GPU-8)");
         at_once.fails_its_trial("row 1");

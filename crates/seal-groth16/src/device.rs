@@ -4,6 +4,7 @@
 //! takes what is left, the transforms and multiplications, and holds the points of the parameters
 //! itself, so that there is no second copy of them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use bellperson::groth16::Proof;
 use blstrs::{Bls12, Fp, Fp2, G1Affine, G2Affine, Scalar};
 use seal_cuda::groth16::{self, Circuit, Density, Lists, RawProof};
-use seal_cuda::{CudaError, OpenOptions};
+use seal_cuda::{Before, CudaError, OpenOptions};
 use seal_field::ntt::words_of_scalar;
 use seal_host::{CpuSet, confine_like_this_thread, online_cpus, start_scoped};
 
@@ -49,11 +50,13 @@ impl Device {
     /// The first NVIDIA device that the driver shows, of those in `visible`, the value of
     /// `CUDA_VISIBLE_DEVICES`. It is opened here and now, and stays open; it is tried before the
     /// first proof. `at_start` are the cpus that the process could use when it began, and
-    /// `without` says what is done when it computes wrongly.
+    /// `without` says what is done when it computes wrongly, or is known by `before` for having done
+    /// so: what earlier processes have found wrong of devices, by model and UUID.
     pub fn cuda(
         visible: Option<&str>,
         at_start: &CpuSet,
         without: Without,
+        before: &BTreeMap<String, Before>,
     ) -> Result<Self, Groth16Error> {
         let online =
             online_cpus(Path::new("/sys")).map_or_else(|_| at_start.len(), |cpus| cpus.len());
@@ -66,7 +69,25 @@ impl Device {
             groth16::Gpu::open(options).map_err(|error| Groth16Error::NoDevice(Box::new(error)))?;
         // Its threads were there before this process was told its place.
         confine_like_this_thread().map_err(Groth16Error::Threads)?;
-        Ok(Self::with(Arc::new(Cuda(Arc::new(gpu))), without, trial::BITS))
+        Self::with(Arc::new(Cuda(Arc::new(gpu))), without, trial::BITS).remembering(before)
+    }
+
+    /// Takes into account what earlier processes have found. A device that is left out by that, and
+    /// that nothing may take the place of, is not usable.
+    fn remembering(self, before: &BTreeMap<String, Before>) -> Result<Self, Groth16Error> {
+        let Some(held) = &self.0 else { return Ok(self) };
+        let device = held.accelerator.label();
+        let Some(before) = before.get(&device) else { return Ok(self) };
+        held.standing.remember(before);
+        if held.standing.is_left_out() {
+            let what = before.told.clone();
+            if !held.standing.may_be_replaced() {
+                let error = CudaError::Distrusted { device, what };
+                return Err(Groth16Error::NoDevice(Box::new(error)));
+            }
+            tracing::error!(device, what, "the device is left out, and the processor proves");
+        }
+        Ok(self)
     }
 
     fn with(accelerator: Arc<dyn Accelerator>, without: Without, trial_bits: u32) -> Self {

@@ -231,9 +231,10 @@ pub enum Groth16Error {
     },
     /// Less memory is allowed than one partition takes.
     #[error(
-        "a partition of {proof} takes {} MiB of memory while it is proved, but {} MiB are \
+        "a partition of {proof} takes {} MiB of memory while it is proved{}, but {} MiB are \
          allowed (--memory, or the limit of a cgroup); allow more",
         wanted.div_ceil(1 << 20),
+        beside(*params),
         allowed >> 20
     )]
     TooLittleMemory {
@@ -241,6 +242,8 @@ pub enum Groth16Error {
         proof: RegisteredProof,
         /// What a partition takes, in bytes.
         wanted: u64,
+        /// What its parameters take of the same memory, in bytes; 0 where they have their own.
+        params: u64,
         /// What is allowed, in bytes.
         allowed: u64,
     },
@@ -256,6 +259,14 @@ pub enum Groth16Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// What is to be had beside a partition, as part of an error.
+fn beside(params: u64) -> String {
+    match params {
+        0 => String::new(),
+        params => format!(", beside {} MiB for its parameters", params.div_ceil(1 << 20)),
+    }
 }
 
 impl Groth16Error {

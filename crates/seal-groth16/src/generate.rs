@@ -4,15 +4,17 @@
 //! refused for production sizes, marked, and kept out of the directory that every program on the
 //! host reads unless that is insisted on.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use filecoin_proofs::with_shape;
 use rand::rngs::OsRng;
 use seal_field::curve::CurveKernel;
-use seal_host::{FileError, PartFile, open_lock, require_free};
+use seal_host::{
+    FileError, LockWait, PartFile, lock_holder, open_lock, require_free, take_while_it_moves,
+};
 use seal_types::{RegisteredProof, SectorSize, groth_file_digest};
 use storage_proofs_core::merkle::MerkleTreeTrait;
 
@@ -24,6 +26,9 @@ use crate::{CircuitFiles, DEFAULT_PARAM_DIR, Groth16Error, MarkedFile, Marker, d
 
 /// The file by which processes that make parameters in one directory wait for each other.
 const LOCK: &str = ".seal-exec-gen-params.lock";
+
+/// How long another maker may take: the largest test parameters take some minutes on few cores.
+const MAKING_TAKES: Duration = Duration::from_secs(3600);
 
 /// Whether to write where one should not without thinking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +103,26 @@ fn is_default_dir(dir: &Path) -> bool {
 fn lock(dir: &Path, progress: &dyn Fn(GenerateStep)) -> Result<File, Groth16Error> {
     let path = dir.join(LOCK);
     let file = open_lock(&path)?;
-    if file.try_lock().is_err() {
-        progress(GenerateStep::Waiting);
-        file.lock().map_err(FileError::of("lock", &path))?;
+    let is_busy = |error: &TryLockError| matches!(error, TryLockError::WouldBlock);
+    let mut told = false;
+    let tell = |_: &LockWait| {
+        if !std::mem::replace(&mut told, true) {
+            progress(GenerateStep::Waiting);
+        }
+        true
+    };
+    let take = || file.try_lock();
+    let taken = take_while_it_moves(&path, MAKING_TAKES, take, is_busy, || (), tell);
+    match taken {
+        Ok(()) => Ok(file),
+        Err(TryLockError::Error(error)) => Err(FileError::of("lock", &path)(error).into()),
+        Err(TryLockError::WouldBlock) => {
+            let holder = lock_holder(&path);
+            let who = holder.map_or("another process".to_owned(), |holder| holder.to_string());
+            let text = format!("{who} has it; end that one if it makes no parameters");
+            Err(FileError::of("lock", &path)(io::Error::other(text)).into())
+        }
     }
-    Ok(file)
 }
 
 /// What is there already: test parameters that are whole are as good as new ones, published

@@ -124,6 +124,7 @@ where
         let share = share.ok_or_else(|| Groth16Error::TooLittleMemory {
             proof: self.proof,
             wanted,
+            params: 0,
             allowed: memory.total(),
         })?;
         let challenges: Vec<_> = challenges.into_iter().map(|challenge| vec![challenge]).collect();

@@ -59,6 +59,7 @@ pub use groth::ProofTimes;
 pub use marker::{MARKER, MarkedFile, Marker};
 pub use params::{DigestCheck, FoundParams, ParamDir, TestParams, Trust};
 pub use prover::{Prover, Resources};
+pub use seal_cuda::Before as WrongBefore;
 pub use standing::Without;
 pub use step::{At, Position, ProveStep, Work};
 pub use synthetic::{Synthetic, prove_synthetic};

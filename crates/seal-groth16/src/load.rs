@@ -20,6 +20,7 @@ use crate::groth::Key;
 use crate::layout::{Lengths, List};
 use crate::params::FoundParams;
 use crate::stamps::Identity;
+use crate::turns::Kept;
 use crate::{Groth16Error, ProveStep};
 
 /// Parameters ready for proving.
@@ -29,6 +30,8 @@ pub(crate) struct Loaded {
     pub(crate) lengths: Lengths,
     pub(crate) points: LoadedPoints,
     pub(crate) verifying_key: PreparedVerifyingKey<Bls12>,
+    /// The room that is kept for them as long as anybody has them.
+    pub(crate) _room: Option<Kept>,
 }
 
 /// Where the points are.
@@ -65,7 +68,7 @@ pub(crate) fn load(
     reader.map.check()?;
     let verifying_key = prepare_verifying_key(&key.vk);
     let points = LoadedPoints::Cpu(Box::new(with_h_bit_reversed(key)));
-    Ok(Loaded { bytes: found.bytes, lengths: layout.lengths(), points, verifying_key })
+    Ok(Loaded { bytes: found.bytes, lengths: layout.lengths(), points, verifying_key, _room: None })
 }
 
 /// Lets a device's prover read all points, and judges the file's digest meanwhile, unless it is
@@ -101,7 +104,7 @@ pub(crate) fn load_on(
     }
     let verifying_key = prepare_verifying_key(&vk);
     let points = LoadedPoints::Device(Box::new(key));
-    Ok(Loaded { bytes: found.bytes, lengths, points, verifying_key })
+    Ok(Loaded { bytes: found.bytes, lengths, points, verifying_key, _room: None })
 }
 
 /// Puts the points of H where the transforms leave their scalars: at the bit reversal of their

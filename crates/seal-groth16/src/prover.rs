@@ -4,6 +4,7 @@ mod on_device;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Instant;
 
 use filecoin_proofs::{DefaultPieceHasher, DefaultTreeHasher, with_shape};
@@ -20,9 +21,9 @@ use crate::job::Job;
 use crate::kept::{Slots, kept, lock};
 use crate::load::{Loaded, load, load_on};
 use crate::shape::{Shape, shape};
-use crate::step::{At, ProveStep, step};
+use crate::step::{At, LOOK_EVERY, ProveStep, step};
 use crate::task::{PublicInputs, check_task, public_inputs, vanilla_proofs, verify_vanilla};
-use crate::turns::Turns;
+use crate::turns::{Kept, Turns};
 use crate::verify::{PROOF_BYTES, verify};
 use crate::{Device, FoundParams, Groth16Error, ParamDir, Trust};
 
@@ -37,6 +38,8 @@ pub struct Resources {
     pub memory: u64,
     /// Bytes for parameters. Those of other sector sizes make room, once no task uses them.
     pub params_memory: u64,
+    /// Bytes for all of it: partitions, parameters and circuits.
+    pub whole_memory: u64,
 }
 
 impl Default for Resources {
@@ -47,6 +50,7 @@ impl Default for Resources {
             kernel: CurveKernel::detect(),
             memory: u64::MAX,
             params_memory: u64::MAX,
+            whole_memory: u64::MAX,
         }
     }
 }
@@ -61,8 +65,8 @@ pub struct Prover {
     circuits: Option<CircuitCache>,
     loaded: Slots<Loaded>,
     shapes: Slots<Shape>,
-    /// Memory for partitions, in bytes.
-    pub(crate) memory: Turns,
+    /// Memory, in bytes: shares of it are partitions', and parameters and circuits are kept in it.
+    pub(crate) memory: Arc<Turns>,
     /// One partition is proved at a time, by all threads; tasks take turns.
     pub(crate) proving: Turns,
 }
@@ -70,7 +74,7 @@ pub struct Prover {
 impl Prover {
     /// A prover with the parameters in `params`, as far as `trust` lets it use them.
     pub fn new(params: ParamDir, trust: Trust, resources: Resources) -> Self {
-        let Resources { device, kernel, memory, params_memory } = resources;
+        let Resources { device, kernel, memory, params_memory, whole_memory } = resources;
         Self {
             params,
             trust,
@@ -80,7 +84,7 @@ impl Prover {
             circuits: None,
             loaded: Mutex::default(),
             shapes: Mutex::default(),
-            memory: Turns::new(memory),
+            memory: Arc::new(Turns::within(memory, whole_memory)),
             proving: Turns::new(1),
         }
     }
@@ -103,9 +107,10 @@ impl Prover {
     /// first task. That there is too little memory for a partition is told now and not only then.
     pub fn preload(&self, sector_size: SectorSize, at: &mut At<'_>) -> Result<(), Groth16Error> {
         self.try_device(at)?;
-        self.load(sector_size, at)?;
+        self.find(sector_size)?;
         let proof = representative(sector_size)?;
         let shape = with_shape!(sector_size.bytes(), shape_of, self, proof, at)?;
+        self.load(sector_size, shape.partition_bytes, at)?;
         self.check_memory(proof, &shape)
     }
 
@@ -115,7 +120,7 @@ impl Prover {
         if wanted <= allowed {
             return Ok(());
         }
-        Err(Groth16Error::TooLittleMemory { proof, wanted, allowed })
+        Err(Groth16Error::TooLittleMemory { proof, wanted, params: 0, allowed })
     }
 
     /// Proves a task: 192 bytes per partition, verified. A device that computes wrongly more than
@@ -143,37 +148,68 @@ impl Prover {
         }
     }
 
+    /// The parameters, for partitions of `partition_bytes`.
     pub(crate) fn load(
         &self,
         sector_size: SectorSize,
+        partition_bytes: u64,
         at: &mut At<'_>,
     ) -> Result<Arc<Loaded>, Groth16Error> {
         kept(&self.loaded, sector_size, at, |at| {
             let found = self.find(sector_size)?;
-            self.make_room(sector_size, found.bytes)?;
-            let Some(held) = self.device.held().filter(|held| !held.standing.is_left_out()) else {
-                return load(&found, self.kernel, at);
-            };
-            match load_on(&held.accelerator, held.standing.faults(), &found, self.kernel, at) {
-                // Its memory will not grow.
-                Err(Groth16Error::SmallDevice { source, device, .. })
-                    if held.standing.may_be_replaced() =>
-                {
-                    tracing::warn!(device, "the processor takes over: {source}");
-                    held.standing.leave_out(source.to_string());
-                    load(&found, self.kernel, at)
-                }
-                loaded => loaded,
-            }
+            let room = Some(self.room(sector_size, found.bytes, partition_bytes, at)?);
+            let loaded = self.load_found(&found, at)?;
+            Ok(Loaded { _room: room, ..loaded })
         })
     }
 
-    /// Lets go of other sizes' parameters until `bytes` more fit.
-    fn make_room(&self, sector_size: SectorSize, bytes: u64) -> Result<(), Groth16Error> {
+    fn load_found(&self, found: &FoundParams, at: &mut At<'_>) -> Result<Loaded, Groth16Error> {
+        let Some(held) = self.device.held().filter(|held| !held.standing.is_left_out()) else {
+            return load(found, self.kernel, at);
+        };
+        match load_on(&held.accelerator, held.standing.faults(), found, self.kernel, at) {
+            // Its memory will not grow.
+            Err(Groth16Error::SmallDevice { source, device, .. })
+                if held.standing.may_be_replaced() =>
+            {
+                tracing::warn!(device, "the processor takes over: {source}");
+                held.standing.leave_out(source.to_string());
+                load(found, self.kernel, at)
+            }
+            loaded => loaded,
+        }
+    }
+
+    /// Room for parameters of `bytes`, beside which there is always some for a partition. Those of
+    /// other sizes are let go of for it, and what tasks still use of them is waited for.
+    fn room(
+        &self,
+        sector_size: SectorSize,
+        bytes: u64,
+        partition_bytes: u64,
+        at: &mut At<'_>,
+    ) -> Result<Kept, Groth16Error> {
         let allowed = self.params_memory;
         if bytes > allowed {
             return Err(Groth16Error::TooLargeParameters { sector_size, bytes, allowed });
         }
+        let (params, wanted, allowed) = (bytes, partition_bytes, self.memory.whole());
+        if params.saturating_add(wanted) > allowed {
+            let proof = representative(sector_size)?;
+            return Err(Groth16Error::TooLittleMemory { proof, wanted, params, allowed });
+        }
+        loop {
+            if let Some(room) = self.make_room(sector_size, bytes, partition_bytes) {
+                return Ok(room);
+            }
+            step(at, ProveStep::Waiting { sector_size })?;
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Lets go of other sizes' parameters until `bytes` more fit; `None` if others still use too many
+    /// of them.
+    fn make_room(&self, sector_size: SectorSize, bytes: u64, partition_bytes: u64) -> Option<Kept> {
         // Slots that are locked are being loaded; they are counted when their turn comes.
         let slots: Vec<_> =
             lock(&self.loaded).iter().map(|(size, slot)| (*size, slot.clone())).collect();
@@ -182,9 +218,13 @@ impl Prover {
             slot.try_lock().ok().and_then(|slot| slot.as_ref().map(|loaded| loaded.bytes))
         };
         let mut used: u64 = others().filter_map(|(_, slot)| there(slot)).sum();
+        let room = |used: u64| {
+            let fits = used.saturating_add(bytes) <= self.params_memory;
+            fits.then(|| self.memory.keep(bytes, partition_bytes)).flatten()
+        };
         for (size, slot) in others() {
-            if used.saturating_add(bytes) <= allowed {
-                break;
+            if let Some(room) = room(used) {
+                return Some(room);
             }
             if let Ok(mut slot) = slot.try_lock()
                 && let Some(loaded) = slot.take()
@@ -193,7 +233,7 @@ impl Prover {
                 tracing::info!("the parameters for {size} make room for those for {sector_size}");
             }
         }
-        Ok(())
+        room(used)
     }
 
     /// How proofs are computed, for messages.
@@ -225,9 +265,12 @@ where
     verify_vanilla(c1, &params, &public, &vanilla)?;
 
     let size = proof.sector_size();
-    let loaded = prover.load(size, at)?;
-    check_circuit::<Tree>(prover, proof, &params, &public, &loaded)?;
+    // That they are missing is told before the circuit is compiled, which says how much memory is
+    // needed beside them.
+    prover.find(size)?;
     let shape = shape_of::<Tree>(prover, proof, at)?;
+    let loaded = prover.load(size, shape.partition_bytes, at)?;
+    check_circuit::<Tree>(prover, proof, &params, &public, &loaded)?;
     shape.queries.check(loaded.lengths).map_err(|other| {
         let found = format!("a list {} of {} points", other.list, other.found);
         other_circuit(prover, proof, &found, &format!("one of {}", other.expected))
@@ -254,6 +297,7 @@ fn shape_of<Tree: 'static + MerkleTreeTrait>(
         step(at, ProveStep::Compiling)?;
         let start = Instant::now();
         let shape = shape::<Tree>(proof, prover.kernel, prover.circuits.as_ref())?;
+        prover.memory.keep_for_ever((shape.compiled.bytes() + shape.queries.bytes()) as u64);
         tracing::info!(
             constraints = shape.compiled.constraints(),
             circuit_bytes = shape.compiled.bytes() + shape.queries.bytes(),
@@ -333,6 +377,35 @@ mod tests {
         let error = prove(&prover(dir.path()), &captured()).expect_err("no such circuit");
         assert_eq!(error.code(), ErrorCode::Parameters);
         assert!(error.to_string().contains("a circuit with 2 inputs"), "{error}");
+    }
+
+    #[test]
+    fn parameters_partitions_and_circuits_are_one_sum_of_memory() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        tiny::write(dir.path());
+        tiny::mark(dir.path());
+        let within = |whole_memory| {
+            let trust = Trust { test_params: crate::TestParams::Allow, ..Trust::default() };
+            let resources = Resources { whole_memory, ..Resources::default() };
+            Prover::new(ParamDir::new(dir.path()), trust, resources)
+        };
+        let preload =
+            |prover: &Prover| prover.preload(SectorSize::KIB_2, &mut |_| ControlFlow::Continue(()));
+        let prover = within(u64::MAX);
+        preload(&prover).expect("there is no limit");
+        let circuits = u64::MAX - prover.memory.whole();
+        let params = prover.find(SectorSize::KIB_2).expect("there").bytes;
+        let slot = lock(&prover.shapes).get(&SectorSize::KIB_2).expect("compiled").clone();
+        let partition = lock(&slot).as_ref().expect("compiled").partition_bytes;
+        let all = circuits + params + partition;
+        preload(&within(all)).expect("there is room for all of it");
+        let error = preload(&within(all - 1)).expect_err("each alone has room");
+        let Groth16Error::TooLittleMemory { wanted, params: beside, .. } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!((*wanted, *beside), (partition, params));
+        assert_eq!(error.code(), ErrorCode::Unavailable);
+        assert!(error.to_string().contains("MiB for its parameters"), "{error}");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use seal_cuda::{Opinion, Trust};
+use seal_cuda::{Before, Opinion, Trust};
 use seal_wire::{DeviceReport, DeviceStanding};
 
 use crate::kept::lock;
@@ -37,6 +37,11 @@ impl Standing {
     /// Of a device that is named by model and UUID, before it has computed anything.
     pub(crate) fn new(device: String, without: Without) -> Self {
         Self { without, trust: Trust::new(device), tried: Mutex::new(false) }
+    }
+
+    /// Takes into account what earlier processes have found.
+    pub(crate) fn remember(&self, before: &Before) {
+        self.trust.remember(before);
     }
 
     /// Whether it has passed its trial and is in use.

@@ -1,7 +1,8 @@
-//! Shares of a resource, given out in the order in which they are asked for.
+//! Shares of a resource, given out in the order in which they are asked for, and what is kept of the
+//! same resource for longer.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::step::LOOK_EVERY;
 
@@ -9,12 +10,20 @@ use crate::step::LOOK_EVERY;
 /// by small ones for ever.
 pub(crate) struct Turns {
     total: u64,
+    /// What shares and everything that is kept may come to together.
+    whole: u64,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 struct State {
     free: u64,
+    /// What is kept beside the shares, and how much of it for ever.
+    kept: u64,
+    for_ever: u64,
+    /// The largest share that anybody needs, as far as it is known: there is always room for it beside
+    /// what is kept, or those who wait for one would wait for each other.
+    largest: u64,
     next: u64,
     waiting: VecDeque<u64>,
 }
@@ -48,10 +57,60 @@ pub(crate) struct Share<'a> {
     units: u64,
 }
 
+/// Units that are kept until this is dropped.
+pub(crate) struct Kept {
+    turns: Arc<Turns>,
+    units: u64,
+}
+
 impl Turns {
     pub(crate) fn new(total: u64) -> Self {
-        let state = State { free: total, next: 0, waiting: VecDeque::new() };
-        Self { total, state: Mutex::new(state), changed: Condvar::new() }
+        Self::within(total, u64::MAX)
+    }
+
+    /// `total` for shares, and `whole` for these and all that is kept.
+    pub(crate) fn within(total: u64, whole: u64) -> Self {
+        let total = total.min(whole);
+        let state = State {
+            free: total,
+            kept: 0,
+            for_ever: 0,
+            largest: 0,
+            next: 0,
+            waiting: VecDeque::new(),
+        };
+        Self { total, whole, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// What there is for shares and what is kept, without what is kept for ever.
+    pub(crate) fn whole(&self) -> u64 {
+        self.whole.saturating_sub(self.lock().for_ever)
+    }
+
+    /// Keeps `units` for ever, whether there is room for them or not.
+    pub(crate) fn keep_for_ever(&self, units: u64) {
+        let mut state = self.lock();
+        state.kept = state.kept.saturating_add(units);
+        state.for_ever = state.for_ever.saturating_add(units);
+    }
+
+    /// Keeps `units`, if there is room for them beside what is taken now, and always for a share of
+    /// `largest`.
+    pub(crate) fn keep(self: &Arc<Self>, units: u64, largest: u64) -> Option<Kept> {
+        let mut state = self.lock();
+        let largest = state.largest.max(largest);
+        let kept = state.kept.checked_add(units)?;
+        let taken = self.total - state.free;
+        if kept.checked_add(taken.max(largest))? > self.whole {
+            return None;
+        }
+        (state.kept, state.largest) = (kept, largest);
+        Some(Kept { turns: self.clone(), units })
+    }
+
+    fn fits(&self, state: &State, units: u64) -> bool {
+        let taken = self.total - state.free;
+        state.free >= units && state.kept.saturating_add(taken).saturating_add(units) <= self.whole
     }
 
     /// How many units there are.
@@ -77,7 +136,7 @@ impl Turns {
         }
         let place = Place::last(self);
         let mut state = self.lock();
-        while state.waiting.front() != Some(&place.ticket) || state.free < units {
+        while state.waiting.front() != Some(&place.ticket) || !self.fits(&state, units) {
             let waited = self.changed.wait_timeout(state, LOOK_EVERY);
             let (guard, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             state = guard;
@@ -96,6 +155,13 @@ impl Turns {
     /// Numbers are whole whatever panics.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.turns.lock().kept -= self.units;
+        self.turns.changed.notify_all();
     }
 }
 
@@ -131,6 +197,30 @@ mod tests {
         assert!(take(&turns, 4).is_none());
         assert!(take(&turns, 3).is_some());
         assert!(take(&turns, 3).is_some(), "it came back");
+    }
+
+    #[test]
+    fn shares_and_what_is_kept_are_one_sum() {
+        let turns = Arc::new(Turns::within(u64::MAX, 10));
+        assert_eq!((turns.total(), turns.whole()), (10, 10));
+        turns.keep_for_ever(1);
+        assert_eq!(turns.whole(), 9);
+        let kept = turns.keep(4, 3).expect("there is room for a share of 3 beside it");
+        assert!(turns.keep(3, 3).is_none(), "no share of 3 could be taken then");
+        let share = take(&turns, 3).expect("there is room");
+        let mut asked = 0;
+        let mut go_on = || {
+            asked += 1;
+            Err("it waits")
+        };
+        assert_eq!(turns.take(3, &mut go_on).err(), Some("it waits"), "there are 2 left");
+        assert_eq!(asked, 1);
+        assert!(turns.keep(3, 1).is_none());
+        drop(kept);
+        assert!(take(&turns, 6).is_some(), "what was kept came back");
+        let again = turns.keep(6, 3).expect("as large as may be");
+        drop((again, share));
+        assert!(take(&turns, 9).is_some());
     }
 
     #[test]

@@ -275,7 +275,7 @@ where
 {
     let size = SectorSize::KIB_2;
     let kernel = CurveKernel::detect();
-    let loaded = prover(dir).load(size, &mut |_| ControlFlow::Continue(())).expect("whole");
+    let loaded = prover(dir).load(size, 0, &mut |_| ControlFlow::Continue(())).expect("whole");
     let proof = representative(size).expect("registered");
     let shape = shape::<Tree>(proof, kernel, None).expect("the published circuit");
     let captured = Captured::<Tree>::new();

@@ -1,13 +1,14 @@
 //! Wrong results are written down in the runtime directory, so that a core or device that repeats
 //! is known after a restart, and to whoever looks at the machine.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use seal_host::{KeptLines, RuntimeDir};
 use seal_types::Stage;
-use seal_wire::{CORRUPTION_FILE, Corruption, ErrorCode, TaskError, to_line};
+use seal_wire::{CORRUPTION_FILE, Corruption, ErrorCode, TaskError, to_line, wrong_devices};
 
 use crate::Environment;
 use crate::runtime_dir::runtime_dir_path;
@@ -81,6 +82,22 @@ impl CorruptionLog {
         all
     }
 
+    /// How often each GPU has computed wrongly, by model and UUID, and what is to be said of it.
+    pub fn wrong_devices(&self) -> BTreeMap<String, (u64, String)> {
+        let path = self.path();
+        let told = |(device, found): (&str, Vec<&Corruption>)| {
+            let count = found.len() as u64;
+            let last = found.last().map_or("", |found| &found.what);
+            let text = format!(
+                "{count} wrong results of it are on record, the last one: {last}. When it is mended \
+                 or replaced, remove {}",
+                path.display()
+            );
+            (device.to_owned(), (count, text))
+        };
+        wrong_devices(&self.all()).into_iter().map(told).collect()
+    }
+
     fn write(&self, found: &Corruption) -> Result<(), TaskError> {
         let opened = RuntimeDir::open(&self.dir)
             .map_err(|error| TaskError::from_error(ErrorCode::Io, &error))?;
@@ -117,6 +134,25 @@ mod tests {
         assert_eq!(cpus_left_out(&all), [4].into());
         std::fs::remove_file(next.path()).expect("there");
         assert!(next.all().is_empty() && log.all().is_empty());
+    }
+
+    #[test]
+    fn a_gpu_that_computed_wrongly_in_one_process_is_told_to_the_next_one() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let run = dir.path().join("run");
+        let wrong = |what: &str| Corruption {
+            device: Some("A100 (GPU-7)".to_owned()),
+            ..Corruption::new(CorruptionKind::Device, what)
+        };
+        CorruptionLog::in_dir(Stage::Pc2, &run).note(None, wrong("row 3"));
+        CorruptionLog::in_dir(Stage::C2, &run).note(None, wrong("row 4"));
+        let next = CorruptionLog::in_dir(Stage::Pc2, &run);
+        let (count, text) = next.wrong_devices()["A100 (GPU-7)"].clone();
+        assert_eq!(count, 2);
+        let file = next.path().display().to_string();
+        assert!(text.contains("row 4") && text.contains(&format!("remove {file}")), "{text}");
+        std::fs::remove_file(next.path()).expect("there");
+        assert!(next.wrong_devices().is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use seal_host::{FileError, MemoryError, SameFile, SpaceError};
+use seal_host::{FileError, MemoryError, SameFile, SpaceError, TakenForRemains};
 use seal_types::Commitment;
 use seal_wire::ErrorCode;
 
@@ -82,6 +82,9 @@ pub enum TreesError {
     /// Paths of the request lead to one file.
     #[error(transparent)]
     SameFile(#[from] SameFile),
+    /// A path of the request would be removed as a file of an earlier sealing.
+    #[error(transparent)]
+    TakenForRemains(#[from] TakenForRemains),
     /// Another PC2 works in the same directory.
     #[error("another process is still at work in {}; wait for it or stop it", cache_dir.display())]
     Busy {
@@ -222,6 +225,7 @@ impl TreesError {
             | Self::TreeDMissing { .. }
             | Self::SealedNoFile { .. }
             | Self::SameFile(_)
+            | Self::TakenForRemains(_)
             | Self::LayerSize { .. }
             | Self::TreeDSize { .. }
             | Self::TreeDRoot { .. }

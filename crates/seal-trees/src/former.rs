@@ -10,7 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use seal_host::{
-    FileError, PartFile, free_bytes, read_dir_names, remove_if_there, remove_stale_parts,
+    FileError, PartFile, free_bytes, part_target, read_dir_names, remove_if_there,
+    remove_stale_parts,
 };
 use seal_types::{P_AUX, T_AUX};
 
@@ -23,6 +24,13 @@ fn is_result(name: &str) -> bool {
         (rest.starts_with("tree-c") || rest.starts_with("tree-r-last")) && rest.ends_with(".dat")
     });
     tree || name == P_AUX || name == T_AUX
+}
+
+/// Whether a file of this name in a cache directory is removed, sooner or later: a result or a
+/// temporary of one.
+pub(crate) fn is_removed(name: &str) -> bool {
+    let of = part_target(name.as_ref()).and_then(|target| target.to_str());
+    is_result(name) || of.is_some_and(is_result)
 }
 
 /// Removes the temporaries of a PC2 that was interrupted.

@@ -11,7 +11,7 @@
 //! recomputed before the block is written (`gpu/recompute.rs`). What it reports of bad inputs is
 //! looked at. Once it has computed wrongly, whatever comes from that opening and has not been put in
 //! place is thrown away, in all sectors, and it is opened and tried anew; after the second time it is left out for as long as the process lives,
-//! and the processor takes its place if that is allowed.
+//! and in the next one if that is told of it, and the processor takes its place if that is allowed.
 
 mod recompute;
 mod trial;
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use seal_cuda::{
-    Batch, BatchError, CudaError, Device, OpenOptions, Opinion, Parts, PinnedMemory, Shape,
+    Batch, BatchError, Before, CudaError, Device, OpenOptions, Opinion, Parts, PinnedMemory, Shape,
     Standing, Trust, Worker as DeviceWorker,
 };
 use seal_poseidon::{Hasher, Kernel, Poseidon};
@@ -54,6 +54,8 @@ pub struct GpuSettings {
     pub image: Option<&'static [u8]>,
     /// Whether the processor takes the place of a device that computes wrongly.
     pub replaceable: bool,
+    /// What earlier processes have found wrong of devices, by model and UUID.
+    pub before: BTreeMap<String, Before>,
 }
 
 impl GpuSettings {
@@ -68,6 +70,7 @@ impl GpuSettings {
             driver: None,
             image: None,
             replaceable: false,
+            before: BTreeMap::new(),
         }
     }
 
@@ -150,7 +153,14 @@ impl Gpu {
     pub fn open(settings: GpuSettings) -> Result<Self, CudaError> {
         let device = settings.open()?;
         let trust = Trust::new(device.info().model());
-        let tried = try_all(&device, settings.parts, settings.kernel);
+        if let Some(before) = settings.before.get(trust.device()) {
+            trust.remember(before);
+        }
+        let tried = match trust.is_left_out() {
+            // What it computes well now says nothing of the next time.
+            true => Err(TrialError::Wrong(trust.opinion().reason.unwrap_or_default())),
+            false => try_all(&device, settings.parts, settings.kernel),
+        };
         let Parts { columns, trees } = settings.parts;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = if columns && trees { STREAMS } else { threads.max(STREAMS) };
@@ -185,7 +195,9 @@ impl Gpu {
             Ok(()) => {}
             Err(TrialError::Wrong(what)) if gpu.replacement.is_some() => {
                 let mut state = gpu.state();
-                gpu.trust.fails_its_trial(what);
+                if !gpu.trust.is_left_out() {
+                    gpu.trust.fails_its_trial(what);
+                }
                 gpu.left_out(&mut state);
             }
             Err(TrialError::Wrong(what)) => {

@@ -5,10 +5,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use seal_host::{DirectoryLock, DirectoryLockError, FileError, find_same_file};
+use seal_host::{
+    DirectoryLock, DirectoryLockError, FileError, find_same_file, find_taken_for_remains,
+};
 use seal_sha256::Kernel;
 use seal_types::{Commitment, NODE_SIZE, Porep, TREE_D, files_of_sector, layer_file};
 
+use crate::former::is_removed;
 use crate::node_file::{NodeFile, ReadNodes};
 use crate::replica::{SealedState, sealed_state};
 use crate::tree_d::open_tree_d;
@@ -112,8 +115,12 @@ fn lock(cache_dir: &Path) -> Result<DirectoryLock, TreesError> {
 fn check_paths(porep: &Porep, paths: &Pc2Paths<'_>) -> Result<(), TreesError> {
     let files = files_of_sector(porep).into_iter();
     let files = files.map(|name| ("cache_dir's".to_owned(), paths.cache_dir.join(name)));
-    match find_same_file(&[("sealed_file", paths.sealed_file)], files) {
-        Some(same) => Err(same.into()),
+    let named = [("sealed_file", paths.sealed_file)];
+    if let Some(same) = find_same_file(&named, files) {
+        return Err(same.into());
+    }
+    match find_taken_for_remains(&named, &[paths.cache_dir], is_removed) {
+        Some(taken) => Err(taken.into()),
         None => Ok(()),
     }
 }

@@ -29,6 +29,7 @@ mod self_check;
 mod top;
 mod tree;
 mod tree_d;
+mod tree_d_compared;
 mod verify;
 mod watch;
 
@@ -39,12 +40,15 @@ pub use backend::{
 pub use cpu::Cpu;
 pub use error::{TreesError, code_of_file};
 pub use gpu::{Gpu, GpuSettings};
-pub use pc2::{Pc2Job, Pc2Paths, Pc2Report, Pc2Result, Settings, pre_commit2};
+pub use pc2::{
+    NoRecord, Pc2Job, Pc2Paths, Pc2Report, Pc2Result, RecordedLayers, Settings, pre_commit2,
+};
 pub use pieces::{Piece, PieceError, comm_d_of_pieces, zero_commitment};
 pub use pipeline::{Busy, Stages};
 pub use replica::SealedState;
-pub use seal_cuda::{CudaError, Opinion, Parts as GpuParts, Standing};
+pub use seal_cuda::{Before as WrongBefore, CudaError, Opinion, Parts as GpuParts, Standing};
 pub use tree_d::{ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d};
+pub use tree_d_compared::{TreeDCompared, compare_tree_d, compare_zero_tree_d};
 pub use watch::{Part, PartUnit, Watch};
 
 /// A node of a layer, a tree or the replica: 32 bytes, little-endian.

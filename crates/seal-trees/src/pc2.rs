@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use seal_host::{ENDING_TAKES, take_patiently};
+use seal_host::{ENDING_TAKES, FileError, take_patiently};
 use seal_poseidon::Poseidon;
 use seal_sha256::Kernel;
 use seal_types::{Commitment, NODE_SIZE, Porep};
@@ -43,9 +43,31 @@ pub struct Pc2Job<'a> {
     pub paths: Pc2Paths<'a>,
     /// The commitment to its data.
     pub comm_d: Commitment,
-    /// SHA-256 of each layer in hex, as PC1 recorded them, for layers to be compared with; empty
-    /// if nobody has recorded them.
-    pub layer_digests: &'a [String],
+    /// What PC1 has recorded of the layers.
+    pub layer_digests: &'a dyn RecordedLayers,
+}
+
+/// SHA-256 of each layer in hex, for layers to be compared with.
+pub trait RecordedLayers: std::fmt::Debug + Sync {
+    /// The digests; none if nobody has recorded them. Asked once the directory is this PC2's alone:
+    /// a PC1 that it waited for may have recorded others.
+    fn digests(&self) -> Result<Vec<String>, FileError>;
+}
+
+/// Nobody has recorded anything.
+#[derive(Clone, Copy, Debug)]
+pub struct NoRecord;
+
+impl RecordedLayers for NoRecord {
+    fn digests(&self) -> Result<Vec<String>, FileError> {
+        Ok(Vec::new())
+    }
+}
+
+impl RecordedLayers for Vec<String> {
+    fn digests(&self) -> Result<Vec<String>, FileError> {
+        Ok(self.clone())
+    }
 }
 
 /// How PC2 works; no setting changes a byte of the result.
@@ -153,6 +175,7 @@ fn attempt(
     let tree_c = Forest::tree_c(porep)?;
 
     let inputs = open_patiently(job, settings.lock_wait, watch)?;
+    let layer_digests = &*layer_digests.digests()?;
     report(inputs.sealed_state, paths.sealed_file);
     let outputs = Outputs::start(porep, paths.cache_dir, &inputs.sealed_path, &|| {
         if layer_digests.is_empty() {

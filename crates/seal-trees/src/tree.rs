@@ -58,22 +58,41 @@ impl Layout {
     }
 }
 
+/// What becomes of the rows of a tree: they are written, or compared with a file.
+pub(crate) trait Rows: Sync + std::fmt::Debug {
+    /// Takes nodes of a row of a block, which begin at node `first` of the file.
+    fn block(&self, first: u64, nodes: &[Node]) -> Result<(), FileError>;
+
+    /// Takes nodes of the rows above the blocks.
+    fn top(&self, first: u64, nodes: &[Node]) -> Result<(), FileError>;
+}
+
+impl Rows for DirectPart {
+    fn block(&self, first: u64, nodes: &[Node]) -> Result<(), FileError> {
+        write_block(self, first, nodes)
+    }
+
+    fn top(&self, first: u64, nodes: &[Node]) -> Result<(), FileError> {
+        write_nodes(self.part(), first, nodes)
+    }
+}
+
 /// The file of a tree that is hashed block by block, in any order and by several threads. A block
-/// is a whole subtree, so all its rows are written at once and only its root is left.
+/// is a whole subtree, so all its rows are there at once and only its root is left.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TreeFile<'a> {
     pub(crate) hash: RowHash,
     pub(crate) layout: Layout,
-    pub(crate) part: &'a DirectPart,
+    pub(crate) rows: &'a dyn Rows,
 }
 
 impl TreeFile<'_> {
-    /// Hashes and writes block `number` of the tree, all blocks having as many leaves. `rows` is
+    /// Hashes block `number` of the tree and hands its rows on, all blocks having as many leaves. `rows` is
     /// room for as many nodes. Returns the root of the block.
     ///
     /// # Panics
     /// When the leaves are no whole subtree.
-    pub(crate) fn write_block(
+    pub(crate) fn block(
         &self,
         number: u64,
         leaves: &[Node],
@@ -83,7 +102,7 @@ impl TreeFile<'_> {
         loop {
             if row >= self.layout.first_row {
                 let first = self.layout.row_start(row) + number * children.len() as u64;
-                write_block(self.part, first, children)?;
+                self.rows.block(first, children)?;
             }
             if children.len() == 1 {
                 return Ok(children[0]);
@@ -94,9 +113,9 @@ impl TreeFile<'_> {
         }
     }
 
-    /// Writes nodes of the rows above the blocks.
-    pub(crate) fn write_top(&self, first: u64, nodes: &[Node]) -> Result<(), FileError> {
-        write_nodes(self.part.part(), first, nodes)
+    /// Hands nodes of the rows above the blocks on.
+    pub(crate) fn top(&self, first: u64, nodes: &[Node]) -> Result<(), FileError> {
+        self.rows.top(first, nodes)
     }
 }
 
@@ -140,12 +159,12 @@ mod tests {
             Layout::new(hash.arity(), leaves.len() as u64, first_row).expect("a full tree");
         let part = DirectPart::create(&target, 32 * layout.file_nodes()).expect("writable");
         let block_nodes = hash.arity().pow(block_rows);
-        let file = TreeFile { hash, layout, part: &part };
+        let file = TreeFile { hash, layout, rows: &part };
         let mut top = TreeTop::new(hash, layout, block_nodes);
         let mut rows = buffer(block_nodes);
         for (number, block) in (0..).zip(leaves.chunks(block_nodes)) {
-            let root = file.write_block(number, block, &mut rows).expect("writable");
-            top.push(root, &|first, nodes| file.write_top(first, nodes)).expect("writable");
+            let root = file.block(number, block, &mut rows).expect("writable");
+            top.push(root, &|first, nodes| file.top(first, nodes)).expect("writable");
         }
         let root = top.take_root();
         part.finish().expect("writable");

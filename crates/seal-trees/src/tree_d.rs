@@ -57,7 +57,7 @@ pub fn build_tree_d(
         read_or_zero(data, leaves.as_flattened_mut()).map_err(FileError::of("read", data_path))
     };
     let fault = |error| TreesError::of_top(error, data_path);
-    let file = TreeFile { hash, layout, part: &part };
+    let file = TreeFile { hash, layout, rows: &part };
     let found = Commitment(hash_blocks(&file, nodes, read, fault, watch)?);
     if found != comm_d {
         return Err(TreesError::Data { path: data_path.to_path_buf(), found, wanted: comm_d });
@@ -65,9 +65,9 @@ pub fn build_tree_d(
     Ok(part.finish()?)
 }
 
-/// Hashes and writes the tree over the blocks that `read` reads one after the other. Returns its
-/// root.
-fn hash_blocks(
+/// Hashes the tree over the blocks that `read` reads one after the other, and hands its rows to
+/// `file`. Returns its root.
+pub(crate) fn hash_blocks(
     file: &TreeFile<'_>,
     nodes: u64,
     mut read: impl FnMut(&mut [Node]) -> Result<(), FileError>,
@@ -96,7 +96,7 @@ fn hash_blocks(
             let worker = start_scoped(scope, "tree D", move || {
                 for (number, block) in take {
                     let (leaves, rows) = block.split_at_mut(block_nodes);
-                    let root = file.write_block(number, leaves, rows);
+                    let root = file.block(number, leaves, rows);
                     // Nobody listens after an error.
                     let _ = tell.send((number, root, block));
                 }
@@ -155,7 +155,7 @@ impl Join<'_> {
     fn push(&mut self, number: u64, root: Node) -> Result<(), TopError> {
         self.early.insert(number, root);
         while let Some(root) = self.early.remove(&self.next) {
-            self.top.push(root, &|first, nodes| self.file.write_top(first, nodes))?;
+            self.top.push(root, &|first, nodes| self.file.top(first, nodes))?;
             self.next += 1;
         }
         Ok(())
@@ -176,18 +176,31 @@ pub fn build_zero_tree_d(
         ZeroLeaves::Written => 0,
         ZeroLeaves::Hole => 1,
     };
-    for row in first_written..=layout.root_row() {
+    zero_rows(layout, first_written, |first, block| {
+        write_nodes(&part, first, block)?;
+        done += block.len() as u64;
+        watch.at(Part::TreeD, done.min(nodes), nodes)
+    })?;
+    part.finish()?;
+    Ok(zero_commitment(nodes * NODE_SIZE as u64))
+}
+
+/// Calls `each` with the nodes of a tree D over zeros from `first_row` on, block by block, and with
+/// the place of the first of them in the file.
+pub(crate) fn zero_rows(
+    layout: Layout,
+    first_row: u32,
+    mut each: impl FnMut(u64, &[Node]) -> Result<(), TreesError>,
+) -> Result<(), TreesError> {
+    for row in first_row..=layout.root_row() {
         let (start, row_nodes) = (layout.row_start(row), layout.row_nodes(row));
         let value = zero_commitment((NODE_SIZE as u64) << row).0;
         let block = vec![value; row_nodes.min(BLOCK_NODES) as usize];
         for first in (0..row_nodes).step_by(block.len()) {
-            write_nodes(&part, start + first, &block)?;
-            done += block.len() as u64;
-            watch.at(Part::TreeD, done.min(nodes), nodes)?;
+            each(start + first, &block)?;
         }
     }
-    part.finish()?;
-    Ok(zero_commitment(nodes * NODE_SIZE as u64))
+    Ok(())
 }
 
 /// Checks that `path`, also behind a symbolic link, is a tree D of `nodes` leaves whose last
@@ -217,7 +230,7 @@ pub(crate) fn open_tree_d(
 }
 
 /// Fills `bytes` from `data`, and with zeros where it has ended.
-fn read_or_zero(data: &mut dyn Read, bytes: &mut [u8]) -> io::Result<()> {
+pub(crate) fn read_or_zero(data: &mut dyn Read, bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
         match data.read(&mut bytes[filled..]) {

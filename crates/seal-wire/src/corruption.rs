@@ -10,11 +10,11 @@ use std::fmt;
 use seal_types::shown;
 use serde::{Deserialize, Serialize};
 
-/// The file in the runtime directory. Whoever removes it has all cores taken in again.
+/// The file in the runtime directory. Whoever removes it has all cores and GPUs taken in again.
 pub const CORRUPTION_FILE: &str = "corruption.jsonl";
 
-/// So many wrong labels take a core out. One may be a particle from the sky; a second one at the
-/// same core is no accident, as with GPUs.
+/// So many wrong labels take a core out, and so many wrong results a GPU. One may be a particle from
+/// the sky; a second one at the same core or GPU is no accident.
 pub const LEAVES_OUT_AFTER: usize = 2;
 
 /// What was found to be wrong.
@@ -176,6 +176,23 @@ pub fn cpus_left_out(records: &[Corruption]) -> BTreeSet<u32> {
     counts.filter(|(_, count)| *count >= LEAVES_OUT_AFTER).map(|(cpu, _)| cpu).collect()
 }
 
+/// What of each GPU is on record that computed wrongly, the oldest first.
+pub fn wrong_devices(records: &[Corruption]) -> BTreeMap<&str, Vec<&Corruption>> {
+    let mut wrong: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.kind == CorruptionKind::Device) {
+        if let Some(device) = &record.device {
+            wrong.entry(&**device).or_default().push(record);
+        }
+    }
+    wrong
+}
+
+/// The GPUs that no executor uses which is started now.
+pub fn devices_left_out(records: &[Corruption]) -> BTreeSet<&str> {
+    let wrong = wrong_devices(records).into_iter();
+    wrong.filter(|(_, found)| found.len() >= LEAVES_OUT_AFTER).map(|(device, _)| device).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +211,25 @@ mod tests {
         records.push(label(4));
         assert_eq!(cpus_left_out(&records), [4].into());
         assert_eq!(wrong_labels(&records), [(4, 2), (6, 1)].into());
+    }
+
+    #[test]
+    fn a_gpu_is_left_out_by_its_second_wrong_result_in_whatever_process_and_no_other_is() {
+        let of = |device: &str, kind| Corruption {
+            device: Some(device.to_owned()),
+            ..Corruption::new(kind, "row 3")
+        };
+        let mut records = vec![
+            of("A100 (GPU-7)", CorruptionKind::Device),
+            of("A100 (GPU-8)", CorruptionKind::Device),
+            // Memory or disk may be to blame for it.
+            of("A100 (GPU-7)", CorruptionKind::Node),
+        ];
+        assert!(devices_left_out(&records).is_empty());
+        records.push(of("A100 (GPU-7)", CorruptionKind::Device));
+        assert_eq!(devices_left_out(&records), ["A100 (GPU-7)"].into());
+        assert_eq!(wrong_devices(&records)["A100 (GPU-8)"].len(), 1);
+        assert!(cpus_left_out(&records).is_empty());
     }
 
     #[test]

@@ -17,7 +17,8 @@ mod tasks;
 
 pub use codes::{ErrorCode, ExitCode, TaskError};
 pub use corruption::{
-    CORRUPTION_FILE, Corruption, CorruptionKind, LEAVES_OUT_AFTER, cpus_left_out, wrong_labels,
+    CORRUPTION_FILE, Corruption, CorruptionKind, LEAVES_OUT_AFTER, cpus_left_out, devices_left_out,
+    wrong_devices, wrong_labels,
 };
 pub use event::{
     DeviceReport, DeviceStanding, EVENTS, Event, Progress, ProgressUnit, Started, Whole,

@@ -139,6 +139,31 @@ fn a_proof_that_a_device_fails_in_once_is_made_again() {
 }
 
 #[test]
+fn a_device_that_was_left_out_stays_out_in_the_next_process() {
+    let known = |wrong, device: &str| {
+        let told = "row 3, by /run/x/corruption.jsonl".to_owned();
+        BTreeMap::from([(device.to_owned(), Before { wrong, told })])
+    };
+    let device = |without| Device::of(Scripted::new([]), without);
+    let is_left_out = |device: &Device| device.held().expect("a device").standing.is_left_out();
+    let twice = known(2, LABEL);
+    let replaced = device(Without::Processor).remembering(&twice).expect("the processor proves");
+    assert!(is_left_out(&replaced));
+    let error = device(Without::Refuse).remembering(&twice).err().expect("nothing may prove");
+    let Groth16Error::NoDevice(source) = &error else { panic!("{error}") };
+    let text = source.to_string();
+    assert!(text.contains(LABEL) && text.contains("corruption.jsonl"), "{text}");
+    for others in [known(1, LABEL), known(2, "another GPU")] {
+        let device = device(Without::Refuse).remembering(&others).expect("it is tried");
+        assert!(!is_left_out(&device));
+    }
+    // What is on record and what comes are counted together.
+    let suspect = device(Without::Refuse).remembering(&known(1, LABEL)).expect("it is tried");
+    let standing = &suspect.held().expect("a device").standing;
+    assert_eq!(standing.wrong(0, "partition 3"), Some(seal_cuda::Standing::LeftOut));
+}
+
+#[test]
 fn a_device_that_fails_twice_is_named_with_the_partition() {
     let test = "a_device_that_fails_twice_is_named_with_the_partition";
     // Between them it computes wrongly, which is another matter.
@@ -289,7 +314,8 @@ fn threads_of_the_devices_prover_are_counted_as_it_counts_them() {
         let allowed: CpuSet = allowed.parse().expect("a list");
         assert_eq!(pool_threads(&allowed, online), threads, "{allowed} of {online}");
     }
-    let error = Device::cuda(None, &"0".parse().expect("a list"), Without::Refuse);
+    let error =
+        Device::cuda(None, &"0".parse().expect("a list"), Without::Refuse, &BTreeMap::new());
     let error = error.expect_err("one cpu").to_string();
     assert!(error.contains("1 thread") && error.contains("at least 2"), "{error}");
 }

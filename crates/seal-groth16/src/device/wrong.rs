@@ -225,7 +225,7 @@ fn a_device_that_is_too_small_is_an_error_or_left_to_the_processor() {
 
     let Some((prover, task)) = scripted(test, small(), Without::Processor) else { return };
     let size = task.c1out.registered_proof.sector_size();
-    let loaded = prover.load(size, &mut go_on).expect("the processor proves");
+    let loaded = prover.load(size, 0, &mut go_on).expect("the processor proves");
     assert!(matches!(loaded.points, crate::load::LoadedPoints::Cpu(_)));
     let report = prover.device_report().expect("a device");
     assert_eq!((report.standing, report.wrong), (DeviceStanding::LeftOut, 0));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use seal_host::{KeptLines, default_runtime_dir};
-use seal_wire::{CORRUPTION_FILE, Corruption, cpus_left_out};
+use seal_wire::{CORRUPTION_FILE, Corruption, cpus_left_out, devices_left_out};
 
 use super::{Checking, Local, Severity};
 
@@ -21,10 +21,13 @@ impl Checking<'_> {
         }
         let counts: Vec<_> = counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
         let left_out: Vec<_> = cpus_left_out(&records).iter().map(u32::to_string).collect();
-        let left_out = match left_out.is_empty() {
+        let mut out = match left_out.is_empty() {
             true => String::new(),
             false => format!("; nothing is labelled on cpu {} any more", left_out.join(",")),
         };
+        for device in devices_left_out(&records) {
+            out.push_str(&format!("; {device} is not used by executors that start now"));
+        }
         let executors = &self.scheme.executors;
         let own = executors.iter().find(|executor| executor.stage.name() == last.stage);
         let key =
@@ -33,7 +36,7 @@ impl Checking<'_> {
             ("corruption", Severity::Warning),
             &key,
             format!(
-                "{} has wrong results of this machine on record ({}){left_out}; the last one: {last}",
+                "{} has wrong results of this machine on record ({}){out}; the last one: {last}",
                 path.display(),
                 counts.join(", ")
             ),

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use seal_host::KeptLines;
 use seal_types::shown;
-use seal_wire::{CORRUPTION_FILE, Corruption, cpus_left_out};
+use seal_wire::{CORRUPTION_FILE, Corruption, cpus_left_out, devices_left_out};
 
 use super::document::Machine;
 use super::text::duration;
@@ -31,6 +31,13 @@ pub(crate) fn corruption_told(machine: &Machine) -> Vec<String> {
         lines.push(format!(
             "  nothing is labelled on cpu {} any more; when that is mended, remove {}",
             left_out.join(","),
+            Path::new(&machine.runtime_dir).join(CORRUPTION_FILE).display()
+        ));
+    }
+    for device in devices_left_out(records) {
+        lines.push(format!(
+            "  {} is not used by executors that start now; when it is mended, remove {}",
+            shown(device),
             Path::new(&machine.runtime_dir).join(CORRUPTION_FILE).display()
         ));
     }
@@ -71,6 +78,20 @@ wrong results: 3 on record, see docs/corruption.md for what to test
   1m 00s ago  pc1 label of sector s-t01000-1 on cpu 4: node 7";
         assert_eq!(corruption_told(&corrupt()).join("\n"), expected);
         assert!(corruption_told(&Machine::default()).is_empty());
+    }
+
+    #[test]
+    fn a_gpu_that_is_left_out_after_a_restart_is_told() {
+        let wrong = Corruption {
+            device: Some("A100 (GPU-7)".to_owned()),
+            ..Corruption::new(CorruptionKind::Device, "row 3")
+        };
+        let corruption = vec![wrong.clone(), wrong];
+        let machine =
+            Machine { runtime_dir: "/run/x".to_owned(), corruption, ..Machine::default() };
+        let told = corruption_told(&machine).join("\n");
+        assert!(told.contains("A100 (GPU-7) is not used by executors that start now"), "{told}");
+        assert!(told.contains("remove /run/x/corruption.jsonl"), "{told}");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 use crate::support::{Sector, Vector};
 use seal_poseidon::Kernel;
 use seal_trees::{
-    Backend, BlockView, ComputeError, Cpu, DeviceError, Memory, Pc2Job, Pc2Paths, Session,
-    Settings, TreesError, Watch, Work, Worker, pre_commit2,
+    Backend, BlockView, ComputeError, Cpu, DeviceError, Memory, NoRecord, Pc2Job, Pc2Paths,
+    Session, Settings, TreesError, Watch, Work, Worker, pre_commit2,
 };
 
 const QUIET: Watch<'static> = Watch { progress: &|_, _, _| {}, cancelled: &|| false };
@@ -145,7 +145,7 @@ fn content(sector: &Sector) -> BTreeMap<String, Vec<u8>> {
 fn run(vector: &Vector, sector: &Sector, backend: &dyn Backend) -> Result<String, TreesError> {
     let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
     let comm_d = vector.comm_d();
-    let job = Pc2Job { porep: &vector.porep, paths, comm_d, layer_digests: &[] };
+    let job = Pc2Job { porep: &vector.porep, paths, comm_d, layer_digests: &NoRecord };
     let (result, report) = pre_commit2(&job, backend, &SETTINGS, &QUIET)?;
     assert_eq!(report.device, backend.describe());
     Ok(result.comm_r.to_string())

@@ -9,8 +9,8 @@ use std::process::Command;
 
 use seal_poseidon::Kernel;
 use seal_trees::{
-    Backend, Cpu, Gpu, GpuParts, GpuSettings, Pc2Job, Pc2Paths, Pc2Result, Settings, TreesError,
-    Watch, pre_commit2,
+    Backend, Cpu, Gpu, GpuParts, GpuSettings, NoRecord, Pc2Job, Pc2Paths, Pc2Result, Settings,
+    TreesError, Watch, pre_commit2,
 };
 use serde_json::{Value, json};
 use test_support::cuda::{executes_ptx, left_behind, set_script};
@@ -60,7 +60,7 @@ fn settings(library: &Path, parts: GpuParts) -> GpuSettings {
 fn run(gpu: &dyn Backend, vector: &Vector, sector: &Sector) -> Result<Pc2Result, TreesError> {
     let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
     let porep = &vector.porep;
-    let job = Pc2Job { porep, paths, comm_d: vector.comm_d(), layer_digests: &[] };
+    let job = Pc2Job { porep, paths, comm_d: vector.comm_d(), layer_digests: &NoRecord };
     pre_commit2(&job, gpu, &Settings::default(), &QUIET).map(|(result, _)| result)
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn run_checked(
     layer_digests: &[String],
 ) -> Result<Pc2Result, TreesError> {
     let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
+    let layer_digests = &layer_digests.to_vec();
     let job = Pc2Job { porep: &vector.porep, paths, comm_d: vector.comm_d(), layer_digests };
     // The number of threads decides how large blocks are.
     let cpu = Cpu::with_threads(Kernel::detect(), 2);

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use seal_host::{SpaceError, free_bytes, read_dir_names};
 use seal_poseidon::Kernel;
-use seal_trees::{Cpu, Part, Pc2Job, Pc2Paths, Settings, TreesError, Watch, pre_commit2};
+use seal_trees::{Cpu, NoRecord, Part, Pc2Job, Pc2Paths, Settings, TreesError, Watch, pre_commit2};
 use seal_types::{Commitment, Porep, RegisteredProof, TREE_D, layer_file};
 use test_support::skip::skipped;
 
@@ -37,7 +37,7 @@ fn too_little_space_is_found_before_anything_is_written() {
         fs::write(cache.join(name), "a result").expect("writable");
     }
     let paths = Pc2Paths { cache_dir: &cache, sealed_file: &sealed };
-    let job = Pc2Job { porep: &porep, paths, comm_d, layer_digests: &[] };
+    let job = Pc2Job { porep: &porep, paths, comm_d, layer_digests: &NoRecord };
     let cpu = Cpu::new(Kernel::detect());
     let error = pre_commit2(&job, &cpu, &Settings::default(), &QUIET).expect_err("no room for it");
     let TreesError::Space(SpaceError::TooLittle { path, needed: found, .. }) = &error else {

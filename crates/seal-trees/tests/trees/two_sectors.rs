@@ -5,8 +5,8 @@ use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use seal_trees::{
-    Backend, BlockView, ComputeError, ComputedWrongly, DeviceError, Gpu, Node, Part, Pc2Job,
-    Pc2Paths, Session, Settings, Standing, Watch, Work, Worker, pre_commit2,
+    Backend, BlockView, ComputeError, ComputedWrongly, DeviceError, Gpu, NoRecord, Node, Part,
+    Pc2Job, Pc2Paths, Session, Settings, Standing, Watch, Work, Worker, pre_commit2,
 };
 use test_support::cuda::set_script;
 use test_support::plain;
@@ -154,7 +154,7 @@ fn a_sector_is_not_put_in_place_once_another_has_found_the_device_wrong() {
         let watch = Watch { progress: &progress, cancelled: &|| false };
         let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
         let porep = &vector.porep;
-        let job = Pc2Job { porep, paths, comm_d: vector.comm_d(), layer_digests: &[] };
+        let job = Pc2Job { porep, paths, comm_d: vector.comm_d(), layer_digests: &NoRecord };
         let (_, report) = pre_commit2(&job, &gpu, &unchecked, &watch).expect("made again");
         assert_eq!(computed.load(Ordering::Relaxed), 2, "computed once more");
         is_sealed(&vector, &sector, &report.device);

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::{Sector, Vector, sha256};
+use seal_host::{DirectoryLock, DirectoryLockError, FileError};
 use seal_poseidon::Kernel;
 use seal_trees::{
-    Backend, Cpu, Pc2Job, Pc2Paths, Piece, SealedState, Settings, Watch, ZeroLeaves, build_tree_d,
-    build_zero_tree_d, check_tree_d, comm_d_of_pieces, pre_commit2,
+    Backend, Cpu, Pc2Job, Pc2Paths, Piece, RecordedLayers, SealedState, Settings, Watch,
+    ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces, pre_commit2,
 };
 use seal_types::{SectorSize, TREE_D, layer_file};
 
@@ -56,6 +57,33 @@ pub(crate) fn reproduces_on(
     assert_eq!(result.comm_r_last.to_string(), vector.reference.comm_r_last, "{name}");
     assert_eq!(result.comm_r.to_string(), vector.reference.comm_r, "{name}");
     is_sealed(vector, sector, &format!("{backend:?}"));
+}
+
+/// Tells a wrong digest as long as another one may work in the directory, who may record the right one.
+#[derive(Debug)]
+struct OfWhoWasThere<'a>(&'a Path, Vec<String>);
+
+impl RecordedLayers for OfWhoWasThere<'_> {
+    fn digests(&self) -> Result<Vec<String>, FileError> {
+        Ok(match DirectoryLock::take(self.0) {
+            Err(DirectoryLockError::Busy { .. }) => self.1.clone(),
+            _ => vec!["00".repeat(32); self.1.len()],
+        })
+    }
+}
+
+#[test]
+fn what_pc1_has_recorded_is_read_when_no_pc1_can_change_it_any_more() {
+    let vector = Vector::load("2KiB-v1_1-a");
+    let sector = vector.after_pc1();
+    let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
+    let digest = |layer| vector.digest_of(&layer_file(layer)).to_owned();
+    let digests = (1..=vector.porep.layers).map(digest).collect();
+    let record = OfWhoWasThere(&sector.cache, digests);
+    let (porep, comm_d) = (&vector.porep, vector.comm_d());
+    let job = Pc2Job { porep, paths, comm_d, layer_digests: &record };
+    let cpu = Cpu::new(Kernel::detect());
+    pre_commit2(&job, &cpu, &Settings::default(), &QUIET).expect("the right digests");
 }
 
 /// Every file is the vector's, and there are no others. `by` made them.

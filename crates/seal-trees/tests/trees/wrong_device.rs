@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use seal_poseidon::Kernel;
 use seal_trees::{
-    Backend, Cpu, CudaError, Gpu, GpuParts, GpuSettings, Pc2Job, Pc2Paths, Pc2Report, Settings,
-    Standing, TreesError, Watch, pre_commit2,
+    Backend, Cpu, CudaError, Gpu, GpuParts, GpuSettings, NoRecord, Pc2Job, Pc2Paths, Pc2Report,
+    Settings, Standing, TreesError, Watch, WrongBefore, pre_commit2,
 };
 use test_support::cuda::{cuda_stand_in, set_script};
 use test_support::skip::skipped;
@@ -46,7 +46,7 @@ fn run(
 ) -> Result<Pc2Report, TreesError> {
     let paths = Pc2Paths { cache_dir: &sector.cache, sealed_file: &sector.sealed };
     let porep = &vector.porep;
-    let job = Pc2Job { porep, paths, comm_d: vector.comm_d(), layer_digests: &[] };
+    let job = Pc2Job { porep, paths, comm_d: vector.comm_d(), layer_digests: &NoRecord };
     pre_commit2(&job, gpu, settings, &QUIET).map(|(_, report)| report)
 }
 
@@ -122,6 +122,34 @@ fn a_device_with_one_wrong_kernel_is_refused_when_it_is_opened() {
             assert!(told.contains(named) || reported, "{named}: {told}");
         }
     }
+}
+
+#[test]
+fn a_device_that_was_left_out_stays_out_in_the_next_process() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let test = "a device that is on record";
+    let Some(library) = stand_in(test, dir.path(), "") else { return };
+    let good = Gpu::open(settings(&library, false)).expect("the stand-in works");
+    let (device, _) = good.opinion().expect("a device");
+    drop(good);
+    let known = |wrong, replaceable| {
+        let told = "row 3, by /run/x/corruption.jsonl".to_owned();
+        let before = [(device.clone(), WrongBefore { wrong, told })].into();
+        Gpu::open(GpuSettings { before, ..settings(&library, replaceable) })
+    };
+    let error = known(2, false).expect_err("it must not be used").to_string();
+    assert!(error.contains(&device) && error.contains("corruption.jsonl"), "{error}");
+    let replaced = known(2, true).expect("the processor takes its place");
+    let (_, opinion) = replaced.opinion().expect("a device");
+    assert_eq!((opinion.standing, opinion.wrong), (Standing::LeftOut, 0), "not counted twice");
+    let vector = Vector::load("2KiB-v1_1-a");
+    let sector = vector.after_pc1();
+    let report = run(&replaced, &vector, &sector, &Settings::default()).expect("a sector");
+    planned_for_the_processor(&report, &vector);
+    is_sealed(&vector, &sector, &report.device);
+    let suspect = known(1, false).expect("it is tried");
+    let (_, opinion) = suspect.opinion().expect("a device");
+    assert_eq!((opinion.standing, opinion.wrong), (Standing::Suspect, 0));
 }
 
 #[test]
