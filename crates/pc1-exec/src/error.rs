@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use seal_host::{AdmissionError, BindError, FileError, MapError, NoUnits, SameFile, SpaceError};
+use seal_host::{
+    AdmissionError, BindError, FileError, MapError, NoUnits, SameFile, SpaceError, TakenForRemains,
+};
 use seal_sdr::SdrError;
 use seal_trees::{PieceError, TreesError, code_of_file};
 use seal_types::{Commitment, CpuSet, ReplicaId};
@@ -60,6 +62,9 @@ pub enum Pc1Error {
     /// Paths of the request lead to one file.
     #[error(transparent)]
     SameFile(#[from] SameFile),
+    /// A path of the request would be removed as a file of an earlier sealing.
+    #[error(transparent)]
+    TakenForRemains(#[from] TakenForRemains),
     /// The directory has a sector that is finished, and not the one of the request.
     #[error(
         "cache_path {} holds a finished sector (its p_aux is complete) under {finished}, and \
@@ -143,9 +148,15 @@ impl Pc1Error {
         match self {
             Self::File(error) | Self::Labels(SdrError::File(error)) => code_of_file(error),
             // The machine's, whatever lies there: no sector is to blame.
-            Self::Labels(SdrError::ParentsDirectory { source: error, .. }) => {
-                ErrorCode::of_io(&error.source)
+            Self::Labels(SdrError::ParentsFile { source, .. }) if source.wrong_kind().is_some() => {
+                ErrorCode::Unavailable
             }
+            Self::Labels(
+                SdrError::ParentsDirectory { source: error, .. }
+                | SdrError::ParentsFile { source: error, .. },
+            ) => ErrorCode::of_io(&error.source),
+            // As little: it is this machine's setting.
+            Self::Path { key, .. } if *key == crate::work_dir::KEY => ErrorCode::Unavailable,
             Self::Space(error) | Self::Labels(SdrError::Space(error)) => match error {
                 SpaceError::TooLittle { .. } => ErrorCode::NoSpace,
                 SpaceError::Unknown(error) => code_of_file(error),
@@ -176,6 +187,7 @@ impl Pc1Error {
             Self::Pieces(_)
             | Self::Path { .. }
             | Self::SameFile(_)
+            | Self::TakenForRemains(_)
             | Self::Finished { .. }
             | Self::OtherFileSystem { .. }
             | Self::NoData { .. } => ErrorCode::BadInput,

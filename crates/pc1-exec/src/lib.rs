@@ -15,6 +15,7 @@ mod labeller;
 mod parents;
 mod progress;
 mod stage;
+mod tree_d;
 mod work_dir;
 
 pub use cli::main;

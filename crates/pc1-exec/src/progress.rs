@@ -87,34 +87,36 @@ pub(crate) fn plan(porep: &Porep, is_zero: bool, chain: Option<Duration>) -> Pla
         .then(main.chain(labels).chain([last]))
         .beside([tree_d, Step::new(COPY, "copy", data(takes::COPY)), to_disk])
         // Nothing of this task's: it is told of, and the task waits.
-        .beside([Step::new(Part::AwaitParents, "wait", 0.0)])
+        .beside([Step::new(Part::AwaitParents { pid: 0 }, "wait", 0.0)])
 }
 
 /// What of the plan an earlier run has done.
-pub(crate) fn already(context: &TaskContext, porep: &Porep, layers: usize, have_tree_d: bool) {
+pub(crate) fn already(context: &TaskContext, porep: &Porep, layers: usize) {
     for layer in (1..=porep.layers).take(layers) {
         let of = LayerOf { layer, layers: porep.layers };
         context.already(&Part::Layer(of).to_string());
         context.already(&Part::CheckLabels(of).to_string());
     }
-    if have_tree_d {
-        context.already(&seal_trees::Part::TreeD.to_string());
-    }
 }
 
 /// Tells how far a part is.
 pub(crate) fn tell(context: &TaskContext, part: Part, done: u64, total: u64) {
-    if part == Part::AwaitParents {
+    if let Part::AwaitParents { pid } = part {
         if done == total {
             context.goes_on();
         } else {
-            context.waits("for the parents cache: another task or process makes one there");
+            let who = match pid {
+                0 => "another task or process".to_owned(),
+                own if own == std::process::id() => "another task".to_owned(),
+                pid => format!("process {pid}"),
+            };
+            context.waits(&format!("for the parents cache: {who} makes one there"));
         }
     }
     let unit = match part {
         Part::StoreParents | Part::CheckLabels(_) => Unit::Steps,
         Part::MakeParents
-        | Part::AwaitParents
+        | Part::AwaitParents { .. }
         | Part::CheckParents
         | Part::Layer(_)
         | Part::StoreLayer(_)

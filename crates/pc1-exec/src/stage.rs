@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use seal_host::{
-    PartFile, SpaceError, SpaceReserved, SpaceWanted, behind_links, find_same_file, parent_of,
-    reserve_space, start_scoped, take_patiently,
+    PartFile, SpaceError, SpaceReserved, SpaceWanted, behind_links, find_same_file,
+    find_taken_for_remains, parent_of, reserve_space, start_scoped, take_patiently,
 };
 use seal_runtime::{TaskContext, Unit};
 use seal_sdr::{
@@ -15,13 +15,10 @@ use seal_sdr::{
     replica_id,
 };
 use seal_sha256::{ChaCha8, Kernel};
-use seal_trees::{
-    Piece, TreesError, ZeroLeaves, build_tree_d, build_zero_tree_d, check_tree_d, comm_d_of_pieces,
-    zero_commitment,
-};
+use seal_trees::{Piece, comm_d_of_pieces, zero_commitment};
 use seal_types::{
     Commitment, CpuSet, MANIFEST, Porep, ProverId, ReplicaId, SectorId, TREE_D, Ticket,
-    files_of_sector,
+    files_of_sector, is_remains_of_sealing, layer_file,
 };
 use seal_wire::{Corruption, ErrorCode};
 
@@ -30,6 +27,7 @@ use crate::directory::{lock, refuse_finished};
 use crate::error::corruption;
 use crate::kept::Kept;
 use crate::progress::{COPY, COPY_TO_DISK, already, plan, tell};
+use crate::tree_d::TreeD;
 use crate::work_dir::LayerHome;
 use crate::{Labeller, Pc1Error};
 
@@ -175,12 +173,11 @@ pub fn pre_commit1(
         Resume::Yes => find_layers(home.path(), &sealing, watch)?,
         Resume::No => FoundLayers::default(),
     };
-    let tree_d = job.cache_path.join(TREE_D);
-    let have_tree_d = usable_tree_d(&tree_d, &job.porep, comm_d)?;
+    let tree_d = TreeD::find(job, &staged, comm_d);
     let kept = changed.and_then(|changed| Kept::aside(&changed, &job.cache_path, context));
     let reserve = || {
         let freed = home.bytes_of_remains(finished.len(), &sealing)?;
-        reserve(job, &staged, have_tree_d, finished.len(), (home.path(), freed))
+        reserve(job, &staged, tree_d.is_there(), finished.len(), (home.path(), freed))
     };
     let _reserved = match (reserve(), kept) {
         // A look at what is wrong is worth less than the sector.
@@ -192,16 +189,14 @@ pub fn pre_commit1(
     };
     // From here on things go that an earlier run has left.
     home.remove_remains(finished.len(), &sealing)?;
-    already(context, &job.porep, finished.len(), have_tree_d);
+    already(context, &job.porep, finished.len());
 
     let mut store = LayerStore::begin(home.path(), &sealing, finished)?;
     let span = tracing::Span::current();
     let data = || -> Result<(), Pc1Error> {
         let _of_task = span.enter();
         let stop = || context.is_cancelled() || labels_failed.load(Ordering::Relaxed);
-        if !have_tree_d {
-            make_tree_d(&tree_d, job, &staged, comm_d, context, &stop)?;
-        }
+        tree_d.complete(context, &stop)?;
         staged.copy_to(
             &job.out_path,
             &|done| {
@@ -325,36 +320,6 @@ fn label(
     Ok(done.map_err(|error| note(error, Some(labeller.cpus(&seat))))?)
 }
 
-/// Whether the tree D that may already be there is that of this sector. It is only ever read: it
-/// may be a link to a file that all sectors without data share. One that is of something else is
-/// replaced by a file of the sector's own, which leaves what a link points to alone.
-fn usable_tree_d(path: &Path, porep: &Porep, comm_d: Commitment) -> Result<bool, Pc1Error> {
-    if path.symlink_metadata().is_err() {
-        return Ok(false);
-    }
-    match check_tree_d(path, porep.nodes(), comm_d) {
-        Ok(()) => {
-            tracing::info!(path = %path.display(), "using the tree D that is there");
-            Ok(true)
-        }
-        Err(error) => {
-            // The error's own remedy is for PC2, which cannot make one.
-            let what = match &error {
-                TreesError::TreeDSize { found, wanted, .. } => {
-                    format!("has {found} bytes and {wanted} are wanted")
-                }
-                TreesError::TreeDRoot { found, wanted, .. } => {
-                    format!("has the root {found} but comm_d is {wanted}")
-                }
-                other => format!("is not used ({other})"),
-            };
-            let path = path.display();
-            tracing::warn!("tree D {path} {what}; building this sector's own in its place");
-            Ok(false)
-        }
-    }
-}
-
 /// Finds out whether no file of the request is to be written in the place of another one, and
 /// whether files can be made where they are to be.
 fn check_paths(
@@ -371,10 +336,14 @@ fn check_paths(
         names.map(|name| (format!("{key}'s"), dir.join(name))).collect()
     };
     let in_work = work_dir.map(|dir| dir.join(sealing.replica_id.to_string()));
-    let in_work = in_work.map(|dir| files_in("SEAL_WORK_DIR", &dir)).unwrap_or_default();
-    let files = files_in("cache_path", &job.cache_path).into_iter().chain(in_work);
+    let of_work = in_work.as_deref().map(|dir| files_in("SEAL_WORK_DIR", dir)).unwrap_or_default();
+    let files = files_in("cache_path", &job.cache_path).into_iter().chain(of_work);
     if let Some(same) = find_same_file(named, files) {
         return Err(same.into());
+    }
+    let dirs: Vec<_> = [job.cache_path.as_path()].into_iter().chain(in_work.as_deref()).collect();
+    if let Some(taken) = find_taken_for_remains(named, &dirs, is_remains_of_sealing) {
+        return Err(taken.into());
     }
     check_copy(&job.out_path)?;
     for name in [MANIFEST, TREE_D] {
@@ -400,42 +369,25 @@ fn reserve(
     let out_path = behind_links(&job.out_path)?;
     let out_dir = parent_of(&out_path);
     let who = format!("PC1 in {}, pid {}", job.cache_path.display(), std::process::id());
-    let take = |on: &Path, bytes: u64, freed: u64, grows: &[&Path]| {
-        reserve_space(SpaceWanted { who: &who, on, bytes, freed, grows })
+    let take = |on: &Path, bytes: u64, freed: u64, grows: &[PathBuf]| {
+        let grows: Vec<_> = grows.iter().map(PathBuf::as_path).collect();
+        reserve_space(SpaceWanted { who: &who, on, bytes, freed, grows: &grows })
     };
-    let (cache, out) = (job.cache_path.as_path(), out_path.as_path());
+    let cache = job.cache_path.as_path();
+    // By name: a tree D that is replaced after all is reserved for itself.
+    let names = (1..=job.porep.layers).skip(have_layers).map(layer_file);
+    let mut grows: Vec<_> = names.flat_map(|name| [home.join(&name), cache.join(name)]).collect();
+    grows.extend((!have_tree_d).then(|| cache.join(TREE_D)));
+    let out = [out_path.clone()];
     if on_one_file_system(cache, out_dir) {
-        return Ok(vec![take(cache, layers + tree_d + copy, freed, &[cache, home, out])?]);
+        grows.extend(out);
+        return Ok(vec![take(cache, layers + tree_d + copy, freed, &grows)?]);
     }
-    Ok(vec![take(cache, layers + tree_d, freed, &[cache, home])?, take(out_dir, copy, 0, &[out])?])
+    Ok(vec![take(cache, layers + tree_d, freed, &grows)?, take(out_dir, copy, 0, &out)?])
 }
 
 fn on_one_file_system(a: &Path, b: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let device = |path: &Path| path.metadata().map(|meta| meta.dev()).ok();
     device(a) == device(b)
-}
-
-fn make_tree_d(
-    path: &Path,
-    job: &Pc1Job,
-    staged: &Staged,
-    comm_d: Commitment,
-    context: &TaskContext,
-    cancelled: &(dyn Fn() -> bool + Sync),
-) -> Result<(), Pc1Error> {
-    let watch = seal_trees::Watch {
-        progress: &|part, done, total| {
-            context.progress(&part.to_string(), done, total, Unit::Nodes);
-        },
-        cancelled,
-    };
-    let nodes = job.porep.nodes();
-    if staged.is_zero() {
-        build_zero_tree_d(path, nodes, ZeroLeaves::Hole, &watch)?;
-    } else {
-        let mut data = staged.reader();
-        build_tree_d(path, nodes, &mut data, staged.path(), comm_d, &watch)?;
-    }
-    Ok(())
 }

@@ -20,7 +20,7 @@ use crate::Pc1Error;
 use crate::directory::{bytes_of_remains, lock, remove_remains};
 
 /// What names the work directory.
-const KEY: &str = "SEAL_WORK_DIR";
+pub(crate) const KEY: &str = "SEAL_WORK_DIR";
 /// A file that is moved at the start as layers are at the end.
 const PROBE: &str = "seal-exec-probe";
 

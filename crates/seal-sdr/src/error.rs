@@ -82,6 +82,19 @@ pub enum SdrError {
         #[source]
         source: FileError,
     },
+    /// What lies under the name of a parents cache cannot be read.
+    #[error(
+        "the parents cache {} cannot be used; if nothing needs what lies there, remove it, and it is \
+         made again, or name another directory by FIL_PROOFS_PARENT_CACHE",
+        path.display()
+    )]
+    ParentsFile {
+        /// The cache.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: FileError,
+    },
     /// Memory for a layer is not there.
     #[error(transparent)]
     Admission(#[from] AdmissionError),

@@ -14,6 +14,7 @@ mod labels;
 mod manifest;
 mod pace;
 mod parents;
+mod parents_wait;
 mod replica_id;
 mod resume;
 mod sector;
@@ -60,7 +61,10 @@ pub enum Part {
     StoreParents,
     /// Another one makes the parents cache, or another one in its directory: told again and again,
     /// with as much of it as is there, where that is seen. Nothing else goes on meanwhile.
-    AwaitParents,
+    AwaitParents {
+        /// Its process; 0 where that is not known.
+        pid: u32,
+    },
     /// The parents cache is compared with its digest.
     CheckParents,
     /// The labels of a layer are computed.
@@ -95,7 +99,7 @@ impl std::fmt::Display for Part {
         match self {
             Self::MakeParents => f.write_str("parents cache"),
             Self::StoreParents => f.write_str("parents cache to disk"),
-            Self::AwaitParents => f.write_str("parents cache of another"),
+            Self::AwaitParents { .. } => f.write_str("parents cache of another"),
             Self::CheckParents => f.write_str("check of the parents cache"),
             Self::Layer(layer) => write!(f, "{layer}"),
             Self::CheckLabels(layer) => write!(f, "self-check of {layer}"),

@@ -7,12 +7,12 @@
 //! it. A published digest decides where there is one; where there is none, sampled nodes are
 //! compared with the graph. Either is done once and remembered by a stamp.
 
-use std::fs::{self, TryLockError};
+use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rayon::prelude::*;
 use seal_host::{FileError, PartFile, ReadMap, SpaceWanted, parent_of, reserve_space};
@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::generate::{ENTRY, Generator};
 use crate::in_order::in_order;
+use crate::parents_wait::{STILL, wait_to_make, wait_until_made};
 use crate::stamp::Stamp;
 use crate::{Graph, PARENTS, Part, SdrError, Watch};
 
@@ -71,29 +72,34 @@ pub fn cache_directory(environment: impl Fn(&str) -> Option<String>) -> PathBuf 
 impl ParentsCache {
     /// Opens the cache of `graph` in `directory`, or makes it if it is not there or not right.
     pub fn open(graph: &Graph, directory: &Path, watch: Watch<'_>) -> Result<Self, SdrError> {
-        Self::open_or_make(graph, directory, Check::Once, watch)
+        Self::open_or_make(graph, directory, Check::Once, STILL, watch)
     }
 
     /// As [`ParentsCache::open`], but a cache that was checked before is hashed again.
     pub fn check(graph: &Graph, directory: &Path, watch: Watch<'_>) -> Result<Self, SdrError> {
-        Self::open_or_make(graph, directory, Check::Again, watch)
+        Self::open_or_make(graph, directory, Check::Again, STILL, watch)
     }
 
+    /// Whoever else has it locked is waited for until nothing has moved there for `still`.
     fn open_or_make(
         graph: &Graph,
         directory: &Path,
         check: Check,
+        still: Duration,
         watch: Watch<'_>,
     ) -> Result<Self, SdrError> {
-        fs::create_dir_all(directory).map_err(FileError::of("create", directory))?;
         let path = Self::path_in(directory, graph);
+        let no_directory = |source| SdrError::ParentsDirectory { path: path.clone(), source };
+        let created = fs::create_dir_all(directory).map_err(FileError::of("create", directory));
+        created.map_err(no_directory)?;
         let seen = identity(&path);
-        if let Some(cache) = Self::open_existing(graph, &path, check, watch)? {
+        if let Some(cache) = Self::open_existing(graph, &path, check, still, watch)? {
             return Ok(cache);
         }
-        let _sole_maker = wait_to_make(&path, graph, watch)?;
+        let opened = seal_host::open_dir(directory).map_err(no_directory)?;
+        let _sole_maker = wait_to_make(opened, &path, graph, still, watch)?;
         if identity(&path) != seen
-            && let Some(cache) = Self::open_existing(graph, &path, check, watch)?
+            && let Some(cache) = Self::open_existing(graph, &path, check, still, watch)?
         {
             // Made by somebody else in the meantime.
             return Ok(cache);
@@ -175,14 +181,28 @@ impl ParentsCache {
         graph: &Graph,
         path: &Path,
         check: Check,
+        still: Duration,
         watch: Watch<'_>,
     ) -> Result<Option<Self>, SdrError> {
         let file = match seal_host::open_input(path) {
             Ok(file) => file,
             Err(error) if error.source.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(source) => {
+                return Err(SdrError::ParentsFile { path: path.to_path_buf(), source });
+            }
         };
-        wait_until_made(&file, path, graph, watch)?;
+        let published = published_digest(graph);
+        let known = || -> Result<Option<Stamp>, SdrError> {
+            let stamp = Stamp::read(path).filter(|_| check == Check::Once);
+            let Some(stamp) = stamp else { return Ok(None) };
+            let current = Stamp::of(&file, path, stamp.sha256.clone())?;
+            let good = current == stamp && published.is_none_or(|digest| digest == stamp.sha256);
+            Ok(good.then_some(stamp))
+        };
+        // What was checked and has not changed is good, whoever has locked it for whatever reason.
+        if known()?.is_none() {
+            wait_until_made(&file, path, graph, still, watch)?;
+        }
 
         let wanted = cache_bytes(graph);
         let identity = file.metadata().ok().map(|meta| identity_of(&meta));
@@ -194,14 +214,8 @@ impl ParentsCache {
             );
             return Ok(None);
         }
-        let published = published_digest(graph);
-        if check == Check::Once
-            && let Some(stamp) = Stamp::read(path)
-        {
-            let current = Stamp::of(&file, path, stamp.sha256.clone())?;
-            if current == stamp && published.is_none_or(|digest| digest == stamp.sha256) {
-                return Ok(Some(Self::new(map, stamp.sha256, identity)));
-            }
+        if let Some(stamp) = known()? {
+            return Ok(Some(Self::new(map, stamp.sha256, identity)));
         }
 
         tracing::info!(path = %path.display(), "checking the parents cache");
@@ -373,80 +387,6 @@ fn identity(path: &Path) -> Option<Identity> {
 fn identity_of(meta: &fs::Metadata) -> Identity {
     let times = [(meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec())];
     (meta.dev(), meta.ino(), meta.len(), times)
-}
-
-/// Waits while another process makes the cache: `filecoin-proofs` gives the file its name first
-/// and holds an exclusive lock until it is complete. Only a shared lock is ever taken here, and
-/// only for a moment.
-fn wait_until_made(
-    file: &fs::File,
-    path: &Path,
-    graph: &Graph,
-    watch: Watch<'_>,
-) -> Result<(), SdrError> {
-    if wait_for_lock(path, path, graph, watch, || file.try_lock_shared())? {
-        file.unlock().map_err(FileError::of("unlock", path))?;
-    }
-    Ok(())
-}
-
-/// Waits until nobody else makes a cache in the directory of `path`: two makers of one cache would write the
-/// same temporary, and one could give its name to what the other has only begun. The lock is on
-/// the directory itself, so that it leaves no file behind; it is released with the result.
-fn wait_to_make(path: &Path, graph: &Graph, watch: Watch<'_>) -> Result<fs::File, SdrError> {
-    let directory = parent_of(path);
-    let file = seal_host::open_dir(directory)?;
-    wait_for_lock(directory, path, graph, watch, || file.try_lock())?;
-    Ok(file)
-}
-
-/// Tries until the lock on `path` is had, for the cache `wanted` of `graph`. `false` on a file system
-/// without locks, where there is nothing to wait for.
-fn wait_for_lock(
-    path: &Path,
-    wanted: &Path,
-    graph: &Graph,
-    watch: Watch<'_>,
-    try_lock: impl Fn() -> Result<(), TryLockError>,
-) -> Result<bool, SdrError> {
-    let mut told = None;
-    loop {
-        match try_lock() {
-            Ok(()) => {
-                if told.is_some() {
-                    (watch.progress)(Part::AwaitParents, graph.nodes(), graph.nodes());
-                }
-                return Ok(true);
-            }
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(error)) => {
-                tracing::debug!(path = %path.display(), %error, "no lock for the parents cache");
-                return Ok(false);
-            }
-        }
-        if (watch.cancelled)() {
-            return Err(SdrError::Cancelled);
-        }
-        if told.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(60)) {
-            tracing::info!(path = %path.display(), "waiting: another process makes the parents cache");
-            told = Some(Instant::now());
-        }
-        (watch.progress)(Part::AwaitParents, nodes_there(wanted, graph), graph.nodes());
-        std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-/// Of how many nodes another one has written the parents that it makes for `wanted`: never all, for
-/// it has more to do then.
-fn nodes_there(wanted: &Path, graph: &Graph) -> u64 {
-    let (directory, Some(name)) = (parent_of(wanted), wanted.file_name()) else { return 0 };
-    let begin = format!(".{}.", name.to_string_lossy());
-    let lengths = fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name();
-        let is_part = name.to_str().is_some_and(|n| n.starts_with(&begin) && n.ends_with("part"));
-        is_part.then(|| entry.metadata().map_or(0, |meta| meta.len()))
-    });
-    (lengths.max().unwrap_or(0) / ENTRY as u64).min(graph.nodes() - 1)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
+use anyhow::Context;
 use serde_json::json;
 
 const CASE: &str = "2KiB-v1_1-a";
@@ -145,6 +146,132 @@ fn a_tree_d_of_another_sector_is_replaced_with_a_warning() -> Result<()> {
     symlink(&shared, &tree)?;
     pc1_succeeds(&mut pc1, &sector)?;
     ensure!(!shared.exists(), "the tree was written through the link");
+    Ok(())
+}
+
+#[test]
+fn a_tree_d_with_the_right_root_and_one_wrong_node_is_found_by_pc1() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, log) = serve(Stage::Pc1, dir.path())?;
+    let (mut pc2, _) = serve(Stage::Pc2, dir.path())?;
+    let mut found = 0;
+    for name in [CASE, EMPTY] {
+        let sector = stage(name, dir.path())?;
+        let tree = sector.cache().join(TREE_D);
+        let good = tree_d(&fs::read(sector.staged())?);
+        if name == EMPTY {
+            // A hole is known to be zero, and not read.
+            fs::File::create(sector.staged())?.set_len(2048)?;
+        }
+        let shared = dir.path().join(format!("shared-of-{name}"));
+        // A leaf, which would become the replica of wrong data, and a node that only C1 reads; the
+        // sector's own tree, and one that it shares.
+        for (node, is_shared) in [(5, false), (100, false), (5, true), (125, true)] {
+            sector.clear()?;
+            let mut bad = good.clone();
+            bad[node * 32] ^= 1;
+            if is_shared {
+                // It was good once, and was used.
+                fs::write(&shared, &good)?;
+                symlink(&shared, &tree)?;
+                pc1_succeeds(&mut pc1, &sector)?;
+                ensure!(fs::symlink_metadata(&tree)?.is_symlink(), "a good one is used");
+                sector.clear()?;
+                fs::write(&shared, &bad)?;
+                symlink(&shared, &tree)?;
+            } else {
+                fs::write(&tree, &bad)?;
+            }
+            let pc1out = pc1_succeeds(&mut pc1, &sector)?;
+            ensure!(fs::read(&tree)? == good, "{name}: node {node} is still wrong");
+            ensure!(!is_shared || fs::read(&shared)? == bad, "the target of the link was changed");
+            found += 1;
+            let what = format!("{} has another node {node} than", tree.display());
+            let told = log.lines_with(&["WARN", &what, "building this sector's own"])?;
+            ensure!(!told.is_empty(), "{}", log.text()?);
+            pc2_succeeds(&mut pc2, &sector, &pc1out)?;
+        }
+    }
+    ensure!(log.lines_with(&["WARN", "has another node"])?.len() == found, "{}", log.text()?);
+    Ok(())
+}
+
+#[test]
+fn data_that_is_not_that_of_the_tree_d_that_is_there_is_not_copied() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, _) = serve(Stage::Pc1, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    let tree = sector.cache().join(TREE_D);
+    let data = fs::read(sector.staged())?;
+    let good = tree_d(&data);
+    fs::write(&tree, &good)?;
+    let mut bad = data.clone();
+    bad[1000] ^= 1;
+    fs::write(sector.staged(), bad)?;
+    let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
+    let staged = sector.staged().display().to_string();
+    tells(&error, ErrorCode::BadInput, &[&staged, "comm_d is", &sector.vector.comm_d])?;
+    ensure!(fs::read(sector.sealed())?.is_empty(), "wrong data was copied");
+    ensure!(fs::read(&tree)? == good, "the good tree went");
+    fs::write(sector.staged(), data)?;
+    pc1_succeeds(&mut pc1, &sector)?;
+    Ok(())
+}
+
+#[test]
+fn a_path_that_would_go_with_the_remains_of_an_earlier_sealing_is_refused() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (mut pc1, _) = serve(Stage::Pc1, dir.path())?;
+    let (mut pc2, _) = serve(Stage::Pc2, dir.path())?;
+    let sector = stage(CASE, dir.path())?;
+    let data = fs::read(sector.staged())?;
+    let task = sector.pc1_task()?;
+    for (key, name) in [
+        ("in_path", "sc-02-data-layer-99.dat"),
+        ("in_path", ".staged.part"),
+        ("out_path", "sc-02-data-tree-c-99.dat"),
+    ] {
+        let path = sector.cache().join(name);
+        fs::write(&path, &data)?;
+        let mut task = task.clone();
+        task[key] = json!(path);
+        let error = pc1.call_failing(&task, PATIENCE)?;
+        tells(&error, ErrorCode::BadInput, &[key, &path.display().to_string(), "another name"])?;
+        ensure!(fs::read(&path)? == data, "{name} went");
+        fs::remove_file(&path)?;
+    }
+    let pc1out = pc1_succeeds(&mut pc1, &sector)?;
+    let path = sector.cache().join("sc-02-data-tree-c-99.dat");
+    fs::rename(sector.sealed(), &path)?;
+    let mut task = sector.pc2_task(&pc1out);
+    task["sealed_file"] = json!(path);
+    let error = pc2.call_failing(&task, PATIENCE)?;
+    tells(&error, ErrorCode::BadInput, &["sealed_file", &path.display().to_string()])?;
+    fs::rename(&path, sector.sealed())?;
+    pc2_succeeds(&mut pc2, &sector, &pc1out)?;
+    Ok(())
+}
+
+#[test]
+fn a_fifo_under_the_name_of_the_parents_cache_speaks_against_no_sector() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let parents = dir.path().join("parents-of-this-test");
+    let launch = Launch::executor(Stage::Pc1, dir.path())?;
+    let (mut pc1, _) = launch.env("FIL_PROOFS_PARENT_CACHE", &parents).serve(Stage::Pc1)?;
+    let sector = stage(CASE, dir.path())?;
+    pc1_succeeds(&mut pc1, &sector)?;
+    let names = fs::read_dir(&parents)?.map(|entry| Ok(entry?.path()));
+    let names: Vec<_> = names.collect::<Result<_>>()?;
+    let cache = names.iter().find(|path| path.extension().is_some_and(|found| found == "cache"));
+    let cache = cache.context("it was made there")?;
+    sector.clear()?;
+    fs::remove_file(cache)?;
+    nix::unistd::mkfifo(cache, nix::sys::stat::Mode::S_IRWXU)?;
+    let error = pc1.call_failing(&sector.pc1_task()?, PATIENCE)?;
+    let shown = cache.display().to_string();
+    tells(&error, ErrorCode::Unavailable, &[&shown, "a FIFO", "remove it"])?;
+    fs::remove_file(cache)?;
+    pc1_succeeds(&mut pc1, &sector)?;
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use seal_types::{Stage, TREE_D};
+use seal_types::Stage;
 use seal_wire::{ErrorCode, ready_line};
 use serde_json::Value;
 
@@ -302,12 +302,6 @@ fn side_file(subject: &Subject, rng: &mut ChaCha8Rng) -> Result<Vec<Outcome>> {
         // What a sector has, and not what is made for the campaign.
         let entries = fs::read_dir(work.join(dir)).into_iter().flatten().flatten();
         files.extend(entries.map(|entry| entry.path()).filter(|path| path.is_file()));
-    }
-    // A tree D that is there is judged by its root, and the data is not read then: all of both is
-    // judged by PC2, which takes the data from the tree.
-    let tree_d = work.join("sector/cache").join(TREE_D);
-    if subject.stage == Stage::Pc1 && tree_d.exists() {
-        files.retain(|path| *path != tree_d && path.file_name() != Some("staged".as_ref()));
     }
     files.sort();
     let file = files[rng.gen_range(0..files.len())].clone();

@@ -30,6 +30,14 @@ fn one_who_waits_for_a_maker_is_told_how_much_is_there_and_the_maker_of_its_last
             // The maker ends without a cache, and leaves what it had.
             maker.unlock().expect("held");
         }
+        let part = match part {
+            Part::AwaitParents { pid } => {
+                // The kernel hides its locks from some.
+                assert!([0, std::process::id()].contains(&pid), "{pid}");
+                Part::AwaitParents { pid: 0 }
+            }
+            part => part,
+        };
         told.push((part, done * 100 / total));
     };
     let watch = Watch { progress: &progress, ..QUIET };
@@ -38,8 +46,8 @@ fn one_who_waits_for_a_maker_is_told_how_much_is_there_and_the_maker_of_its_last
     let mut told = told.into_inner().expect("no panic");
     told.dedup();
     let expected = [
-        (Part::AwaitParents, 50),
-        (Part::AwaitParents, 100),
+        (Part::AwaitParents { pid: 0 }, 50),
+        (Part::AwaitParents { pid: 0 }, 100),
         (Part::MakeParents, 100),
         (Part::StoreParents, 0),
         (Part::StoreParents, 100),
@@ -195,6 +203,8 @@ fn waits_while_another_process_makes_it() {
     let graph = graph("StackedDrg2KiBV1");
     let path = cache_path(&graph, dir.path());
     ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
+    // One that nobody has checked yet.
+    Stamp::remove_or_warn(&path);
     let maker = fs::File::open(&path).expect("readable");
     maker.lock().expect("lockable");
     // The lock stays, so only the cancellation can end the wait.
@@ -205,6 +215,98 @@ fn waits_while_another_process_makes_it() {
     assert!(matches!(error, SdrError::Cancelled), "{error}");
     maker.unlock().expect("unlockable");
     ParentsCache::open(&graph, dir.path(), QUIET).expect("made");
+}
+
+#[test]
+fn a_cache_that_was_checked_is_used_whoever_has_it_locked() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let graph = graph("StackedDrg2KiBV1");
+    let path = cache_path(&graph, dir.path());
+    ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
+    let locked = fs::File::open(&path).expect("readable");
+    locked.lock().expect("free");
+    let watch = Watch { progress: &|part, _, _| panic!("{part}"), ..QUIET };
+    ParentsCache::open(&graph, dir.path(), watch).expect("it is good");
+}
+
+#[test]
+fn who_keeps_a_cache_or_its_directory_locked_and_makes_nothing_is_not_waited_for_without_end() {
+    let still = Duration::from_millis(300);
+    let graph = graph("StackedDrg2KiBV1");
+    let open = |dir: &Path, watch| {
+        ParentsCache::open_or_make(&graph, dir, Check::Once, still, watch).expect("it is made")
+    };
+    for name in [".", &(graph.cache_name() + ".cache")] {
+        for is_whole in [true, false] {
+            let dir = tempfile::tempdir().expect("a temporary directory");
+            let path = cache_path(&graph, dir.path());
+            if is_whole {
+                open(dir.path(), QUIET);
+                Stamp::remove_or_warn(&path);
+            } else if name != "." {
+                fs::write(&path, "the beginning of one").expect("writable");
+            }
+            let locked = fs::File::open(dir.path().join(name)).expect("there");
+            locked.lock().expect("free");
+            let waits = std::sync::atomic::AtomicU32::new(0);
+            let progress = |part, done, total| {
+                if matches!(part, Part::AwaitParents { .. }) && done < total {
+                    waits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+            };
+            let cache = open(dir.path(), Watch { progress: &progress, ..QUIET });
+            let published = parents_cache_digest(&graph.cache_name()).expect("published");
+            assert_eq!(cache.sha256(), published.sha256);
+            // A good one needs no lock of the directory.
+            let waited = waits.into_inner() > 0;
+            assert_eq!(waited, name != "." || !is_whole, "{name} {is_whole}");
+        }
+    }
+}
+
+#[test]
+fn a_maker_that_goes_on_is_waited_for_however_long_it_takes() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let graph = graph("StackedDrg2KiBV1");
+    let maker = fs::File::open(dir.path()).expect("a directory");
+    maker.lock().expect("free");
+    let part = PartFile::create(&cache_path(&graph, dir.path())).expect("writable");
+    let still = Duration::from_millis(700);
+    let began = std::time::Instant::now();
+    let waits = std::sync::atomic::AtomicU64::new(0);
+    let progress = |part_of, done, total| {
+        if matches!(part_of, Part::AwaitParents { .. }) && done < total {
+            // It writes for longer than it may do nothing, and then it ends.
+            let count = waits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            part.file().set_len(count + 1).expect("writable");
+            if began.elapsed() > 2 * still {
+                let _ = maker.unlock();
+            }
+        }
+        let is_made = matches!(part_of, Part::MakeParents);
+        assert!(!is_made || began.elapsed() > 2 * still, "it was still being made");
+    };
+    let watch = Watch { progress: &progress, ..QUIET };
+    ParentsCache::open_or_make(&graph, dir.path(), Check::Once, still, watch).expect("made");
+}
+
+#[test]
+fn what_is_no_file_under_the_name_of_a_cache_is_told_by_name_with_what_to_do() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let graph = graph("StackedDrg2KiBV1");
+    let path = cache_path(&graph, dir.path());
+    fs::create_dir(&path).expect("writable");
+    let error = ParentsCache::open(&graph, dir.path(), QUIET).unwrap_err();
+    assert!(matches!(error, SdrError::ParentsFile { .. }), "{error}");
+    let text = error.to_string();
+    for words in [&*path.display().to_string(), "remove it", "FIL_PROOFS_PARENT_CACHE"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    // What should be the directory is a file.
+    let file = dir.path().join("file");
+    fs::write(&file, "").expect("writable");
+    let error = ParentsCache::open(&graph, &file, QUIET).unwrap_err();
+    assert!(matches!(error, SdrError::ParentsDirectory { .. }), "{error}");
 }
 
 #[test]
