@@ -234,7 +234,7 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     fn a_build_without_kernels_says_so() {
         let wish = Wish::of(&Environment::of(&[(TREE_FLAG, "1")])).expect("understood");
-        let error = backend(wish.as_ref(), Kernel::portable()).expect_err("no kernels");
+        let error = backend(wish.as_ref(), Kernel::portable(), &record()).expect_err("no kernels");
         assert!(error.contains("--features cuda"), "{error}");
     }
 }

@@ -81,8 +81,7 @@ pub use inputs::{
 pub use kept_lines::KeptLines;
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
 pub use lock_wait::{
-    ENDING_TAKES, LOCK_WAIT, LockHolder, LockWait, lock_holder, take_patiently,
-    take_while_it_moves,
+    ENDING_TAKES, LOCK_WAIT, LockHolder, LockWait, lock_holder, take_patiently, take_while_it_moves,
 };
 pub use log_form::{LOG_FORM, LogForm};
 pub use log_levels::LogLevels;

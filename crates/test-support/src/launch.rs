@@ -71,7 +71,7 @@ impl Launch {
 
     /// Runs another build of it, such as one of an earlier version.
     pub fn program(mut self, program: PathBuf) -> Self {
-        self.program = program;
+        self.program = program.into_os_string();
         self
     }
 

@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
     use crate::metrics::render::render;
-    use crate::status::busy;
+    use crate::status::{MachineStatus, busy};
 
     #[test]
     fn the_rest_of_a_whole_task_and_what_it_waits_for_are_told_in_series_that_stay() {
@@ -117,7 +117,9 @@ mod tests {
             ("executor", "processors.pc2[0]"),
             ("sector", "s-t01000-12"),
         ];
-        let page = |machine| Exposition::parse(&render(machine)).expect("a strict reader takes it");
+        let page = |machine: &MachineStatus| {
+            Exposition::parse(&render(machine)).expect("a strict reader takes it")
+        };
         let first = page(&machine);
         assert_eq!(first.value("seal_task_whole_ratio", &task), Some(0.417));
         assert_eq!(first.value("seal_task_whole_left_seconds", &task), Some(11_000.0));
