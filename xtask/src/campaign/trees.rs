@@ -11,6 +11,9 @@ use seal_types::MANIFEST;
 /// Files of which only that they are there is compared: they tell when something was made.
 const UNLIKE: [&str; 1] = [MANIFEST];
 
+/// What is locked, and stays, where a directory cannot be locked.
+const LOCK_FILE: &str = ".seal-exec.lock";
+
 /// Makes `to` a copy of the directory `from`; of what is no file nothing is copied.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
@@ -93,6 +96,7 @@ fn names(dir: &Path) -> Result<BTreeSet<PathBuf>> {
     Ok(found)
 }
 
+/// All names below but that of the lock.
 fn collect(dir: &Path, below: &Path, found: &mut BTreeSet<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(dir.join(below)).with_context(|| dir.display().to_string())?;
     for entry in entries {
@@ -100,7 +104,7 @@ fn collect(dir: &Path, below: &Path, found: &mut BTreeSet<PathBuf>) -> Result<()
         let name = below.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             collect(dir, &name, found)?;
-        } else {
+        } else if entry.file_name() != LOCK_FILE {
             found.insert(name);
         }
     }

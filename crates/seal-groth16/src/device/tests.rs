@@ -149,7 +149,7 @@ fn a_device_that_was_left_out_stays_out_in_the_next_process() {
     let twice = known(2, LABEL);
     let replaced = device(Without::Processor).remembering(&twice).expect("the processor proves");
     assert!(is_left_out(&replaced));
-    let error = device(Without::Refuse).remembering(&twice).err().expect("nothing may prove");
+    let error = device(Without::Refuse).remembering(&twice).expect_err("nothing may prove");
     let Groth16Error::NoDevice(source) = &error else { panic!("{error}") };
     let text = source.to_string();
     assert!(text.contains(LABEL) && text.contains("corruption.jsonl"), "{text}");

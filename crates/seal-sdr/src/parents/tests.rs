@@ -233,15 +233,12 @@ fn a_cache_that_was_checked_is_used_whoever_has_it_locked() {
 fn who_keeps_a_cache_or_its_directory_locked_and_makes_nothing_is_not_waited_for_without_end() {
     let still = Duration::from_millis(300);
     let graph = graph("StackedDrg2KiBV1");
-    let open = |dir: &Path, watch| {
-        ParentsCache::open_or_make(&graph, dir, Check::Once, still, watch).expect("it is made")
-    };
     for name in [".", &(graph.cache_name() + ".cache")] {
         for is_whole in [true, false] {
             let dir = tempfile::tempdir().expect("a temporary directory");
             let path = cache_path(&graph, dir.path());
             if is_whole {
-                open(dir.path(), QUIET);
+                ParentsCache::open(&graph, dir.path(), QUIET).expect("writable");
                 Stamp::remove_or_warn(&path);
             } else if name != "." {
                 fs::write(&path, "the beginning of one").expect("writable");
@@ -254,7 +251,9 @@ fn who_keeps_a_cache_or_its_directory_locked_and_makes_nothing_is_not_waited_for
                     waits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }
             };
-            let cache = open(dir.path(), Watch { progress: &progress, ..QUIET });
+            let watch = Watch { progress: &progress, ..QUIET };
+            let opened = ParentsCache::open_or_make(&graph, dir.path(), Check::Once, still, watch);
+            let cache = opened.expect("it is made");
             let published = parents_cache_digest(&graph.cache_name()).expect("published");
             assert_eq!(cache.sha256(), published.sha256);
             // A good one needs no lock of the directory.
