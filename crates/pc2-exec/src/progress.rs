@@ -10,12 +10,12 @@ mod takes {
     /// To read and hash a node of a layer, or of tree D.
     pub(super) const INPUT: f64 = 10e-9;
     /// The trees over a node of each of two layers and the replica, and what one more layer costs.
-    pub(super) const TREES: f64 = 2400e-9;
-    pub(super) const MORE_LAYER: f64 = 160e-9;
+    pub(super) const TREES: f64 = 1270e-9;
+    pub(super) const MORE_LAYER: f64 = 85e-9;
     /// A node that is computed again.
-    pub(super) const SAMPLE: f64 = 4.7e-3;
+    pub(super) const SAMPLE: f64 = 3.5e-3;
     /// To bring results to disk, in all and for each node.
-    pub(super) const PUBLISH: [f64; 2] = [0.05, 6e-9];
+    pub(super) const PUBLISH: [f64; 2] = [0.05, 10e-9];
 }
 
 /// All parts of PC2 of a sector, of which `samples` nodes are computed again.

@@ -87,13 +87,16 @@ impl Outputs {
     ///
     /// Once the first file has its name there is no way back, and none is needed: whatever is
     /// there when the work is interrupted, it can be done again.
+    ///
+    /// Returns how many steps this is, of which the last is not told: what was replaced takes its time
+    /// to go when the last who has it open lets go of it.
     pub(crate) fn publish(
         mut self,
         comm_c: &Commitment,
         comm_r_last: &Commitment,
         watch: &Watch<'_>,
-    ) -> Result<(), TreesError> {
-        let total = self.large_files().count() as u64;
+    ) -> Result<u64, TreesError> {
+        let total = self.large_files().count() as u64 + 1;
         watch.at(Part::Publish, 0, total)?;
         // All space is taken, and all of it is on disk, before anything gets its name.
         let t_aux = small_file(&self.cache_dir.join(T_AUX), &self.t_aux.to_bytes())?;
@@ -124,7 +127,7 @@ impl Outputs {
         }
         t_aux.finish()?;
         p_aux.finish()?;
-        Ok(())
+        Ok(total)
     }
 }
 

@@ -140,6 +140,26 @@ pub fn pre_commit2(
     settings: &Settings,
     watch: &Watch<'_>,
 ) -> Result<(Pc2Result, Pc2Report), TreesError> {
+    let done = attempts(job, backend, settings, watch)?;
+    // The inputs, and what was in the place of the results, are gone now too.
+    (watch.progress)(Part::Publish, done.steps, done.steps);
+    Ok((done.result, done.report))
+}
+
+/// A sector that was computed.
+struct Done {
+    result: Pc2Result,
+    report: Pc2Report,
+    /// The steps of bringing it to disk.
+    steps: u64,
+}
+
+fn attempts(
+    job: &Pc2Job<'_>,
+    backend: &dyn Backend,
+    settings: &Settings,
+    watch: &Watch<'_>,
+) -> Result<Done, TreesError> {
     for _ in 1..ATTEMPTS {
         match attempt(job, backend, settings, watch) {
             Err(error @ TreesError::BadDevice { .. }) if backend.may_try_again() => {
@@ -163,7 +183,7 @@ fn attempt(
     backend: &dyn Backend,
     settings: &Settings,
     watch: &Watch<'_>,
-) -> Result<(Pc2Result, Pc2Report), TreesError> {
+) -> Result<Done, TreesError> {
     let &Pc2Job { porep, ref paths, comm_d, layer_digests } = job;
     let layers = porep.layers;
     let column_hash = match layers {
@@ -265,9 +285,10 @@ fn attempt(
     // As late as can be: the device may have been found out in another sector, also when all blocks
     // of this one were computed.
     session.confirm().map_err(|source| TreesError::of_device(report.device.clone(), source))?;
-    outputs.publish(&comm_c, &comm_r_last, watch)?;
+    let steps = outputs.publish(&comm_c, &comm_r_last, watch)?;
     report.publish = started.elapsed();
-    Ok((Pc2Result { comm_c, comm_r_last, comm_r, sealed_state: inputs.sealed_state }, report))
+    let result = Pc2Result { comm_c, comm_r_last, comm_r, sealed_state: inputs.sealed_state };
+    Ok(Done { result, report, steps })
 }
 
 /// Opens the inputs. What an earlier process still has, as after a restart of the worker, is waited
