@@ -48,8 +48,8 @@ pub(crate) fn plan(partitions: u32, prover: Prover) -> Plan {
     let plan = Plan::default()
         .then([Step::new(CHECK, "check", takes::CHECK)])
         .then([perhaps(TRIAL, "trial", takes::TRIAL)])
-        .then([perhaps(LOAD, "load", takes::LOAD)])
-        .then([perhaps(CIRCUIT, "circuit", takes::CIRCUIT)]);
+        .then([perhaps(CIRCUIT, "circuit", takes::CIRCUIT)])
+        .then([perhaps(LOAD, "load", takes::LOAD)]);
     let plan = match prover {
         // The same cores do everything, so what goes on beside takes its time from the rest.
         Prover::Cpu => plan.then((0..partitions).flat_map(|number| {

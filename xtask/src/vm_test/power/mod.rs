@@ -73,7 +73,7 @@ pub(super) fn run(tools: &Tools, cuts: usize, seed: u64, verbose: bool) -> Resul
     let (mut told, mut failed) = (Vec::new(), 0);
     for number in 0..cuts {
         let stage = number % STAGES.len();
-        let last = if stage == 0 && (number / STAGES.len()) % TO_THE_END > 0 {
+        let last = if stage == 0 && !(number / STAGES.len()).is_multiple_of(TO_THE_END) {
             Last::Pc1
         } else {
             Last::Pc2
