@@ -241,7 +241,7 @@ fn a_sector_is_worked_on_by_one_version_at_a_time() -> Result<()> {
             ensure!(error.starts_with("[unavailable]") && error.contains("in use"), "{error}");
             ensure!(holder.answer(PATIENCE)?.err_msg.is_none());
         } else {
-            other_log.wait_for(&["waiting for another process to end"], PATIENCE)?;
+            other_log.wait_for(&["waiting for another process"], PATIENCE)?;
             holder.kill()?;
             ensure!(other.answer(PATIENCE)?.err_msg.is_none());
         }

@@ -111,7 +111,9 @@ impl<'a> TreeD<'a> {
                 replaces(path, &format!("has another node {node} than the data makes"));
                 Ok(false)
             }
-            Err(error @ (TreesError::Cancelled | TreesError::NoThread(_))) => Err(error.into()),
+            Err(
+                error @ (TreesError::Cancelled | TreesError::NoThread(_) | TreesError::Memory(_)),
+            ) => Err(error.into()),
             // If it is of the data, the building meets it too.
             Err(error) => {
                 replaces(path, &told(&error));

@@ -25,8 +25,6 @@ use crate::{Groth16Error, ProveStep};
 
 /// Parameters ready for proving.
 pub(crate) struct Loaded {
-    /// The length of the file, and the memory that the points take.
-    pub(crate) bytes: u64,
     pub(crate) lengths: Lengths,
     pub(crate) points: LoadedPoints,
     pub(crate) verifying_key: PreparedVerifyingKey<Bls12>,
@@ -68,7 +66,7 @@ pub(crate) fn load(
     reader.map.check()?;
     let verifying_key = prepare_verifying_key(&key.vk);
     let points = LoadedPoints::Cpu(Box::new(with_h_bit_reversed(key)));
-    Ok(Loaded { bytes: found.bytes, lengths: layout.lengths(), points, verifying_key, _room: None })
+    Ok(Loaded { lengths: layout.lengths(), points, verifying_key, _room: None })
 }
 
 /// Lets a device's prover read all points, and judges the file's digest meanwhile, unless it is
@@ -104,7 +102,7 @@ pub(crate) fn load_on(
     }
     let verifying_key = prepare_verifying_key(&vk);
     let points = LoadedPoints::Device(Box::new(key));
-    Ok(Loaded { bytes: found.bytes, lengths, points, verifying_key, _room: None })
+    Ok(Loaded { lengths, points, verifying_key, _room: None })
 }
 
 /// Puts the points of H where the transforms leave their scalars: at the bit reversal of their

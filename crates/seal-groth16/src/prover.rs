@@ -3,7 +3,7 @@
 mod on_device;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::thread;
 use std::time::Instant;
 
@@ -213,27 +213,23 @@ impl Prover {
         // Slots that are locked are being loaded; they are counted when their turn comes.
         let slots: Vec<_> =
             lock(&self.loaded).iter().map(|(size, slot)| (*size, slot.clone())).collect();
-        let others = || slots.iter().filter(|(size, _)| *size != sector_size);
-        let there = |slot: &Mutex<Option<Arc<Loaded>>>| {
-            slot.try_lock().ok().and_then(|slot| slot.as_ref().map(|loaded| loaded.bytes))
-        };
-        let mut used: u64 = others().filter_map(|(_, slot)| there(slot)).sum();
-        let room = |used: u64| {
-            let fits = used.saturating_add(bytes) <= self.params_memory;
-            fits.then(|| self.memory.keep(bytes, partition_bytes)).flatten()
-        };
-        for (size, slot) in others() {
-            if let Some(room) = room(used) {
+        let others = slots.iter().filter(|(size, _)| *size != sector_size);
+        // Parameters that tasks still use are kept, whether they are in a slot or not.
+        let room = || self.memory.keep(bytes, partition_bytes, self.params_memory);
+        for (size, slot) in others {
+            if let Some(room) = room() {
                 return Some(room);
             }
-            if let Ok(mut slot) = slot.try_lock()
-                && let Some(loaded) = slot.take()
-            {
-                used -= loaded.bytes;
+            let taken = match slot.try_lock() {
+                Ok(mut slot) => slot.take(),
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().take(),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            if taken.is_some() {
                 tracing::info!("the parameters for {size} make room for those for {sector_size}");
             }
         }
-        room(used)
+        room()
     }
 
     /// How proofs are computed, for messages.

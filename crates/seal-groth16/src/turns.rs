@@ -21,9 +21,9 @@ struct State {
     /// What is kept beside the shares, and how much of it for ever.
     kept: u64,
     for_ever: u64,
-    /// The largest share that anybody needs, as far as it is known: there is always room for it beside
-    /// what is kept, or those who wait for one would wait for each other.
-    largest: u64,
+    /// The largest shares that go with what is kept: there is always room for each beside what is kept,
+    /// or those who wait for one would wait for each other.
+    largest: Vec<u64>,
     next: u64,
     waiting: VecDeque<u64>,
 }
@@ -61,6 +61,8 @@ pub(crate) struct Share<'a> {
 pub(crate) struct Kept {
     turns: Arc<Turns>,
     units: u64,
+    /// The largest share that goes with it.
+    share: u64,
 }
 
 impl Turns {
@@ -75,7 +77,7 @@ impl Turns {
             free: total,
             kept: 0,
             for_ever: 0,
-            largest: 0,
+            largest: Vec::new(),
             next: 0,
             waiting: VecDeque::new(),
         };
@@ -94,23 +96,32 @@ impl Turns {
         state.for_ever = state.for_ever.saturating_add(units);
     }
 
-    /// Keeps `units`, if there is room for them beside what is taken now, and always for a share of
-    /// `largest`.
-    pub(crate) fn keep(self: &Arc<Self>, units: u64, largest: u64) -> Option<Kept> {
+    /// Keeps `units`, if there is room for them beside what is taken now, and always for the largest
+    /// share that goes with anything kept, of which this has `largest`. At most `most` are kept,
+    /// without what is kept for ever.
+    pub(crate) fn keep(self: &Arc<Self>, units: u64, largest: u64, most: u64) -> Option<Kept> {
         let mut state = self.lock();
-        let largest = state.largest.max(largest);
+        let share = largest;
+        let largest = state.largest.iter().copied().fold(largest, u64::max);
         let kept = state.kept.checked_add(units)?;
+        if kept - state.for_ever > most {
+            return None;
+        }
         let taken = self.total - state.free;
         if kept.checked_add(taken.max(largest))? > self.whole {
             return None;
         }
-        (state.kept, state.largest) = (kept, largest);
-        Some(Kept { turns: self.clone(), units })
+        state.kept = kept;
+        state.largest.push(share);
+        Some(Kept { turns: self.clone(), units, share })
     }
 
     fn fits(&self, state: &State, units: u64) -> bool {
         let taken = self.total - state.free;
-        state.free >= units && state.kept.saturating_add(taken).saturating_add(units) <= self.whole
+        let all = state.kept.saturating_add(taken).saturating_add(units);
+        // Where nothing is taken nobody will give anything back: what is kept for ever was not asked
+        // for, and must not stop all.
+        state.free >= units && (taken == 0 || all <= self.whole)
     }
 
     /// How many units there are.
@@ -160,7 +171,12 @@ impl Turns {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.turns.lock().kept -= self.units;
+        let mut state = self.turns.lock();
+        state.kept -= self.units;
+        if let Some(at) = state.largest.iter().position(|share| *share == self.share) {
+            state.largest.swap_remove(at);
+        }
+        drop(state);
         self.turns.changed.notify_all();
     }
 }
@@ -205,8 +221,8 @@ mod tests {
         assert_eq!((turns.total(), turns.whole()), (10, 10));
         turns.keep_for_ever(1);
         assert_eq!(turns.whole(), 9);
-        let kept = turns.keep(4, 3).expect("there is room for a share of 3 beside it");
-        assert!(turns.keep(3, 3).is_none(), "no share of 3 could be taken then");
+        let kept = turns.keep(4, 3, 10).expect("there is room for a share of 3 beside it");
+        assert!(turns.keep(3, 3, 10).is_none(), "no share of 3 could be taken then");
         let share = take(&turns, 3).expect("there is room");
         let mut asked = 0;
         let mut go_on = || {
@@ -215,12 +231,33 @@ mod tests {
         };
         assert_eq!(turns.take(3, &mut go_on).err(), Some("it waits"), "there are 2 left");
         assert_eq!(asked, 1);
-        assert!(turns.keep(3, 1).is_none());
+        assert!(turns.keep(3, 1, 10).is_none());
         drop(kept);
         assert!(take(&turns, 6).is_some(), "what was kept came back");
-        let again = turns.keep(6, 3).expect("as large as may be");
+        let again = turns.keep(6, 3, 10).expect("as large as may be");
+        assert!(turns.keep(0, 1, 5).is_none(), "more is kept than may be");
         drop((again, share));
         assert!(take(&turns, 9).is_some());
+    }
+
+    #[test]
+    fn what_is_kept_for_ever_does_not_stop_those_for_whom_there_was_room() {
+        let turns = Arc::new(Turns::within(u64::MAX, 10));
+        let _kept = turns.keep(6, 4, 10).expect("there is room for a share of 4");
+        // Another circuit was compiled meanwhile.
+        turns.keep_for_ever(2);
+        let one = take(&turns, 4).expect("one at a time goes on");
+        let mut go_on = || Err("it waits");
+        assert_eq!(turns.take(1, &mut go_on).err(), Some("it waits"));
+        drop(one);
+        assert!(take(&turns, 4).is_some());
+    }
+
+    #[test]
+    fn a_share_of_what_is_gone_is_not_kept_room_for() {
+        let turns = Arc::new(Turns::within(u64::MAX, 10));
+        drop(turns.keep(1, 8, 10).expect("there is room for a share of 8"));
+        assert!(turns.keep(5, 5, 10).is_some());
     }
 
     #[test]

@@ -53,10 +53,16 @@ pub(crate) fn keep(held: Weak<dyn Kept>) {
     }
 }
 
-/// To be called by whoever has just made a file because there was none: those that held something in
-/// one that was removed take it again first.
-pub(crate) fn wait_for_keepers() {
-    thread::sleep(LOOK_EVERY * 3);
+/// How long those that held something in a file that was removed have to take it again in the new
+/// one.
+const MAKING_ANEW: Duration = LOOK_EVERY.saturating_mul(4);
+
+/// To be called by whoever comes to a file that is never written: where it is so new that it may have
+/// been made in the place of one that was removed, those that held something there come first.
+pub(crate) fn wait_for_keepers(file: &Path) {
+    let age = std::fs::metadata(file).and_then(|file| file.modified());
+    let age = age.ok().and_then(|made| made.elapsed().ok()).unwrap_or_default();
+    thread::sleep(MAKING_ANEW.saturating_sub(age));
 }
 
 fn look_after() {
@@ -96,7 +102,17 @@ struct Held {
     name: &'static str,
     numbers: Vec<u32>,
     /// `None` once they are given up.
-    slots: Mutex<Option<Slots>>,
+    slots: Mutex<Option<InHand>>,
+}
+
+/// What is held of the slots.
+#[derive(Debug)]
+struct InHand {
+    slots: Slots,
+    /// What another process has taken in a new file, until it gives that up.
+    missing: Vec<u32>,
+    /// Those in files that were removed, or moved away and may come back.
+    former: Vec<Slots>,
 }
 
 impl KeptSlots {
@@ -119,7 +135,8 @@ impl KeptSlots {
             }
             slots = open(runtime_dir, name)?;
         }
-        let (runtime_dir, slots) = (runtime_dir.to_path_buf(), Mutex::new(Some(slots)));
+        let in_hand = InHand { slots, missing: Vec::new(), former: Vec::new() };
+        let (runtime_dir, slots) = (runtime_dir.to_path_buf(), Mutex::new(Some(in_hand)));
         let held = Arc::new(Held { runtime_dir, name, numbers, slots });
         let weak: Weak<Held> = Arc::downgrade(&held);
         keep(weak);
@@ -128,11 +145,8 @@ impl KeptSlots {
 }
 
 fn open(runtime_dir: &Path, name: &str) -> Result<Slots, FileError> {
-    let is_new = !runtime_dir.join(name).exists();
     let slots = slots_in(runtime_dir, name)?;
-    if is_new {
-        wait_for_keepers();
-    }
+    wait_for_keepers(&runtime_dir.join(name));
     Ok(slots)
 }
 
@@ -144,7 +158,7 @@ impl Drop for KeptSlots {
 }
 
 impl Held {
-    fn slots(&self) -> MutexGuard<'_, Option<Slots>> {
+    fn slots(&self) -> MutexGuard<'_, Option<InHand>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -152,18 +166,29 @@ impl Held {
 impl Kept for Held {
     fn renew(&self) -> Result<(), FileError> {
         let mut held = self.slots();
-        if held.as_ref().is_none_or(Slots::is_in_place) {
-            return Ok(());
-        }
-        let slots = slots_in(&self.runtime_dir, self.name)?;
-        for number in &self.numbers {
-            if !slots.try_take(*number)? {
-                let name = self.name;
-                tracing::error!(name, number, "another process has what this one still uses");
+        let Some(held) = held.as_mut() else { return Ok(()) };
+        let was_missing = if held.slots.is_in_place() {
+            held.missing.len()
+        } else {
+            let new = slots_in(&self.runtime_dir, self.name)?;
+            held.former.push(std::mem::replace(&mut held.slots, new));
+            held.missing.clone_from(&self.numbers);
+            0
+        };
+        let mut failed = None;
+        let slots = &mut held.slots;
+        held.missing.retain(|number| match slots.try_take(*number) {
+            Ok(taken) => !taken,
+            Err(error) => {
+                failed = Some(error);
+                true
             }
+        });
+        if held.missing.len() > was_missing && failed.is_none() {
+            let (name, missing) = (self.name, &held.missing);
+            tracing::error!(name, ?missing, "another process has what this one still uses");
         }
-        *held = Some(slots);
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -175,7 +200,10 @@ pub(crate) mod tests {
 
     /// Removes a runtime directory and waits until so many slots of this file are held again.
     pub(crate) fn remove_and_await(runtime_dir: &Path, name: &str, count: usize) {
-        std::fs::remove_dir_all(runtime_dir).expect("ours");
+        // What is held may be held again at once, in the midst of a removal.
+        let away = runtime_dir.with_extension("away");
+        std::fs::rename(runtime_dir, &away).expect("ours");
+        std::fs::remove_dir_all(away).expect("ours");
         let begin = Instant::now();
         let held = || {
             let slots = Slots::open_to_look(&runtime_dir.join(name)).expect("readable")?;

@@ -20,6 +20,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::kept::{self, Kept};
 use crate::{FileError, Mutex as FileMutex, RuntimeDir, SpaceError, free_bytes};
 
+/// The same where it is tried again soon.
+const AT_ONCE: Duration = Duration::from_millis(20);
+
 /// How long another process may take to look through all reservations.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -153,26 +156,21 @@ impl Reservations {
     }
 
     fn lock(&self) -> Result<FileMutex, FileError> {
-        let (lock, is_new) = self.open()?;
-        if is_new {
-            kept::wait_for_keepers();
-        }
+        let lock = self.open()?;
+        kept::wait_for_keepers(&self.dir.join("lock"));
         Ok(lock)
     }
 
-    /// The lock, and whether the directory was made for it.
-    fn open(&self) -> Result<(FileMutex, bool), FileError> {
+    fn open(&self) -> Result<FileMutex, FileError> {
         // The runtime directory may have been removed since it was opened.
         crate::remake(crate::parent_of(&self.dir))?;
-        let made = fs::DirBuilder::new().mode(0o700).create(&self.dir);
-        let is_new = made.is_ok();
-        match made {
+        match fs::DirBuilder::new().mode(0o700).create(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(FileError::of("create", &self.dir)(error));
             }
             _ => {}
         }
-        Ok((FileMutex::open(&self.dir.join("lock"))?, is_new))
+        FileMutex::open(&self.dir.join("lock"))
     }
 
     /// What living tasks have reserved on a device. What the dead have left is removed.
@@ -257,8 +255,10 @@ impl Kept for Record {
         if held.as_ref().is_none_or(is_in_place) {
             return Ok(());
         }
-        let (lock, _) = self.among.open()?;
-        let _guard = lock.lock(PATIENCE)?;
+        // Others are waiting to be held again, and this one may be given up meanwhile: it is tried again
+        // soon.
+        let lock = self.among.open()?;
+        let _guard = lock.lock(AT_ONCE)?;
         *held = Some(self.among.record(self.device, &self.text)?);
         Ok(())
     }
@@ -497,7 +497,10 @@ mod tests {
         let cache = scene.cache("cache");
         let free = free_bytes(scene.dir.path()).expect("a file system");
         let held = scene.reserve("PC1 in cache", free / 4 * 3, &[&cache]).expect("free");
-        fs::remove_dir_all(scene.dir.path().join("run")).expect("ours");
+        // It may be held again at once, in the midst of a removal.
+        let away = scene.dir.path().join("away");
+        fs::rename(scene.dir.path().join("run"), &away).expect("ours");
+        fs::remove_dir_all(away).expect("ours");
         let begin = std::time::Instant::now();
         while scene.recorded() != 1 {
             assert!(begin.elapsed().as_secs() < 60, "nobody reserves it again");

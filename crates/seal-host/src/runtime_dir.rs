@@ -244,12 +244,16 @@ fn way_to(path: &Path, user: u32, make: bool) -> Result<PathBuf, RuntimeDirError
     let examine = |path: &Path| path.symlink_metadata().map_err(FileError::of("examine", path));
     let mut way = PathBuf::from("/");
     let top = examine(&way)?;
-    let is_trusted = |owner: u32| is_trusted(owner, user, top.uid());
+    let is_trusted = |owner: u32, dir: &Path| {
+        let anybodys = dir.symlink_metadata().is_ok_and(|dir| owner_and_mode(&dir).1 & 0o022 != 0);
+        // Where anybody can make an entry, a number that stands for many is nobody's.
+        is_trusted(owner, user, if anybodys { 0 } else { top.uid() })
+    };
     let judge = |path: &Path, found: &Metadata| {
         let (owner, mode) = owner_and_mode(found);
         // In a sticky directory only the owner of an entry can replace it.
         let replaceable = mode & 0o022 != 0 && mode & 0o1000 == 0;
-        if replaceable || !is_trusted(owner) {
+        if replaceable || !is_trusted(owner, crate::parent_of(path)) {
             let path = path.to_path_buf();
             return Err(RuntimeDirError::ParentNotSafe { path, owner, mode });
         }
@@ -274,7 +278,7 @@ fn way_to(path: &Path, user: u32, make: bool) -> Result<PathBuf, RuntimeDirError
         }
         let found = found.map_err(FileError::of("examine", &next))?;
         if found.is_symlink() {
-            if !is_trusted(found.uid()) {
+            if !is_trusted(found.uid(), &way) {
                 return Err(RuntimeDirError::LinkNotSafe { path: next, owner: found.uid() });
             }
             links += 1;

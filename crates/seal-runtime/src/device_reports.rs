@@ -42,8 +42,10 @@ impl DeviceReports {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(report) = executor.device_report() else { return };
         if report.wrong > last.wrong {
-            last.wrong = report.wrong;
-            write_down(executor, &report);
+            // Each counts, also where several came between two looks.
+            for _ in std::mem::replace(&mut last.wrong, report.wrong)..report.wrong {
+                write_down(executor, &report);
+            }
         }
         if self.wanted && last.told.as_ref() != Some(&report) {
             self.answers.send(&Event::Device(report.clone()));

@@ -106,7 +106,8 @@ fn wait_for_lock(
             looked = Some(Instant::now());
         }
         let pid = holder.as_ref().map(|holder| holder.pid);
-        let now = (pid, there(wanted));
+        // Whom nobody can tell just now is no news.
+        let now = (pid.or(seen.0), there(wanted));
         if now != seen {
             (seen, moved) = (now, Instant::now());
         }

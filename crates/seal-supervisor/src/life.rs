@@ -24,6 +24,9 @@ pub(crate) struct OwnLife {
     runtime_dir: PathBuf,
     path: PathBuf,
     alive: Alive,
+    /// Its signs in directories that were removed, or moved away: whoever finds one there must not
+    /// take this supervisor for dead.
+    former: Vec<Alive>,
     /// Which directories it has been shown in, the present one last.
     scopes: Vec<String>,
 }
@@ -61,7 +64,7 @@ impl OwnLife {
         let path = directory(&runtime_dir).join(unlike_others());
         let scopes: Vec<_> = scope_of(&runtime_dir).into_iter().collect();
         let alive = show(&path, &scopes)?;
-        Ok(Self { runtime_dir, path, alive, scopes })
+        Ok(Self { runtime_dir, path, alive, former: Vec::new(), scopes })
     }
 
     /// Its name.
@@ -79,7 +82,8 @@ impl OwnLife {
             self.scopes.retain(|known| *known != scope);
             self.scopes.push(scope);
         }
-        self.alive = show(&self.path, &self.scopes)?;
+        let new = show(&self.path, &self.scopes)?;
+        self.former.push(std::mem::replace(&mut self.alive, new));
         Ok(true)
     }
 }

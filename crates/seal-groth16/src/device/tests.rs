@@ -260,7 +260,6 @@ fn load_small(
     let reader: Arc<dyn Accelerator> = Arc::new(Reader(meanwhile));
     let loaded = load_on(&reader, 0, &found, CurveKernel::detect(), &mut at)?;
     assert!(matches!(loaded.points, LoadedPoints::Device(_)), "the points are the device's");
-    assert_eq!(loaded.bytes, found.bytes);
     Ok(last)
 }
 
