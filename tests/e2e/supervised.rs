@@ -2,7 +2,7 @@
 //! killed.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use seal_wire::{EVENTS, Event, RawResponse, Started};
 use serde_json::Value;
 use test_support::client::Processor;
 use test_support::launch::{Launch, Log, until};
-use test_support::sector::{Sector, has_part_of};
+use test_support::sector::{Sector, has_part_of, lock_parents};
 use test_support::vector::{FileDigest, Vector};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -210,7 +210,7 @@ fn a_killed_executor_is_answered_for_and_replaced_and_its_locks_are_free() -> Re
     victim.clear()?;
     let making = lock_parents(&dir.path().join("parents"))?;
     let ids = [pc1.send(&victim.pc1_task()?)?, pc1.send(&next.pc1_task()?)?];
-    log.wait_for(&["waiting: another process makes the parents cache"], PATIENCE)?;
+    log.wait_for(&["waiting: another one makes the parents cache"], PATIENCE)?;
     // Tree D is made at the same time.
     until(PATIENCE, || Ok(victim.cache().join("sc-02-data-tree-d.dat").exists()))?;
 
@@ -231,19 +231,6 @@ fn a_killed_executor_is_answered_for_and_replaced_and_its_locks_are_free() -> Re
     is_sealed(&victim, Stage::Pc2)?;
     ends_well(pc1)?;
     ends_well(pc2)
-}
-
-/// Locks the parents cache in `parents` as other software does while it makes one.
-fn lock_parents(parents: &Path) -> Result<File> {
-    for entry in fs::read_dir(parents)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "cache") {
-            let file = File::open(path)?;
-            file.lock()?;
-            return Ok(file);
-        }
-    }
-    anyhow::bail!("PC1 made no parents cache")
 }
 
 #[test]

@@ -101,8 +101,9 @@ Environment:
                            that no two are promised the same, and reserve disk space, so that no two
                            count on the same; default: /run/seal-exec for
                            root, else /tmp/seal-exec-UID
-  SEAL_LOCK_WAIT           how long a task waits for a sector that another process still has, such as
-                           1h; a supervisor sets it by the grace and drain of its stage; default 2m
+  SEAL_LOCK_WAIT           how long a task waits for a sector that another process still has,
+                           such as 1h; a supervisor sets it by grace and drain of its stage;
+                           default 2m
   SEAL_NUMA                preferred: take memory of other nodes where the own one has too little
   HUGEPAGE_FILES_PATH      directory of memory files made by `pc1-exec hugepages`, in numa_N for
                            NUMA node N

@@ -30,6 +30,16 @@ pub(crate) fn kept<T>(
     Ok(made)
 }
 
+/// Whether there is something for a sector size, or it is just being made.
+pub(crate) fn is_filled<T>(slots: &Slots<T>, sector_size: SectorSize) -> bool {
+    let slot = lock(slots).get(&sector_size).cloned();
+    slot.is_some_and(|slot| match slot.try_lock() {
+        Ok(slot) => slot.is_some(),
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().is_some(),
+        Err(TryLockError::WouldBlock) => true,
+    })
+}
+
 /// Waits for what a mutex guards, and asks now and then whether to. As for [`lock`], a panic of
 /// another leaves it whole.
 pub(crate) fn wait_for<'m, T>(

@@ -18,7 +18,7 @@ use storage_proofs_porep::stacked::{self, StackedCompound};
 use crate::circuit::{public_params, representative};
 use crate::circuit_cache::{CircuitCache, Origin};
 use crate::job::Job;
-use crate::kept::{Slots, kept, lock};
+use crate::kept::{Slots, is_filled, kept, lock};
 use crate::load::{Loaded, load, load_on};
 use crate::shape::{Shape, shape};
 use crate::step::{At, LOOK_EVERY, ProveStep, step};
@@ -158,6 +158,7 @@ impl Prover {
         kept(&self.loaded, sector_size, at, |at| {
             let found = self.find(sector_size)?;
             let room = Some(self.room(sector_size, found.bytes, partition_bytes, at)?);
+            step(at, ProveStep::Loading { done: 0, total: found.bytes })?;
             let loaded = self.load_found(&found, at)?;
             Ok(Loaded { _room: room, ..loaded })
         })
@@ -262,8 +263,10 @@ where
 
     let size = proof.sector_size();
     // That they are missing is told before the circuit is compiled, which says how much memory is
-    // needed beside them.
-    prover.find(size)?;
+    // needed beside them. Those that are in memory need no file.
+    if !is_filled(&prover.loaded, size) {
+        prover.find(size)?;
+    }
     let shape = shape_of::<Tree>(prover, proof, at)?;
     let loaded = prover.load(size, shape.partition_bytes, at)?;
     check_circuit::<Tree>(prover, proof, &params, &public, &loaded)?;

@@ -1,7 +1,7 @@
 //! What processes hold in the runtime directory, and hold again when that was removed.
 //!
-//! A lock is on a file, and is gone with its name: whoever comes later makes another file, and finds
-//! nothing locked there. So a thread looks, as long as anything is held, whether each file is still
+//! A lock is on a file, and is gone with its name: whoever comes later makes another file, and
+//! finds nothing locked there. So a thread looks, as long as anything is held, whether each file is still
 //! in its place, and takes in the new one what was held in the old one. Whoever finds no file and
 //! makes it leaves the others some time for that ([`wait_for_keepers`]).
 

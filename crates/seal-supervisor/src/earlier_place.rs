@@ -11,16 +11,14 @@ use crate::run::{Failure, because, earlier_place};
 use crate::status::{Looker, MachineStatus, collect};
 
 /// Refuses a start in `dir`, the default, as long as supervisors of an earlier version run in theirs
-/// and `terms` are to hold between all. Without any, it is only told.
-pub(crate) fn check(dir: &Path, terms: &Terms) -> Result<(), Failure> {
-    let Some(earlier) = earlier_place(dir).filter(|dir| dir.exists()) else { return Ok(()) };
+/// and `terms` are to hold between all. Without any, there is what is to be told.
+pub(crate) fn check(dir: &Path, terms: &Terms) -> Result<Option<String>, Failure> {
+    let Some(earlier) = earlier_place(dir).filter(|dir| dir.exists()) else { return Ok(None) };
     let there = collect(&earlier, &mut Looker::default()).map_err(because(ExitCode::Start))?;
-    let Some(text) = apart(&there, dir, &earlier) else { return Ok(()) };
-    if terms.bind() {
-        return Err(Failure { code: ExitCode::Start, text });
+    match apart(&there, dir, &earlier) {
+        Some(text) if terms.bind() => Err(Failure { code: ExitCode::Start, text }),
+        told => Ok(told),
     }
-    tracing::warn!("{text}");
-    Ok(())
 }
 
 fn apart(there: &MachineStatus, dir: &Path, earlier: &Path) -> Option<String> {

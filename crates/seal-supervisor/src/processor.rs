@@ -240,7 +240,9 @@ impl Starter<'_> {
         }
         let dir = runtime_dir(self.args.runtime_dir.as_deref(), Some(&config));
         let runtime_dir = RuntimeDir::open(&dir).map_err(unusable)?;
-        earlier_place::check(&dir, &terms(&plan))?;
+        if let Some(warning) = earlier_place::check(&dir, &terms(&plan))? {
+            self.warn(&[warning]);
+        }
         self.keep_lines(runtime_dir.path());
         let cgroup_dir = cgroups.map(|tree| tree.path().display().to_string());
         let timing = Timing::of(&plan.settings, self.began, self.args.fault_wait);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use seal_types::{MANIFEST, RegisteredProof, TREE_D};
 use serde_json::{Value, json};
 
@@ -19,6 +19,22 @@ pub fn has_part_of(file: &Path) -> Result<bool> {
     let (dir, name) = (file.parent().context("a directory")?, file.file_name().context("a name")?);
     let start = format!(".{}.", name.to_string_lossy());
     Ok(names_in(dir)?.iter().any(|name| name.starts_with(&start) && name.ends_with(".part")))
+}
+
+/// Locks the parents cache in `parents` as other software does while it makes one. As it was not
+/// checked yet: one that was needs nobody's lock.
+pub fn lock_parents(parents: &Path) -> Result<File> {
+    for entry in fs::read_dir(parents)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "cache") {
+            let file = File::open(&path)?;
+            file.lock()?;
+            let name = path.file_name().context("a cache has a name")?.to_string_lossy();
+            fs::remove_file(path.with_file_name(format!(".{name}.seal-exec.json")))?;
+            return Ok(file);
+        }
+    }
+    bail!("PC1 made no parents cache")
 }
 
 /// The names in a cache directory as [`Sector::names`] has them.

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use anyhow::Context;
 use serde_json::json;
 use test_support::launch::{test_params, until};
-use test_support::sector::has_part_of;
+use test_support::sector::{has_part_of, lock_parents};
 use test_support::skip::skipped;
 
 use super::*;
@@ -21,21 +21,13 @@ const CASE: &str = "2KiB-v1_1-a";
 fn hold_parents(sector: &Sector, dir: &Path) -> Result<File> {
     serve(Stage::Pc1, dir)?.0.call(&sector.pc1_task()?, PATIENCE)?;
     sector.clear()?;
-    for entry in fs::read_dir(dir.join("parents"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "cache") {
-            let file = File::open(path)?;
-            file.lock()?;
-            return Ok(file);
-        }
-    }
-    anyhow::bail!("PC1 made no parents cache")
+    lock_parents(&dir.join("parents"))
 }
 
 /// Waits until `tasks` tasks wait for the lock, and `sector`'s tree D, which is made at the same
 /// time, is there.
 fn wait_until_held(log: &Log, tasks: usize, sector: &Sector) -> Result<()> {
-    let words = ["waiting: another process makes the parents cache"];
+    let words = ["waiting: another one makes the parents cache"];
     until(PATIENCE, || Ok(log.lines_with(&words)?.len() >= tasks))?;
     until(PATIENCE, || Ok(sector.cache().join(TREE_D).exists()))
 }
@@ -81,7 +73,7 @@ fn when_nobody_reads_the_answers_the_process_ends() -> Result<()> {
     for input_stays_open in [true, false] {
         sector.clear()?;
         let launch = Launch::executor(Stage::Pc1, dir.path())?;
-        let waiting = launch.log().lines_with(&["another process makes"])?.len();
+        let waiting = launch.log().lines_with(&["another one makes"])?.len();
         let mut command = launch.command()?;
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut stdin = child.stdin.take().expect("piped");

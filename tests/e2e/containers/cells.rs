@@ -127,8 +127,8 @@ pub(crate) const CELLS: &[Cell] = &[
     },
     Cell {
         name: "a limit of processes and threads",
-        made: "cgroup v1 with `pids.max` 64 for three supervisors and their executors",
-        place: Group { controller: "pids", limit: ("pids.max", "64"), nested: false },
+        made: "cgroup v1 with `pids.max` 96 for three supervisors and their executors",
+        place: Group { controller: "pids", limit: ("pids.max", "96"), nested: false },
         ..PLAIN
     },
     Cell {

@@ -28,7 +28,7 @@ own="--mount"
 mkdir $top/plain $top/memory $top/above $top/above/inner $top/pids
 echo 536870912 > $top/memory/memory.max
 echo 536870912 > $top/above/memory.max
-echo 64 > $top/pids/pids.max
+echo 96 > $top/pids/pids.max
 
 cell memory memory '' $own true
 cell memory-above above/inner '' $own true

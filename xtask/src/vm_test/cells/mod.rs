@@ -65,7 +65,7 @@ const CELLS: &[Cell] = &[
     Cell {
         name: "pids",
         told: "a limit of processes and threads",
-        made: "`pids.max` of 64 for three supervisors and their executors",
+        made: "`pids.max` of 96 for three supervisors and their executors",
         verdict: Verdict::Seals,
     },
     Cell {
