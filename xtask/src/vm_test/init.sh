@@ -133,6 +133,8 @@ say huge-pages in_group 2-3 code placement 32 strict
 say huge-pages-of-the-other-node in_group 0-1 code placement 32 strict
 echo 0 > /sys/devices/system/node/node1/$pages/nr_hugepages
 
+# From here on what is logged is looked at by its fields.
+export SEAL_LOG_FORM=json
 mkdir -p /mnt/huge
 mount -t hugetlbfs -o pagesize=2M none /mnt/huge
 say files code pc1-exec hugepages --node 1 --count 3 --size 8MiB --dir /mnt/huge
