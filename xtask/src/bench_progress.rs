@@ -12,6 +12,7 @@ use seal_types::{SectorSize, Stage};
 use serde_json::{Value, json};
 use test_support::client::Processor;
 use test_support::sector::Sector;
+use test_support::trace::error_of;
 use test_support::vector::Vector;
 
 use crate::bench::{ensure_parents, parents, write_result};
@@ -214,10 +215,8 @@ impl Told {
         Some(Self { at, share: whole["permille"].as_f64()? / 1000.0, left })
     }
 
-    /// The difference to the true time left by that, or by a tenth of the run where less is left.
     fn error(&self, took: Duration) -> f64 {
-        let left = took.saturating_sub(self.at);
-        self.left.abs_diff(left).as_secs_f64() / left.max(took / 10).as_secs_f64()
+        error_of(self.left, took.saturating_sub(self.at), took)
     }
 }
 

@@ -1,9 +1,9 @@
 //! What processes hold in the runtime directory, and hold again when that was removed.
 //!
 //! A lock is on a file, and is gone with its name: whoever comes later makes another file, and
-//! finds nothing locked there. So a thread looks, as long as anything is held, whether each file is still
-//! in its place, and takes in the new one what was held in the old one. Whoever finds no file and
-//! makes it leaves the others some time for that ([`wait_for_keepers`]).
+//! finds nothing locked there. So a thread looks, as long as anything is held, whether each file is
+//! still in its place, and takes in the new one what was held in the old one. Whoever comes to a
+//! file that is new leaves the others some time for that ([`wait_for_keepers`]).
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};

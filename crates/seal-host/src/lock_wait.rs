@@ -164,7 +164,7 @@ fn holder_in(locks: &str, device: &str, inode: u64) -> Option<u32> {
 mod tests {
     use std::fs::{File, TryLockError};
     use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
 
     use super::*;
 
@@ -193,15 +193,10 @@ mod tests {
         file.try_lock().map(|()| file)
     }
 
-    fn is_busy(error: &TryLockError) -> bool {
-        matches!(error, TryLockError::WouldBlock)
-    }
-
-    #[test]
-    fn what_another_process_has_is_waited_for_until_it_ends() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+    /// Another process that has the lock until its input ends.
+    fn holder(dir: &Path) -> Child {
         let mut holder = Command::new("flock")
-            .arg(dir.path())
+            .arg(dir)
             .args(["-c", "echo; exec cat"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -210,6 +205,17 @@ mod tests {
         let mut line = String::new();
         let output = holder.stdout.as_mut().expect("piped");
         BufReader::new(output).read_line(&mut line).expect("it has the lock");
+        holder
+    }
+
+    fn is_busy(error: &TryLockError) -> bool {
+        matches!(error, TryLockError::WouldBlock)
+    }
+
+    #[test]
+    fn what_another_process_has_is_waited_for_until_it_ends() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut holder = holder(dir.path());
         // Told to stop waiting, it stops.
         let refused =
             take_patiently(dir.path(), ENDING_TAKES, || try_lock(dir.path()), is_busy, |_| false);
@@ -238,16 +244,7 @@ mod tests {
     #[test]
     fn a_holder_that_works_is_waited_for_and_one_that_does_nothing_is_not() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut holder = Command::new("flock")
-            .arg(dir.path())
-            .args(["-c", "echo; exec cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it runs");
-        let mut line = String::new();
-        let output = holder.stdout.as_mut().expect("piped");
-        BufReader::new(output).read_line(&mut line).expect("it has the lock");
+        let mut holder = holder(dir.path());
         let (path, longest) = (dir.path(), Duration::from_millis(250));
         // It moves for a while that is longer than it may stand still.
         let mut moves = 0;

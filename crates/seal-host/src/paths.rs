@@ -144,6 +144,14 @@ pub fn find_taken_for_remains(
     None
 }
 
+/// Whether `file` is still what is found at `path`.
+pub(crate) fn is_in_place(path: &Path, file: &fs::File) -> bool {
+    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    let own = file.metadata().map(identity);
+    let there = fs::symlink_metadata(path).map(identity);
+    matches!((own, there), (Ok(own), Ok(there)) if own == there)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::kept::{self, Kept};
+use crate::paths::is_in_place;
 use crate::{FileError, Mutex as FileMutex, RuntimeDir, SpaceError, free_bytes};
 
 /// The same where it is tried again soon.
@@ -247,12 +248,7 @@ impl Record {
 impl Kept for Record {
     fn renew(&self) -> Result<(), FileError> {
         let mut held = self.file();
-        let is_in_place = |(path, file): &(PathBuf, File)| {
-            let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-            let there = fs::symlink_metadata(path).map(identity);
-            there.is_ok_and(|there| file.metadata().map(identity).is_ok_and(|own| own == there))
-        };
-        if held.as_ref().is_none_or(is_in_place) {
+        if held.as_ref().is_none_or(|(path, file)| is_in_place(path, file)) {
             return Ok(());
         }
         // Others are waiting to be held again, and this one may be given up meanwhile: it is tried again

@@ -127,11 +127,7 @@ impl Slots {
 
     /// Whether the file is still the one under its name.
     pub fn is_in_place(&self) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
-        let own = self.file.metadata().map(identity);
-        let there = std::fs::symlink_metadata(&self.path).map(identity);
-        matches!((own, there), (Ok(own), Ok(there)) if own == there)
+        crate::paths::is_in_place(&self.path, &self.file)
     }
 
     fn call(&self, argument: FcntlArg<'_>) -> nix::Result<()> {

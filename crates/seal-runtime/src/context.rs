@@ -54,8 +54,6 @@ struct Told {
     /// Why the task does not go on.
     waits: Option<String>,
     whole: Option<(Whole, ProgressBar)>,
-    /// All weights of its plan.
-    weight: f64,
 }
 
 /// A parent that asked to be told how far the task is.
@@ -131,13 +129,11 @@ impl TaskContext {
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = bars().add(ProgressBar::new(1000).with_style(style));
         bar.set_prefix(self.label.clone());
-        let weight = plan.weight();
         let plan = match &self.memory {
             Some(memory) => memory.plan(plan),
             None => plan,
         };
-        let told = &mut *self.lock();
-        (told.weight, told.whole) = (weight, Some((Whole::new(plan), bar)));
+        self.lock().whole = Some((Whole::new(plan), bar));
     }
 
     /// An earlier run has done `part` of the plan.
@@ -290,7 +286,7 @@ impl Drop for TaskContext {
         if let Some((whole, bar)) = &told.whole {
             bar.finish_and_clear();
             if let Some(memory) = &self.memory {
-                memory.keep(told.weight, whole);
+                memory.keep(whole);
             }
         }
     }

@@ -23,12 +23,12 @@ impl Memory {
         }
     }
 
-    /// Keeps what a task that is done has shown; `weight` is that of its plan. Of one that was
-    /// stopped on its way nothing is kept.
-    pub(crate) fn keep(&self, weight: f64, whole: &Whole) {
+    /// Keeps what a task that is done has shown. Of one that was stopped on its way nothing is kept.
+    pub(crate) fn keep(&self, whole: &Whole) {
         if !whole.is_done() {
             return;
         }
+        let weight = whole.weight();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let at = kept.iter().position(|(of, _)| *of == weight);
         // Kinds that this one did not have, because an earlier run had done them, stay.
@@ -72,7 +72,7 @@ mod tests {
     fn the_next_task_of_the_same_work_is_told_a_right_time_from_its_begin() {
         let memory = Memory::default();
         assert_eq!(left_of_next(&memory, 10.0), 10.0);
-        memory.keep(plan(10.0).weight(), &done(plan(10.0), 10));
+        memory.keep(&done(plan(10.0), 10));
         assert_eq!(left_of_next(&memory, 10.0), 100.0);
         assert_eq!(left_of_next(&memory, 20.0), 20.0, "that is other work");
     }
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_task_that_was_stopped_is_not_remembered() {
         let memory = Memory::default();
-        memory.keep(plan(10.0).weight(), &done(plan(10.0), 9));
+        memory.keep(&done(plan(10.0), 9));
         assert_eq!(left_of_next(&memory, 10.0), 10.0);
     }
 
@@ -89,7 +89,7 @@ mod tests {
         let memory = Memory::default();
         for labels in 1..100 {
             let labels = f64::from(labels);
-            memory.keep(plan(labels).weight(), &done(plan(labels), 10));
+            memory.keep(&done(plan(labels), 10));
         }
         assert_eq!(memory.0.into_inner().expect("no panic").len(), KEPT);
     }

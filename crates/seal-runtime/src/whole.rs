@@ -197,6 +197,12 @@ impl Whole {
         }
     }
 
+    /// All weights of its plan.
+    pub(crate) fn weight(&self) -> f64 {
+        let steps = self.phases.iter().flatten().flat_map(|lane| &lane.steps);
+        steps.map(|state| state.step.weight).sum()
+    }
+
     /// The paces that the task has shown.
     pub(crate) fn shown(&self) -> Paces {
         let seen = self.paces.iter().filter(|(_, pace)| pace.work > 0.0);

@@ -76,12 +76,16 @@ impl Trace {
             }
             let told = told.expect("a tenth is done, and no time is told");
             let left = self.took.saturating_sub(step.at);
-            let least = self.took / 10;
-            let error = told.abs_diff(left).as_secs_f64() / left.max(least).as_secs_f64();
-            Some(Wrong { share, told, left, error })
+            Some(Wrong { share, told, left, error: error_of(told, left, self.took) })
         });
         judged.collect()
     }
+}
+
+/// How wrong it is to tell `told` where `left` is left of a run that took `took`: by the true time
+/// left, or by a tenth of the run where less is left.
+pub fn error_of(told: Duration, left: Duration, took: Duration) -> f64 {
+    told.abs_diff(left).as_secs_f64() / left.max(took / 10).as_secs_f64()
 }
 
 /// The worst judgement from `share` on.
