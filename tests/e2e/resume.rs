@@ -20,7 +20,7 @@ use seal_types::{MANIFEST, Stage, layer_file};
 use seal_wire::ErrorCode;
 use serde_json::{Value, json};
 use test_support::launch::{Launch, can_mount, until};
-use test_support::sector::Sector;
+use test_support::sector::{Sector, on_record};
 use test_support::skip::skipped;
 use test_support::vector::{FileDigest, Vector, file_digest};
 
@@ -154,13 +154,6 @@ fn labelled(log: &str) -> Result<Vec<u32>> {
             Ok(u32::try_from(line["layer"].as_u64().context("a layer")?)?)
         })
         .collect()
-}
-
-/// How many layers the manifest in `directory` has.
-fn on_record(directory: &Path) -> Result<usize> {
-    let text = fs::read_to_string(directory.join(MANIFEST))?;
-    let manifest: Value = serde_json::from_str(&text)?;
-    Ok(manifest["finished"].as_array().context("a list")?.len())
 }
 
 /// Numbers that look random and are the same in every run.

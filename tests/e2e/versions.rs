@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::DirEntryExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use test_support::client::{Processor, binary};
 use test_support::launch::{Launch, Log, test_params, until};
 use test_support::oracle::Oracle;
 use test_support::revision::{Revision, earlier};
-use test_support::sector::{Sector, has_part_of};
+use test_support::sector::{Sector, has_part_of, on_record};
 use test_support::skip::{skipped, slow_tests};
 use test_support::vector::{FileDigest, Vector};
 
@@ -176,7 +176,7 @@ fn a_sector_begun_by_one_version_is_finished_by_the_other() -> Result<()> {
         let (mut pc1, _) = executor(Stage::Pc1, first, &before, dir.path())?.serve(Stage::Pc1)?;
         pc1.send(&sector.pc1_task()?)?;
         let there = |name: &str| sector.cache().join(name).exists();
-        until(PATIENCE, || Ok(there(LAYER_1) && !parts(&sector)?.is_empty()))?;
+        until(PATIENCE, || Ok(on_record(&sector.cache()).unwrap_or(0) == 1))?;
         pc1.kill()?;
         ensure!(!there(LAYER_2), "it was killed while it labelled");
         let made = fs::metadata(sector.cache().join(LAYER_1))?.modified()?;
@@ -190,8 +190,12 @@ fn a_sector_begun_by_one_version_is_finished_by_the_other() -> Result<()> {
         ensure!(caches(dir.path())? == parents, "{second:?} made {first:?}'s parents again");
 
         let (mut pc2, _) = executor(Stage::Pc2, first, &before, dir.path())?.serve(Stage::Pc2)?;
+        let inode = || -> Result<u64> { Ok(fs::metadata(sector.sealed())?.ino()) };
+        let data = inode()?;
         pc2.send(&sector.pc2_task(&pc1out))?;
-        until(PATIENCE, || Ok(has_part_of(&sector.sealed())? || old_part(&sector)))?;
+        // Written within milliseconds: it may be whole by the time that one looks.
+        let begun = || Ok(has_part_of(&sector.sealed())? || old_part(&sector) || inode()? != data);
+        until(PATIENCE, begun)?;
         pc2.kill()?;
         let (mut pc2, _) = executor(Stage::Pc2, second, &before, dir.path())?.serve(Stage::Pc2)?;
         pc2.call(&sector.pc2_task(&pc1out), PATIENCE)?;

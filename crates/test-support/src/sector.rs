@@ -21,6 +21,13 @@ pub fn has_part_of(file: &Path) -> Result<bool> {
     Ok(names_in(dir)?.iter().any(|name| name.starts_with(&start) && name.ends_with(".part")))
 }
 
+/// How many layers PC1's record in `directory` has.
+pub fn on_record(directory: &Path) -> Result<usize> {
+    let text = fs::read_to_string(directory.join(MANIFEST))?;
+    let manifest: Value = serde_json::from_str(&text)?;
+    Ok(manifest["finished"].as_array().context("a list")?.len())
+}
+
 /// Locks the parents cache in `parents` as other software does while it makes one. As it was not
 /// checked yet: one that was needs nobody's lock.
 pub fn lock_parents(parents: &Path) -> Result<File> {
