@@ -15,7 +15,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::kept::{self, Kept};
 use crate::paths::is_in_place;
@@ -117,43 +117,43 @@ impl Reservations {
             crate::require_free(on, bytes.saturating_sub(freed))?;
             Ok(SpaceReserved { held: None })
         };
-        let lock = match self.lock() {
-            Ok(lock) => lock,
-            Err(error) => return alone(error),
+        let taken = self.exclusively(|| {
+            let others = self.others(device).map_err(Failed::Record)?;
+            let free = free_bytes(on).map_err(|error| Failed::Space(error.into()))?;
+            let reserved: u64 = others.iter().map(|other| other.left).sum();
+            // Who takes no more than it gives back takes nothing from the others.
+            if bytes > freed && free.saturating_add(freed) < bytes.saturating_add(reserved) {
+                let (path, by) = (on.to_path_buf(), told(&others));
+                let little = SpaceError::TooLittle { path, free, needed: bytes, reserved, by };
+                return Err(Failed::Space(little));
+            }
+            let text = text_of(&wanted);
+            let held = self.record(device, &text).map_err(Failed::Record)?;
+            Ok((text, held))
+        });
+        let (text, held) = match taken {
+            Ok(Ok(taken)) => taken,
+            Ok(Err(Failed::Space(error))) => return Err(error),
+            Ok(Err(Failed::Record(error))) | Err(error) => return alone(error),
         };
-        let guard = match lock.lock(PATIENCE) {
-            Ok(guard) => guard,
-            Err(error) => return alone(error),
-        };
-        let others = match self.others(device) {
-            Ok(others) => others,
-            Err(error) => return alone(error),
-        };
-        let free = free_bytes(on)?;
-        let reserved: u64 = others.iter().map(|other| other.left).sum();
-        // Who takes no more than it gives back takes nothing from the others.
-        if bytes > freed && free.saturating_add(freed) < bytes.saturating_add(reserved) {
-            let (path, by) = (on.to_path_buf(), told(&others));
-            return Err(SpaceError::TooLittle { path, free, needed: bytes, reserved, by });
-        }
-        let SpaceWanted { who, bytes, grows, .. } = wanted;
-        let before: Vec<_> = there(grows).iter().map(ToString::to_string).collect();
-        let before = before.join(" ");
-        let mut text = format!("{bytes}\n{before}\n{}\n", who.replace('\n', " ")).into_bytes();
-        for path in grows {
-            text.extend_from_slice(path.as_os_str().as_bytes());
-            text.push(0);
-        }
-        let held = match self.record(device, &text) {
-            Ok(held) => held,
-            Err(error) => return alone(error),
-        };
-        drop(guard);
         let file = Mutex::new(Some(held));
         let held = Arc::new(Record { among: self.clone(), device, text, file });
         let weak: Weak<Record> = Arc::downgrade(&held);
         kept::keep(weak);
         Ok(SpaceReserved { held: Some(held) })
+    }
+
+    /// Does something while no other process looks or records.
+    fn exclusively<T>(&self, act: impl FnOnce() -> T) -> Result<T, FileError> {
+        let begin = Instant::now();
+        loop {
+            let lock = self.lock()?;
+            let _guard = lock.lock(PATIENCE)?;
+            // The directory may be removed while the lock is waited for.
+            if lock.is_in_place() || begin.elapsed() > PATIENCE {
+                return Ok(act());
+            }
+        }
     }
 
     fn lock(&self) -> Result<FileMutex, FileError> {
@@ -258,6 +258,25 @@ impl Kept for Record {
         *held = Some(self.among.record(self.device, &self.text)?);
         Ok(())
     }
+}
+
+/// Why a reservation was not recorded.
+enum Failed {
+    Space(SpaceError),
+    Record(FileError),
+}
+
+/// What is recorded of a task, see [`understand`].
+fn text_of(wanted: &SpaceWanted<'_>) -> Vec<u8> {
+    let SpaceWanted { who, bytes, grows, .. } = *wanted;
+    let before: Vec<_> = there(grows).iter().map(ToString::to_string).collect();
+    let before = before.join(" ");
+    let mut text = format!("{bytes}\n{before}\n{}\n", who.replace('\n', " ")).into_bytes();
+    for path in grows {
+        text.extend_from_slice(path.as_os_str().as_bytes());
+        text.push(0);
+    }
+    text
 }
 
 /// What a recorded task will still write.
@@ -497,7 +516,7 @@ mod tests {
         let away = scene.dir.path().join("away");
         fs::rename(scene.dir.path().join("run"), &away).expect("ours");
         fs::remove_dir_all(away).expect("ours");
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         while scene.recorded() != 1 {
             assert!(begin.elapsed().as_secs() < 60, "nobody reserves it again");
             std::thread::yield_now();
@@ -506,6 +525,29 @@ mod tests {
         assert!(error.contains("by PC1 in cache)"), "{error}");
         drop(held);
         assert_eq!(scene.recorded(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_is_removed_while_its_lock_is_waited_for_is_not_reserved_in() {
+        let scene = Scene::new();
+        let lock = scene.reservations().lock().expect("ours");
+        let old = lock.lock(PATIENCE).expect("free");
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                let reserved = scene.reserve("PC1 in one", 1, &[]);
+                done.send(reserved.is_ok()).expect("it is waited for");
+            });
+            let waits = |begun: Duration| is_done.recv_timeout(begun).is_err();
+            assert!(waits(Duration::from_millis(300)), "the lock is taken");
+            fs::rename(scene.dir.path().join("run"), scene.dir.path().join("away")).expect("ours");
+            let new_lock = scene.reservations().lock().expect("made again");
+            let new = new_lock.lock(PATIENCE).expect("free");
+            drop(old);
+            assert!(waits(Duration::from_millis(500)), "the new lock is taken too");
+            drop(new);
+            assert!(is_done.recv().expect("it ends"));
+        });
     }
 
     #[test]

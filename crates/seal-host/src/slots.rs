@@ -192,6 +192,11 @@ impl Mutex {
             pause = (pause * 2).min(Duration::from_millis(10));
         }
     }
+
+    /// Whether the file is still the one under its name: a lock on any other keeps nobody out.
+    pub fn is_in_place(&self) -> bool {
+        crate::paths::is_in_place(&self.path, &self.file)
+    }
 }
 
 impl Drop for MutexGuard<'_> {

@@ -2,7 +2,8 @@
 //! (`alive/sPID-CHANCE`) whose lock it holds, see [`seal_host::Alive`].
 //!
 //! What its executors start bears the file's name ([`crate::strays`]). The file is removed at an
-//! orderly end, or by a supervisor that starts later and has ended what was left.
+//! orderly end, if all that executors left behind was found until then. Otherwise it is removed by
+//! a supervisor that starts later and has ended what was left.
 //!
 //! The directory may be removed while supervisors run. Then each shows its life in the new one, and
 //! tells there which directories it was in before: what was started then bears their marks.
@@ -12,6 +13,8 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use seal_host::{
     Alive, FileError, Life, RuntimeDir, life_at, lives_in, parent_of, read_text, remake,
@@ -29,6 +32,27 @@ pub(crate) struct OwnLife {
     former: Vec<Alive>,
     /// Which directories it has been shown in, the present one last.
     scopes: Vec<String>,
+    searches: Searches,
+}
+
+/// How many searches for what executors left behind have not found everything, or not yet. While
+/// there are any, the file of the life has to outlive its supervisor.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Searches(Arc<AtomicUsize>);
+
+impl Searches {
+    pub(crate) fn begin(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One has found everything.
+    pub(crate) fn found_everything(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn are_open(&self) -> bool {
+        self.0.load(Ordering::SeqCst) > 0
+    }
 }
 
 /// Supervisors that have ended, by their names, and in which directories each has been.
@@ -64,7 +88,13 @@ impl OwnLife {
         let path = directory(&runtime_dir).join(unlike_others());
         let scopes: Vec<_> = scope_of(&runtime_dir).into_iter().collect();
         let alive = show(&path, &scopes)?;
-        Ok(Self { runtime_dir, path, alive, former: Vec::new(), scopes })
+        let (former, searches) = (Vec::new(), Searches::default());
+        Ok(Self { runtime_dir, path, alive, former, scopes, searches })
+    }
+
+    /// The searches for what its executors left behind.
+    pub(crate) fn searches(&self) -> &Searches {
+        &self.searches
     }
 
     /// Its name.
@@ -90,7 +120,12 @@ impl OwnLife {
 
 impl Drop for OwnLife {
     fn drop(&mut self) {
-        if self.alive.is_in_place() {
+        if self.searches.are_open() {
+            tracing::warn!(
+                "not everything that executors left behind was found; the next supervisor looks \
+                 for it"
+            );
+        } else if self.alive.is_in_place() {
             let _ = fs::remove_file(&self.path);
         }
     }

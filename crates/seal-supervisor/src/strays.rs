@@ -17,7 +17,7 @@ use std::{fs, io, thread};
 use seal_host::{EarlierOwner, Life, ProcessHandle, is_unlike_others, process_start};
 
 use crate::event::{Event, FromExecutor, Tag};
-use crate::life::{self, Ended, scope_of};
+use crate::life::{self, Ended, Searches, scope_of};
 
 /// The environment variable that marks what executors start.
 pub(crate) const MARK: &str = "SEAL_SUPERVISED";
@@ -151,9 +151,20 @@ impl Mark {
 /// Kills what an executor that has ended left behind, and tells the loop when that is done. On a
 /// thread of its own: to read of a process may take long, because the kernel waits for it. Returns
 /// whether it was begun.
-pub(crate) fn seek(mark: Mark, tag: Tag, pid: u32, events: SyncSender<Event>) -> bool {
+pub(crate) fn seek(
+    mark: Mark,
+    searches: &Searches,
+    tag: Tag,
+    pid: u32,
+    events: SyncSender<Event>,
+) -> bool {
+    searches.begin();
+    let searches = searches.clone();
     let seek = move || {
         let killed = mark.kill_left_by(tag.place, tag.start);
+        if !killed.is_partial {
+            searches.found_everything();
+        }
         for stray in killed.pids.into_iter().filter(|stray| *stray != pid) {
             tracing::warn!(pid, stray, "killed what an executor had left behind");
         }
@@ -314,6 +325,41 @@ mod tests {
         left.wait().expect("our child");
         assert!(!path.exists(), "nothing is left of it");
         end(other);
+    }
+
+    #[test]
+    fn what_a_supervisor_has_not_found_at_its_end_is_ended_by_the_next_one() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let run = seal_host::RuntimeDir::open(&dir.path().join("run")).expect("ours");
+        for is_found in [true, false] {
+            let life = life::OwnLife::begin(&run).expect("writable");
+            let path = life::directory(run.path()).join(life.name());
+            let mark = Mark::own(run.path(), life.name()).expect("it is there");
+            let mut left = marked(&mark.of_executor(0, 1));
+            let (sender, events) = std::sync::mpsc::sync_channel(1);
+            if is_found {
+                let tag = Tag { service: 0, place: 0, start: 1 };
+                assert!(seek(mark.clone(), life.searches(), tag, 0, sender));
+                let ended = events.recv().expect("it looks");
+                let FromExecutor::StraysEnded = (match ended {
+                    Event::Executor { what, .. } => what,
+                    _ => panic!("of an executor"),
+                }) else {
+                    panic!("a search has ended")
+                };
+            } else {
+                // One that hangs in /proc until its supervisor has ended.
+                life.searches().begin();
+            }
+            drop(life);
+            assert_eq!(path.exists(), !is_found);
+            let (next, _alive) = supervisor(run.path());
+            let next = Mark::own(run.path(), &next).expect("it is there");
+            let killed = next.kill_left_by_the_dead().pids;
+            assert_eq!(killed, if is_found { vec![] } else { vec![left.id()] });
+            left.wait().expect("our child");
+            assert!(!path.exists());
+        }
     }
 
     #[test]

@@ -183,10 +183,11 @@ impl Supervisor {
                 // What it left behind in its group must not go on with the task or the GPU.
                 running.process.signal(Signal::SIGKILL);
                 running.next = Some((now + SETTLE, Next::StopReading));
+                let (searches, events) = (self.life.searches(), self.sender.clone());
                 running.seeks_strays = self
                     .mark
-                    .as_ref()
-                    .is_some_and(|mark| strays::seek(mark.clone(), tag, pid, self.sender.clone()));
+                    .clone()
+                    .is_some_and(|mark| strays::seek(mark, searches, tag, pid, events));
             }
             FromExecutor::StraysEnded => running.seeks_strays = false,
         }
