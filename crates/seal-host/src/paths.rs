@@ -144,18 +144,45 @@ pub fn find_taken_for_remains(
     None
 }
 
-/// Whether `file` is still what is found at `path`.
+/// Whether `file` is still what is found at `path`, as far as can be told. Where the file system
+/// does not answer, nothing is known to have changed: whoever holds the file goes on holding it, and
+/// neither tries again without end nor opens the file anew each time.
 pub(crate) fn is_in_place(path: &Path, file: &fs::File) -> bool {
     let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
     let own = file.metadata().map(identity);
-    let there = fs::symlink_metadata(path).map(identity);
-    matches!((own, there), (Ok(own), Ok(there)) if own == there)
+    match (own, fs::symlink_metadata(path).map(identity)) {
+        (Ok(own), Ok(there)) => own == there,
+        (_, Err(error)) => {
+            !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        }
+        (Err(_), Ok(_)) => true,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_file_is_in_its_place_until_it_is_known_to_be_gone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("run/x.slots");
+        let parent = path.parent().expect("a directory");
+        fs::create_dir(parent).expect("writable");
+        let file = fs::File::create(&path).expect("writable");
+        assert!(is_in_place(&path, &file));
+        let other = fs::File::create(dir.path().join("other")).expect("writable");
+        assert!(!is_in_place(&path, &other));
+        fs::remove_dir_all(parent).expect("ours");
+        assert!(!is_in_place(&path, &file));
+        fs::write(parent, "").expect("writable");
+        assert!(!is_in_place(&path, &file), "there is a file in the place of its directory");
+        // A loop of links is what the kernel cannot follow: it says nothing of the file.
+        fs::remove_file(parent).expect("ours");
+        symlink(parent, parent).expect("writable");
+        assert!(is_in_place(&path, &file));
+    }
 
     #[test]
     fn the_directory_of_a_name_alone_is_the_working_directory() {
