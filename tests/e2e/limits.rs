@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use seal_types::Stage;
 use test_support::client::Processor;
 use test_support::group::Group;
-use test_support::launch::Launch;
+use test_support::launch::{Launch, Log};
 use test_support::sector::Sector;
 use test_support::skip::skipped;
 use test_support::vector::Vector;
@@ -26,18 +26,74 @@ fn prlimit(pid: u32, limit: &str) -> Result<bool> {
     Ok(true)
 }
 
+/// The address space of a process, in bytes.
+fn address_space(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).context("its size")?;
+    let kib = line.split_whitespace().next().context("a number")?;
+    Ok(kib.parse::<u64>()? << 10)
+}
+
+/// Asks executors that may take ever more memory than they have. Each answers, whatever it is that
+/// cannot be had, and does the task when it may take what it needs. Returns how many could not.
+fn with_little_memory(
+    start: impl Fn() -> Result<(Processor, Log)>,
+    task: &serde_json::Value,
+) -> Result<usize> {
+    let mut failed = 0;
+    for kib in [0, 16, 64, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288] {
+        let (mut process, log) = start()?;
+        let ended = || format!("{kib} KiB more; its log: {}", log.text().unwrap_or_default());
+        // What starts with the first task is there then: a thread that finds no memory for its signal
+        // stack ends the process, which the standard library does.
+        process.call(task, PATIENCE).with_context(ended)?;
+        let most = address_space(process.pid())? + (kib << 10);
+        prlimit(process.pid(), &format!("--as={most}:unlimited"))?;
+        process.send(task)?;
+        let answer = process.answer(PATIENCE).with_context(ended)?;
+        if let Some(error) = answer.err_msg {
+            ensure!(error.starts_with("[unavailable]"), "{kib} KiB more: {error}");
+            failed += 1;
+        }
+        prlimit(process.pid(), "--as=unlimited")?;
+        process.call(task, PATIENCE).with_context(ended)?;
+        ensure!(process.finish()?.success());
+    }
+    Ok(failed)
+}
+
+#[test]
+fn memory_that_cannot_be_had_fails_one_task_and_not_the_executor() -> Result<()> {
+    if Command::new("prlimit").arg("--version").output().is_err() {
+        skipped("memory_that_cannot_be_had_fails_one_task", "there is no prlimit");
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let sector = sector("2KiB-v1_1-a", dir.path())?;
+    let pc1out = executor(Stage::Pc1, dir.path())?.call(&sector.pc1_task()?, PATIENCE)?;
+    for (stage, task) in [(Stage::Pc1, sector.pc1_task()?), (Stage::Pc2, sector.pc2_task(&pc1out))]
+    {
+        let failed = with_little_memory(|| executor_with_log(stage, dir.path()), &task)?;
+        ensure!(failed > 3, "{stage}: only {failed} could not have what they need");
+    }
+    Ok(())
+}
+
 fn sector(vector: &str, dir: &Path) -> Result<Sector> {
     Sector::stage(&Vector::named(vector)?, &dir.join("sector"))
 }
 
 fn executor(stage: Stage, dir: &Path) -> Result<Processor> {
+    Ok(executor_with_log(stage, dir)?.0)
+}
+
+fn executor_with_log(stage: Stage, dir: &Path) -> Result<(Processor, Log)> {
     let own = dir.join(stage.executor());
     fs::create_dir_all(&own)?;
-    let (process, _) = Launch::executor(stage, &own)?
+    Launch::executor(stage, &own)?
         .env("SEAL_RUNTIME_DIR", dir.join("run"))
         .env("FIL_PROOFS_PARENT_CACHE", dir.join("parents"))
-        .serve(stage)?;
-    Ok(process)
+        .serve(stage)
 }
 
 #[test]

@@ -385,7 +385,7 @@ fn start_serving(executor: C2, args: &ServeArgs, ready_within: Duration) -> Exit
         let _ = looked.send(Ok(()));
         sizes.into_iter().for_each(|size| preload(&loader, size));
     };
-    if let Err(error) = std::thread::Builder::new().name("preload".to_owned()).spawn(load) {
+    if let Err(error) = seal_host::start_thread("preload", load) {
         tracing::error!(%error, "cannot start a thread");
         return ExitCode::Start;
     }

@@ -180,7 +180,7 @@ pub fn grantable_cpus(wanted: &CpuSet) -> io::Result<CpuSet> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(CpuSet::default()),
         Err(error) => Err(error),
     };
-    let asker = std::thread::Builder::new().name("cpu probe".to_owned()).spawn(ask)?;
+    let asker = crate::start_thread("cpu probe", ask)?;
     asker.join().unwrap_or_else(|_| Err(io::Error::other("the thread that asked panicked")))
 }
 

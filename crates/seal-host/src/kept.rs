@@ -42,7 +42,7 @@ pub(crate) fn keep(held: Weak<dyn Kept>) {
     let mut keeper = keeper();
     keeper.held.push(held);
     if !keeper.runs {
-        match thread::Builder::new().name("keeper".to_owned()).spawn(look_after) {
+        match crate::start_thread("keeper", look_after) {
             Ok(_) => keeper.runs = true,
             Err(error) => tracing::warn!(
                 %error,

@@ -26,6 +26,7 @@ mod inputs;
 mod kept;
 mod kept_lines;
 mod labels;
+mod last_memory;
 mod lock_wait;
 mod log_form;
 mod log_levels;
@@ -80,6 +81,7 @@ pub use inputs::{
 };
 pub use kept_lines::KeptLines;
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
+pub use last_memory::LastMemory;
 pub use lock_wait::{
     ENDING_TAKES, LOCK_WAIT, LockHolder, LockWait, lock_holder, take_patiently, take_while_it_moves,
 };
@@ -109,7 +111,7 @@ pub use signals::{ending_signals, unblock};
 pub use slots::{Mutex, MutexGuard, Slots};
 pub use space::{SpaceError, free_bytes, is_all_holes, require_free};
 pub use stdio::{claim_stdout, has_reader, has_writer};
-pub use threads::start_scoped;
+pub use threads::{start_scoped, start_small_thread, start_thread};
 pub use topology::{Cpu, L3Id, Topology};
 pub use turns::{MemoryTurn, MemoryTurns};
 pub use units::{CoreUnit, NoUnits, Reduced, Threads, UnitPlan, UnitRequest, plan_units};

@@ -7,7 +7,6 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -66,7 +65,7 @@ impl LogQueue {
             Some(&SigSet::all()),
             Some(&mut before),
         )?;
-        let started = thread::Builder::new().name("log".to_owned()).spawn(write);
+        let started = crate::start_thread("log", write);
         before.thread_set_mask()?;
         started?;
         Ok(log)

@@ -3,6 +3,10 @@
 
 use std::process::ExitCode;
 
+/// Without memory for a few bytes no request would be answered.
+#[global_allocator]
+static MEMORY: seal_host::LastMemory = seal_host::LastMemory::new();
+
 fn main() -> ExitCode {
     seal_plan::run()
 }

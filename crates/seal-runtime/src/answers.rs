@@ -50,7 +50,7 @@ impl Answers {
         let shared =
             Arc::new(Shared { output, state: Mutex::default(), changed: Condvar::default() });
         let writer = Arc::clone(&shared);
-        std::thread::Builder::new().name("answers".into()).spawn(move || writer.write())?;
+        seal_host::start_thread("answers", move || writer.write())?;
         Ok(Self(shared))
     }
 

@@ -95,6 +95,6 @@ pub fn stop_on_signal(cancel: &CancelToken) -> Result<(), TaskError> {
             }
         }
     };
-    let started = std::thread::Builder::new().name("signals".to_owned()).spawn(watch);
+    let started = seal_host::start_thread("signals", watch);
     started.map(drop).map_err(failed)
 }

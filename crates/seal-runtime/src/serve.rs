@@ -142,7 +142,7 @@ fn watch_signals(events: Sender<Event>) -> io::Result<()> {
     seal_host::unblock(&heeded)?;
     let numbers = heeded.into_iter().map(|signal| signal as i32);
     let mut signals = signal_hook::iterator::Signals::new(numbers)?;
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
+    seal_host::start_thread("signals", move || {
         for signal in &mut signals {
             if events.send(Event::Signal(signal)).is_err() {
                 return;
@@ -179,7 +179,7 @@ fn read_input(cap: usize, events: Sender<Event>, answers: Arc<Answers>) -> io::R
             }
         }
     };
-    std::thread::Builder::new().name("requests".into()).spawn(read)?;
+    seal_host::start_thread("requests", read)?;
     Ok(())
 }
 
@@ -443,7 +443,7 @@ impl<E: Executor> Loop<E> {
                 // The loop outlives its tasks or the process is ending.
                 let _ = events.send(Event::Done { ended });
             };
-            if let Err(error) = std::thread::Builder::new().name(format!("task-{id}")).spawn(work) {
+            if let Err(error) = seal_host::start_thread(&format!("task-{id}"), work) {
                 self.running -= 1;
                 self.unanswered.take(id);
                 let message = format!("cannot start a thread for the task: {error}");

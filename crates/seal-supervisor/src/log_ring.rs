@@ -107,7 +107,7 @@ impl Keeper {
                 }
             }
         };
-        let thread = thread::Builder::new().name("last-lines".to_owned()).spawn(keep).ok()?;
+        let thread = seal_host::start_thread("last-lines", keep).ok()?;
         Some(Self { end: Some(end), thread: Some(thread) })
     }
 }

@@ -5,7 +5,6 @@ use std::io::{self, BufReader, Write};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
@@ -128,7 +127,7 @@ fn read_requests(
         };
         let _ = events.send(Event::InputEnded(ended));
     };
-    thread::Builder::new().name("requests".to_owned()).spawn(read)?;
+    seal_host::start_thread("requests", read)?;
     Ok(())
 }
 
@@ -188,7 +187,7 @@ fn await_signals(signals: SigSet, events: SyncSender<Event>) -> io::Result<()> {
             }
         }
     };
-    thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    seal_host::start_thread("signals", wait)?;
     Ok(())
 }
 
@@ -302,7 +301,7 @@ impl Outlet {
             }
             let _ = finish.send(());
         };
-        thread::Builder::new().name("answers".to_owned()).spawn(write)?;
+        seal_host::start_thread("answers", write)?;
         Ok(Self { lines, backlog, finished, output })
     }
 

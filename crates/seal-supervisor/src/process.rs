@@ -6,12 +6,11 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
-use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use seal_config::PLACEMENT_NAMES;
-use seal_host::{CgroupError, LOCK_WAIT, LOG_FORM, OomCounter, SpawnError};
+use seal_host::{CgroupError, LOCK_WAIT, LOG_FORM, OomCounter, SpawnError, start_small_thread};
 use seal_types::StageName;
 use seal_wire::{EVENTS, Line, LineReader};
 
@@ -173,27 +172,26 @@ fn attach(
     let stderr = child.stderr.take().ok_or_else(missing)?;
     let pid = child.id();
     let (lines, to_write) = channel();
-    let named = |what: &str| {
-        // What they do needs little stack, and there may be many of them.
-        thread::Builder::new().name(format!("{stage}-{} {what}", tag.place)).stack_size(256 << 10)
-    };
+    let named = |what: &str| format!("{stage}-{} {what}", tag.place);
     let sender = Events { tag, events: events.clone() };
-    named("in").spawn({
+    start_small_thread(&named("in"), {
         let sender = sender.clone();
         move || write_lines(stdin, &to_write, &sender)
     })?;
-    named("out").spawn({
+    start_small_thread(&named("out"), {
         let sender = sender.clone();
         move || read_lines(stdout, stage, &sender)
     })?;
-    named("log").spawn({
+    start_small_thread(&named("log"), {
         let sender = sender.clone();
         move || {
             pass_log_on(stderr, &last);
             sender.send(FromExecutor::LogEnded);
         }
     })?;
-    named("end").spawn(move || sender.send(FromExecutor::Ended(seal_host::wait_ended(pid))))?;
+    start_small_thread(&named("end"), move || {
+        sender.send(FromExecutor::Ended(seal_host::wait_ended(pid)));
+    })?;
     Ok(lines)
 }
 

@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
-use std::{fs, io, thread};
+use std::{fs, io};
 
 use seal_host::{EarlierOwner, Life, ProcessHandle, is_unlike_others, process_start};
 
@@ -170,7 +170,7 @@ pub(crate) fn seek(
         }
         let _ = events.send(Event::Executor { tag, what: FromExecutor::StraysEnded });
     };
-    let started = thread::Builder::new().name("strays".to_owned()).spawn(seek);
+    let started = seal_host::start_thread("strays", seek);
     if let Err(error) = &started {
         tracing::warn!(pid, %error, "what an executor left behind is not looked for: no thread");
     }

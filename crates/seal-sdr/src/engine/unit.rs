@@ -196,7 +196,7 @@ impl Unit {
             }
         };
         let failed = |reason: String| SdrError::Core { cpu, reason };
-        let thread = std::thread::Builder::new().name(name).spawn(body);
+        let thread = seal_host::start_thread(&name, body);
         self.threads.push(thread.map_err(|error| failed(error.to_string()))?);
         answer.recv().unwrap_or_else(|_| Err("the thread ended".to_owned())).map_err(failed)
     }

@@ -103,6 +103,6 @@ pub(super) fn watch(dir: &Path, bell: Bell, events: SyncSender<Event>) -> io::Re
             }
         }
     };
-    thread::Builder::new().name("limits".to_owned()).spawn(wait)?;
+    seal_host::start_thread("limits", wait)?;
     Ok(())
 }

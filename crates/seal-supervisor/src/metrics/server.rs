@@ -56,7 +56,7 @@ pub(crate) fn serve(address: SocketAddr, runtime_dir: PathBuf) -> io::Result<()>
         };
         Server::new(address, Box::new(pages)).run(&listener);
     };
-    thread::Builder::new().name("metrics".to_owned()).spawn(run)?;
+    seal_host::start_thread("metrics", run)?;
     Ok(())
 }
 
@@ -129,10 +129,7 @@ impl Server {
             let _ = server.answer(client);
             server.left(number);
         };
-        let started = thread::Builder::new()
-            .name("metrics client".to_owned())
-            .stack_size(256 << 10)
-            .spawn(work);
+        let started = seal_host::start_small_thread("metrics client", work);
         started.map(drop).inspect_err(|_| self.left(number))
     }
 

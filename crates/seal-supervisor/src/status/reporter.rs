@@ -99,7 +99,7 @@ impl Reporter {
             let own = own.clone();
             move || report(&board, &about, &own)
         };
-        let started = thread::Builder::new().name("status".to_owned()).spawn(report);
+        let started = seal_host::start_thread("status", report);
         started.map_err(FileError::of("start writing", &dir))?;
         Ok(Self { own })
     }

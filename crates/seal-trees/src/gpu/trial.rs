@@ -114,7 +114,7 @@ fn run(device: &Device, shape: Shape, parts: Parts, kernel: Kernel) -> Result<()
         };
         // A thread that cannot be had is not waited for: this one does its part.
         let others: Vec<_> = (1..threads)
-            .map(|part| (part, thread::Builder::new().spawn_scoped(scope, compare(part))))
+            .map(|part| (part, seal_host::start_scoped(scope, "compare", compare(part))))
             .collect();
         let mut result = compare(0)();
         for (part, other) in others {
