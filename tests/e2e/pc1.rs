@@ -39,8 +39,8 @@ fn settings_that_cannot_work_stop_the_start() -> Result<()> {
     refuses("SEAL_WORK_DIR", Path::new("/nonexistent"), &["/nonexistent", "No such file", remedy])?;
     refuses("SEAL_WORK_DIR", Path::new("/proc"), &["cannot create /proc", remedy])?;
     refuses("SEAL_WORK_DIR", file.path(), &["is not a directory", remedy])?;
-    refuses("SEAL_PC1_SMT", Path::new("maybe"), &["it is 0 or 1"])?;
-    refuses("SEAL_PC1_SMT", Path::new("yes"), &["it is 0 or 1"])
+    refuses("SEAL_PC1_SMT", Path::new("maybe"), &["it has to be 1 or 0"])?;
+    refuses("SEAL_PC1_SMT", Path::new("2"), &["it has to be 1 or 0"])
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_relative_runtime_directory_stops_the_start_of_every_executor() -> Result<()
 
 #[test]
 fn a_time_that_is_none_stops_the_start() -> Result<()> {
-    refuses("SEAL_LOCK_WAIT", Path::new("soon"), &["write a time, such as 2m or 1h"])
+    refuses("SEAL_LOCK_WAIT", Path::new("soon"), &["it has to be a time"])
 }
 
 /// An executor and a sector of 8 MiB that takes it a moment.
@@ -92,7 +92,7 @@ fn settings_that_do_nothing_are_said() -> Result<()> {
         ensure!(!found.is_empty(), "no warning with {words:?}: {}", log.text()?);
         Ok(())
     };
-    warned(&["SEAL_PC1_LANE ", "misspelt"])?;
+    warned(&["SEAL_PC1_LANE ", "did you mean SEAL_PC1_LANES?"])?;
     warned(&["no memory file of 8MiB", "/nonexistent/numa_", "pc1-exec hugepages --node"])?;
     // There is no limit, so none is told.
     let ready = lines(&log, &["pc1 processor ready"])?;

@@ -12,10 +12,11 @@ use crate::out::{say, step};
 
 /// The layer of every crate, and the crates of its own layer that it may use all the same.
 /// Dependencies go down only. Development dependencies are free.
-const LAYERS: [(&str, u8, &[&str]); 22] = [
+const LAYERS: [(&str, u8, &[&str]); 23] = [
     ("seal-types", 0, &[]),
     ("seal-wire", 0, &["seal-types"]),
-    ("seal-config", 0, &["seal-types"]),
+    ("seal-options", 0, &["seal-types"]),
+    ("seal-config", 0, &["seal-options", "seal-types"]),
     ("seal-sha256", 1, &[]),
     ("seal-field", 1, &[]),
     ("seal-poseidon", 1, &["seal-field"]),

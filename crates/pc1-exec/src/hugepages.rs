@@ -4,38 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use seal_host::{MemoryFiles, NodeId, PrepareError};
-use seal_runtime::Environment;
+use seal_options::MemoryFilesAt;
 use seal_types::SectorSize;
 use seal_wire::{ErrorCode, ExitCode, TaskError};
 
-/// Names of the environment for the place of prepared files.
-pub(crate) const PATH: &str = "HUGEPAGE_FILES_PATH";
-pub(crate) const PATTERN: &str = "HUGEPAGE_FILES_PATH_PATTERN";
-
-/// Options of `processor` for the place of prepared files, as the worker's own processor of PC1 has
-/// them.
-#[derive(Debug, Default, Args)]
-pub(crate) struct FilesArgs {
-    /// Directory of memory files made by `hugepages`, in numa_N for NUMA node N. Default: see
-    /// HUGEPAGE_FILES_PATH below.
-    #[arg(long, alias = "hugepage_files_path", value_name = "DIR")]
-    hugepage_files_path: Option<String>,
-    /// Directory of memory files with $NUMA_NODE_INDEX for the node's number; goes before the
-    /// other option. With either, the environment's are not looked at.
-    #[arg(long, alias = "hugepage_files_path_pattern", value_name = "PATTERN")]
-    hugepage_files_path_pattern: Option<String>,
-}
-
-impl FilesArgs {
-    /// The files of the options, or else of the environment.
-    pub(crate) fn or_of(&self, environment: &Environment) -> Result<Option<MemoryFiles>, String> {
-        let (path, pattern) = match (&self.hugepage_files_path, &self.hugepage_files_path_pattern) {
-            (None, None) => (environment.get(PATH), environment.get(PATTERN)),
-            (path, pattern) => (path.clone(), pattern.clone()),
-        };
-        MemoryFiles::from_settings(path.as_deref(), pattern.as_deref())
-            .map_err(|error| error.to_string())
-    }
+/// The files at a place.
+pub(crate) fn memory_files(at: &MemoryFilesAt) -> MemoryFiles {
+    MemoryFiles::by_pattern(&at.pattern)
 }
 
 /// Options of `hugepages`.
@@ -56,9 +31,9 @@ pub(crate) struct HugePagesArgs {
     dir: Option<PathBuf>,
 }
 
-/// Prepares the files, logs what was done.
-pub(crate) fn prepare(args: &HugePagesArgs, environment: &Environment) -> ExitCode {
-    let files = match files(args, environment) {
+/// Prepares the files, those of the executors if no directory is given, and logs what was done.
+pub(crate) fn prepare(args: &HugePagesArgs, set: Option<&MemoryFilesAt>) -> ExitCode {
+    let files = match files(args, set) {
         Ok(files) => files,
         Err(text) => {
             tracing::error!("{text}");
@@ -75,7 +50,8 @@ pub(crate) fn prepare(args: &HugePagesArgs, environment: &Environment) -> ExitCo
                 found = prepared.found,
                 made = prepared.made,
                 page_kib = prepared.page_bytes >> 10,
-                "memory files are there; tell executors with {PATH} or {PATTERN}"
+                "memory files are there; executors find them by HUGEPAGE_FILES_PATH or \
+                 HUGEPAGE_FILES_PATH_PATTERN"
             );
             ExitCode::Success
         }
@@ -92,20 +68,19 @@ pub(crate) fn prepare(args: &HugePagesArgs, environment: &Environment) -> ExitCo
     }
 }
 
-fn files(args: &HugePagesArgs, environment: &Environment) -> Result<MemoryFiles, String> {
-    let dir = match &args.dir {
+fn files(args: &HugePagesArgs, set: Option<&MemoryFilesAt>) -> Result<MemoryFiles, String> {
+    let given = match &args.dir {
         Some(dir) => {
-            Some(dir.to_str().ok_or_else(|| format!("--dir {} is not UTF-8", dir.display()))?)
+            let text =
+                dir.to_str().ok_or_else(|| format!("--dir {} is not UTF-8", dir.display()))?;
+            Some(MemoryFilesAt::in_directory(text))
         }
         None => None,
     };
-    let (path, pattern) = (environment.get(PATH), environment.get(PATTERN));
-    let files = match dir {
-        Some(dir) => MemoryFiles::from_settings(Some(dir), None),
-        None => MemoryFiles::from_settings(path.as_deref(), pattern.as_deref()),
-    };
-    files.map_err(|error| error.to_string())?.ok_or_else(|| {
-        format!("where to? Give --dir, or set {PATH} or {PATTERN} as for the executors")
+    given.as_ref().or(set).map(memory_files).ok_or_else(|| {
+        "--dir is missing: name a mounted hugetlbfs directory, or set HUGEPAGE_FILES_PATH or \
+         HUGEPAGE_FILES_PATH_PATTERN as for the executors"
+            .to_owned()
     })
 }
 
@@ -120,17 +95,15 @@ mod tests {
 
     #[test]
     fn the_directory_is_that_of_the_executors_or_the_one_given() {
-        let environment = Environment::of(&[(PATTERN, "/mnt/h/n$NUMA_NODE_INDEX"), (PATH, "/x")]);
-        let directory = |dir, environment: &Environment| {
-            let files = files(&args(dir), environment)?;
+        let set = MemoryFilesAt { pattern: "/mnt/h/n$NUMA_NODE_INDEX".to_owned() };
+        let directory = |dir, set: Option<&MemoryFilesAt>| {
+            let files = files(&args(dir), set)?;
             Ok::<_, String>(files.directory(NodeId(1)).display().to_string())
         };
-        assert_eq!(directory(None, &environment).as_deref(), Ok("/mnt/h/n1"));
-        assert_eq!(directory(Some("/mnt/huge"), &environment).as_deref(), Ok("/mnt/huge/numa_1"));
-        let nowhere = directory(None, &Environment::of(&[])).unwrap_err();
-        assert!(nowhere.contains("Give --dir"), "{nowhere}");
-        let bad = directory(None, &Environment::of(&[(PATTERN, "/mnt/h")])).unwrap_err();
-        assert!(bad.contains("does not contain $NUMA_NODE_INDEX"), "{bad}");
+        assert_eq!(directory(None, Some(&set)).as_deref(), Ok("/mnt/h/n1"));
+        assert_eq!(directory(Some("/mnt/huge"), Some(&set)).as_deref(), Ok("/mnt/huge/numa_1"));
+        let nowhere = directory(None, None).unwrap_err();
+        assert!(nowhere.contains("--dir is missing"), "{nowhere}");
     }
 
     /// A directory beside this test, which is built on a disk.
@@ -145,6 +118,6 @@ mod tests {
         let dir = on_disk();
         let small = HugePagesArgs { size: SectorSize::KIB_2, node: 0, count: 1, dir: None };
         let args = HugePagesArgs { dir: Some(dir.path().to_path_buf()), ..small };
-        assert_eq!(prepare(&args, &Environment::of(&[])), ExitCode::Config);
+        assert_eq!(prepare(&args, None), ExitCode::Config);
     }
 }

@@ -10,22 +10,14 @@ use seal_host::{
     TaskBudget, Threads, Topology, UnitPlan, UnitRequest, allowed_cpus, bind_current_thread,
     confine_current_thread, online_nodes, plan_units, preferred_node, yield_to_others,
 };
-use seal_runtime::{CorruptionLog, Environment, TaskContext};
+use seal_options::NodeMemory;
+use seal_runtime::{CorruptionLog, TaskContext};
 use seal_sdr::{Engine, MAX_LANES, NoSeat, SdrError, Seat, SharedParents, UnitCores};
 use seal_types::SectorSize;
 
 use crate::Pc1Error;
 use crate::core_trust::CoreTrust;
-use crate::hugepages::FilesArgs;
-
-/// Producers of a unit, as `filecoin-proofs` names them.
-pub(crate) const PRODUCERS: &str = "FIL_PROOFS_MULTICORE_SDR_PRODUCERS";
-const LANES: &str = "SEAL_PC1_LANES";
-const NUMA: &str = "SEAL_NUMA";
-const SMT: &str = "SEAL_PC1_SMT";
-
-/// Producers without the setting: one feeds a lane with time to spare.
-const DEFAULT_PRODUCERS: usize = 1;
+use crate::hugepages::memory_files;
 
 /// Threads of a task and its files, roughly.
 const THREADS_BESIDE: u64 = 16;
@@ -54,7 +46,7 @@ pub struct LabellerSettings {
 impl Default for LabellerSettings {
     fn default() -> Self {
         Self {
-            producers: DEFAULT_PRODUCERS,
+            producers: 1,
             lanes: MAX_LANES,
             binding: Binding::Strict,
             threads: Threads::OnePerCore,
@@ -67,23 +59,19 @@ impl Default for LabellerSettings {
 }
 
 impl LabellerSettings {
-    /// What the environment and the options for memory files ask for; the error names the value, and
-    /// the variable it is in.
-    pub(crate) fn of(environment: &Environment, files: &FilesArgs) -> Result<Self, String> {
-        let defaults = Self::default();
-        let lanes = environment.parse(LANES)?.unwrap_or(defaults.lanes);
-        if !(1..=MAX_LANES).contains(&lanes) {
-            return Err(format!("{LANES}={lanes}: a unit has 1 to {MAX_LANES} lanes"));
+    /// What is set.
+    pub(crate) fn of(settings: &seal_options::Pc1) -> Self {
+        Self {
+            producers: settings.producers,
+            lanes: settings.lanes,
+            binding: match settings.numa {
+                NodeMemory::Strict => Binding::Strict,
+                NodeMemory::Preferred => Binding::Preferred,
+            },
+            threads: if settings.smt { Threads::All } else { Threads::OnePerCore },
+            files: settings.memory_files.as_ref().map(memory_files),
+            ..Self::default()
         }
-        let binding = match environment.get(NUMA).as_deref() {
-            None | Some("strict") => Binding::Strict,
-            Some("preferred") => Binding::Preferred,
-            Some(other) => return Err(format!("{NUMA}={other:?}: it is strict or preferred")),
-        };
-        let files = files.or_of(environment)?;
-        let threads = Threads::of_setting(environment.get(SMT).as_deref())?;
-        let producers = environment.parse(PRODUCERS)?.unwrap_or(defaults.producers);
-        Ok(Self { producers, lanes, binding, threads, files, ..defaults })
     }
 }
 
@@ -524,32 +512,5 @@ mod tests {
         assert_eq!(plan("0-1", Threads::OnePerCore), "1");
         // Nothing but cores that label.
         assert_eq!(plan("0,4", Threads::All), "0,4");
-    }
-
-    #[test]
-    fn settings_that_cannot_be_are_named() {
-        for (name, value) in [
-            (LANES, "0"),
-            (LANES, "5"),
-            (LANES, "two"),
-            (NUMA, "maybe"),
-            (SMT, "maybe"),
-            (SMT, "yes"),
-            (PRODUCERS, "-1"),
-            (crate::hugepages::PATTERN, "/mnt/huge"),
-        ] {
-            let environment = Environment::of(&[(name, value)]);
-            let error = LabellerSettings::of(&environment, &FilesArgs::default()).unwrap_err();
-            assert!(error.contains(value), "{name}={value}: {error}");
-        }
-    }
-
-    #[test]
-    fn settings_are_read_as_users_have_them() {
-        let environment = Environment::of(&[(PRODUCERS, "0"), (LANES, "2"), (NUMA, "preferred")]);
-        let settings = LabellerSettings::of(&environment, &FilesArgs::default());
-        let settings = settings.expect("good settings");
-        assert_eq!((settings.producers, settings.lanes), (0, 2));
-        assert_eq!(settings.binding, Binding::Preferred);
     }
 }

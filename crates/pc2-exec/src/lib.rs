@@ -8,7 +8,6 @@ mod gpu;
 mod progress;
 mod rates;
 mod recorded;
-mod start;
 
 pub use cli::main;
 pub use error::Pc2Error;

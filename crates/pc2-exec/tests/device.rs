@@ -5,12 +5,14 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pc2_exec::{LayerCheck, Pc2};
+use seal_options::{Common, LogChoice};
 use seal_poseidon::Kernel;
 use seal_runtime::{ServeOptions, serve};
 use seal_trees::{Backend, Cpu, Gpu, GpuParts, GpuSettings, Settings};
@@ -61,7 +63,6 @@ fn lines_of(
         .args(["--exact", name, "--nocapture", "--test-threads", "1"])
         .env(LIBRARY, &library)
         .env(SCRIPT, script)
-        .env(seal_wire::EVENTS, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(fs::File::create(dir.join(LOG)).expect("writable"));
@@ -203,7 +204,7 @@ fn the_processor_does_the_tasks_of_a_gpu_that_computes_wrongly() {
 }
 
 fn serve_on(library: &Path, script: &str, replaceable: bool) -> ExitCode {
-    let _last_words = seal_runtime::init_logging();
+    let _last_words = seal_runtime::init_logging(&LogChoice::default());
     let settings = GpuSettings {
         replaceable,
         driver: Some(library.to_path_buf()),
@@ -218,7 +219,8 @@ fn serve_on(library: &Path, script: &str, replaceable: bool) -> ExitCode {
         layer_check: LayerCheck::Recorded,
         corruption: None,
     };
-    serve(Arc::new(executor), ServeOptions::concurrent(1))
+    let common = Common { events: true, ..Common::default() };
+    serve(Arc::new(executor), ServeOptions::new(NonZeroUsize::new(1), &common))
 }
 
 /// Makes a sector as PC1 leaves it and returns the task of PC2.

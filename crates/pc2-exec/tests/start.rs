@@ -33,7 +33,7 @@ fn a_gpu_that_is_not_usable_is_another_exit_than_a_wrong_value() {
         assert!(log.contains(name) && log.contains(value), "{log}");
     }
     let (_, log) = run(&[], &[("FIL_PROOFS_MAX_GPU_TREE_BATCH_SIZE", "x")]);
-    assert!(log.contains("a whole number from 1 on"), "{log}");
+    assert!(log.contains("a number from 1 on"), "{log}");
 }
 
 #[test]

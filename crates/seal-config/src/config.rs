@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use seal_types::StageName;
 
-use crate::error::{ConfigError, Faults, Invalid, Refused, nearest};
+use seal_options::nearest;
+
+use crate::error::{ConfigError, Faults, Invalid, Refused};
 use crate::executor::read_executor;
 use crate::supervisor::read_supervisor;
 use crate::tree::{Node, Source, Table};

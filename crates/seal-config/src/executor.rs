@@ -5,9 +5,10 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use seal_options::nearest;
 use seal_types::{CpuSet, StageName};
 
-use crate::error::{ConfigError, nearest};
+use crate::error::ConfigError;
 use crate::tree::{Node, Table, opt};
 use crate::{Ignored, LockConfig};
 

@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 mod config;
-mod env_names;
 mod error;
 mod executor;
 mod keys;
@@ -19,8 +18,7 @@ mod supervisor;
 mod tree;
 
 pub use config::{Config, Ignored, LockConfig, LockOrder, load, load_all, parse, parse_all};
-pub use env_names::{EnvWarning, PLACEMENT_NAMES, env_warning, shown_value};
-pub use error::{ConfigError, Invalid, Refused, nearest};
+pub use error::{ConfigError, Invalid, Refused};
 pub use executor::{DEFAULT_STABLE_WAIT, ExecutorConfig};
 pub use places::{Place, Places};
 pub use reference::{example, reference};

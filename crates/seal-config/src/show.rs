@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use seal_types::StageName;
 
-use crate::env_names::shown_value;
 use crate::{
     CgroupUse, Config, Drain, ExecutorConfig, LockOrder, MemoryBinding, MemoryLimit, StageSettings,
 };
+use seal_options::shown_value;
 
 /// The configuration as TOML, with the line that each value comes from, or that it is the default.
 /// It reads back as the same configuration, except for environment values that may be secrets:

@@ -14,7 +14,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::error::{ConfigError, Invalid, nearest};
+use seal_options::nearest;
+
+use crate::error::{ConfigError, Invalid};
 use crate::{Ignored, Place, Places};
 
 /// The file being read.

@@ -15,14 +15,14 @@ use seal_field::curve::CurveKernel;
 use seal_host::{
     FileError, LockWait, PartFile, lock_holder, open_lock, require_free, take_while_it_moves,
 };
-use seal_types::{RegisteredProof, SectorSize, groth_file_digest};
+use seal_types::{DEFAULT_PARAM_DIR, RegisteredProof, SectorSize, groth_file_digest};
 use storage_proofs_core::merkle::MerkleTreeTrait;
 
 use crate::circuit::representative;
 use crate::digest::{Digest, DigestWriter};
 use crate::setup::{Secrets, Setup, setup};
 use crate::shape::record;
-use crate::{CircuitFiles, DEFAULT_PARAM_DIR, Groth16Error, MarkedFile, Marker, digest_file};
+use crate::{CircuitFiles, Groth16Error, MarkedFile, Marker, digest_file};
 
 /// The file by which processes that make parameters in one directory wait for each other.
 const LOCK: &str = ".seal-exec-gen-params.lock";

@@ -65,9 +65,5 @@ pub use step::{At, Position, ProveStep, Work};
 pub use synthetic::{Synthetic, prove_synthetic};
 pub use verify::PROOF_BYTES;
 
-/// Where the published software keeps parameter files unless `FIL_PROOFS_PARAMETER_CACHE` names
-/// another directory.
-pub const DEFAULT_PARAM_DIR: &str = "/var/tmp/filecoin-proof-parameters";
-
 // Only its features matter here: with "portable" it runs on every CPU of the architecture.
 use blst as _;

@@ -7,13 +7,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use seal_host::{FileError, open_input, parent_of};
-use seal_types::{GrothFile, SectorSize, groth_file_digest};
+use seal_types::{DEFAULT_PARAM_DIR, GrothFile, SectorSize, groth_file_digest};
 
 use crate::layout::{Layout, check_key_file};
 use crate::stamps::{self, Identity};
-use crate::{
-    CircuitFiles, DEFAULT_PARAM_DIR, Groth16Error, MARKER, MarkedFile, Marker, digest_file,
-};
+use crate::{CircuitFiles, Groth16Error, MARKER, MarkedFile, Marker, digest_file};
 
 /// Whether proofs may be made with parameters that are not the published ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

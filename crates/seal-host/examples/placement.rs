@@ -12,8 +12,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use seal_host::{
-    Admission, Binding, CoreUnit, MemoryPolicy, PageChoice, Region, Threads, Topology, UnitRequest,
-    allowed_cpus, bind_current_thread, interleave_memory, place_self, plan_units, preferred_node,
+    Admission, Binding, CoreUnit, MemoryPolicy, NodeId, PageChoice, Region, Threads, Topology,
+    UnitRequest, WantedPlace, allowed_cpus, bind_current_thread, interleave_memory, place_self,
+    plan_units, preferred_node,
 };
 
 /// What this program reports to.
@@ -30,6 +31,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// As the environment says, by the names that venus-worker sets.
+fn wanted_place() -> Result<WantedPlace, Box<dyn Error>> {
+    let get = |name| std::env::var(name).ok();
+    let cpus = get("VC_CG_CPUSET").map(|text| text.parse()).transpose()?;
+    let node = get("VENUS_WORKER_NUMA_PREFERRED").map(|text| text.parse()).transpose()?;
+    Ok(WantedPlace { cpus, group: get("VC_CG_NAME"), node: node.map(NodeId) })
+}
+
 fn report(output: Output<'_>) -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let mib: usize = arguments.next().ok_or("how many MiB?")?.parse()?;
@@ -39,7 +48,7 @@ fn report(output: Output<'_>) -> Result<(), Box<dyn Error>> {
         Some("interleaved") => return interleaved(mib << 20, output),
         other => return Err(format!("{other:?} is no binding").into()),
     };
-    let _placed = place_self(|name| std::env::var(name).ok())?;
+    let _placed = place_self(&wanted_place()?)?;
     if let Some(node) = preferred_node() {
         writeln!(output, "preferred {node}")?;
     }

@@ -83,21 +83,21 @@ pub use kept_lines::KeptLines;
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
 pub use last_memory::LastMemory;
 pub use lock_wait::{
-    ENDING_TAKES, LOCK_WAIT, LockHolder, LockWait, lock_holder, take_patiently, take_while_it_moves,
+    ENDING_TAKES, LockHolder, LockWait, lock_holder, take_patiently, take_while_it_moves,
 };
-pub use log_form::{LOG_FORM, LogForm};
+pub use log_form::LogForm;
 pub use log_levels::LogLevels;
 pub use log_queue::{LastWords, LogQueue};
 pub use map::{MapError, ReadMap};
 pub use memory::{MemoryError, MemoryPolicy, PageChoice, Pages, Region};
-pub use memory_files::{BadPattern, MemoryFiles, PrepareError, Prepared};
+pub use memory_files::{MemoryFiles, PrepareError, Prepared};
 pub use numa::{Binding, NodeId, interleave_memory, node_cpus, online_nodes, preferred_node};
 pub use oom::OomCounter;
 pub use part_file::{PartFile, part_target, remove_stale_part, remove_stale_parts};
 pub use paths::{
     SameFile, TakenForRemains, behind_links, find_same_file, find_taken_for_remains, parent_of,
 };
-pub use place_self::{PLACEMENT_NAMES, PlaceError, Placed, place_self};
+pub use place_self::{PlaceError, Placed, WantedPlace, place_self};
 pub use placement::{Placement, ResourceLimit};
 pub use priority::yield_to_others;
 pub use process::{ProcessHandle, pid_namespace, process_start};

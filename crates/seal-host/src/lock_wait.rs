@@ -9,11 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// The environment variable by which executors are told how long to wait: whoever starts them knows
-/// how long others like them may take to end.
-pub const LOCK_WAIT: &str = "SEAL_LOCK_WAIT";
-
-/// How long a process that was told to end may keep a lock, unless [`LOCK_WAIT`] says otherwise: an
+/// How long a process that was told to end may keep a lock: an
 /// executor ends its tasks, or itself, within its grace of ten seconds, but the kernel may have much
 /// to bring to disk for it first.
 pub const ENDING_TAKES: Duration = Duration::from_secs(120);

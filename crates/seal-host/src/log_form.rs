@@ -6,9 +6,6 @@
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-/// The environment variable that chooses.
-pub const LOG_FORM: &str = "SEAL_LOG_FORM";
-
 /// A form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogForm {
@@ -19,7 +16,7 @@ pub enum LogForm {
 }
 
 impl LogForm {
-    /// Its name, as the variable has it.
+    /// Its name, by which it is chosen.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -27,13 +24,12 @@ impl LogForm {
         }
     }
 
-    /// The form of this process's log: what [`LOG_FORM`] says; without it text on a terminal and
-    /// where standard error is that of the parent, else JSON. The second value says what of the
-    /// variable cannot be understood.
-    pub fn of_process() -> (Self, Option<String>) {
-        let given = std::env::var(LOG_FORM).ok();
+    /// The form of this process's log: the chosen one; otherwise text on a terminal and where
+    /// standard error is that of the parent, else JSON. The second value says why the choice cannot
+    /// be understood.
+    pub fn chosen(choice: Option<&str>) -> (Self, Option<String>) {
         let shared = || io::stderr().is_terminal() || is_parents(Path::new("/proc"));
-        Self::of(given.as_deref(), shared)
+        Self::of(choice, shared)
     }
 
     fn of(given: Option<&str>, shared: impl Fn() -> bool) -> (Self, Option<String>) {
@@ -44,7 +40,7 @@ impl LogForm {
             None | Some("" | "auto") => (auto(), None),
             Some(other) => {
                 let other = seal_types::shown(other);
-                let unread = format!("{LOG_FORM}={other:?}: it is text, json or auto");
+                let unread = format!("{other:?} is no form of log lines: it is text, json or auto");
                 (auto(), Some(unread))
             }
         }

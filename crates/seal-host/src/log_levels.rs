@@ -11,14 +11,10 @@ pub struct LogLevels {
 }
 
 impl LogLevels {
-    /// By `RUST_LOG` of this process, `info` where it says nothing or cannot be read.
-    pub fn of_process() -> Self {
-        Self::of(std::env::var("RUST_LOG").ok().as_deref())
-    }
-
+    /// The given levels, `info` where none are given or they cannot be read.
     // Levels of targets only: what `EnvFilter` has beyond that, conditions on fields of spans,
     // takes two crates for regular expressions, which were a ninth of the supervisor's build.
-    fn of(given: Option<&str>) -> Self {
+    pub fn of(given: Option<&str>) -> Self {
         let usual = Targets::new().with_default(LevelFilter::INFO);
         match given.map(str::trim) {
             None | Some("") => Self { filter: usual, unread: None },

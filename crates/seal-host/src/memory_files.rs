@@ -34,17 +34,6 @@ pub struct MemoryFiles {
     pattern: String,
 }
 
-/// Settings that name no directories.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "HUGEPAGE_FILES_PATH_PATTERN={pattern:?} does not contain {NODE}, which stands for the number \
-     of a NUMA node, such as /mnt/huge/numa_{NODE}"
-)]
-pub struct BadPattern {
-    /// The pattern.
-    pub pattern: String,
-}
-
 /// Files that could not be prepared.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -212,24 +201,10 @@ fn memory_page(file: &File, path: &Path) -> Result<Option<usize>, FileError> {
 }
 
 impl MemoryFiles {
-    /// From the settings that sealing software has for this: a directory with a directory
-    /// `numa_N` for each node in it (`HUGEPAGE_FILES_PATH`), or a pattern in which
-    /// `$NUMA_NODE_INDEX` stands for the number of the node (`HUGEPAGE_FILES_PATH_PATTERN`), which
-    /// goes before. `None` if neither is set.
-    pub fn from_settings(
-        path: Option<&str>,
-        pattern: Option<&str>,
-    ) -> Result<Option<Self>, BadPattern> {
-        match (path, pattern) {
-            (_, Some(pattern)) if pattern.contains(NODE) => {
-                Ok(Some(Self { pattern: pattern.trim_end_matches('/').to_owned() }))
-            }
-            (_, Some(pattern)) => Err(BadPattern { pattern: pattern.to_owned() }),
-            (Some(path), None) => {
-                Ok(Some(Self { pattern: format!("{}/numa_{NODE}", path.trim_end_matches('/')) }))
-            }
-            (None, None) => Ok(None),
-        }
+    /// Those whose directory for a node is `pattern` with the node's number in the place of
+    /// `$NUMA_NODE_INDEX`.
+    pub fn by_pattern(pattern: &str) -> Self {
+        Self { pattern: pattern.trim_end_matches('/').to_owned() }
     }
 
     /// The directory of a node.
@@ -509,8 +484,7 @@ mod tests {
     }
 
     fn files_in(dir: &Path) -> MemoryFiles {
-        let path = dir.to_str().expect("UTF-8");
-        MemoryFiles::from_settings(Some(path), None).expect("a directory").expect("set")
+        MemoryFiles::by_pattern(&format!("{}/numa_{NODE}", dir.display()))
     }
 
     fn prepare(files: &MemoryFiles, count: usize) -> Option<Prepared> {
@@ -525,18 +499,9 @@ mod tests {
     }
 
     #[test]
-    fn settings_name_a_directory_for_each_node() {
-        let directory = |path, pattern| {
-            let files = MemoryFiles::from_settings(path, pattern).expect("good").expect("set");
-            files.directory(NodeId(1)).display().to_string()
-        };
-        assert_eq!(directory(Some("/mnt/huge/"), None), "/mnt/huge/numa_1");
-        let pattern = Some("/mnt/h_1g/abc/nu_$NUMA_NODE_INDEX_ma/");
-        assert_eq!(directory(None, pattern), "/mnt/h_1g/abc/nu_1_ma");
-        assert_eq!(directory(Some("/mnt/huge"), pattern), "/mnt/h_1g/abc/nu_1_ma");
-        assert_eq!(MemoryFiles::from_settings(None, None), Ok(None));
-        let error = MemoryFiles::from_settings(Some("/x"), Some("/mnt/huge")).unwrap_err();
-        assert!(error.to_string().contains("does not contain $NUMA_NODE_INDEX"), "{error}");
+    fn a_pattern_names_a_directory_for_each_node() {
+        let files = MemoryFiles::by_pattern("/mnt/h_1g/abc/nu_$NUMA_NODE_INDEX_ma/");
+        assert_eq!(files.directory(NodeId(1)), Path::new("/mnt/h_1g/abc/nu_1_ma"));
     }
 
     #[test]

@@ -4,8 +4,6 @@
 
 use std::path::Path;
 
-use seal_types::CpuListError;
-
 use crate::cgroup::is_group_name;
 use crate::numa::{Policy, without_preference};
 use crate::{
@@ -13,9 +11,16 @@ use crate::{
     allowed_cpus, confine_current_thread, online_nodes,
 };
 
-/// The names of the environment by which a process is told its place.
-pub const PLACEMENT_NAMES: [&str; 3] =
-    ["VC_CG_CPUSET", "VC_CG_NAME", "VENUS_WORKER_NUMA_PREFERRED"];
+/// The place that a process is told to take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WantedPlace {
+    /// The cpus to which it confines itself (`VC_CG_CPUSET`).
+    pub cpus: Option<CpuSet>,
+    /// The cgroup that is made for them (`VC_CG_NAME`).
+    pub group: Option<String>,
+    /// The node whose memory it prefers (`VENUS_WORKER_NUMA_PREFERRED`).
+    pub node: Option<NodeId>,
+}
 
 /// Where the process is now. Its cgroup ends with this.
 #[derive(Debug, Default)]
@@ -39,18 +44,9 @@ pub struct Placed {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlaceError {
-    /// The cpus are no list of cpus.
-    #[error("VC_CG_CPUSET cannot be understood")]
-    CpuSet(#[from] CpuListError),
     /// The kernel does not let it use them.
     #[error("VC_CG_CPUSET cannot be had")]
     Bind(#[source] BindError),
-    /// The node is no number.
-    #[error("VENUS_WORKER_NUMA_PREFERRED={value:?} is not the number of a NUMA node")]
-    Node {
-        /// What was set.
-        value: String,
-    },
     /// There is no such node.
     #[error("VENUS_WORKER_NUMA_PREFERRED={node}: this machine has no such NUMA node, only {there}")]
     NoNode {
@@ -79,33 +75,25 @@ pub enum PlaceError {
     File(#[from] FileError),
 }
 
-impl PlaceError {
-    /// Whether what was asked for makes no sense anywhere; else it cannot be had here and now.
-    pub fn is_nonsense(&self) -> bool {
-        matches!(self, Self::CpuSet(_) | Self::Node { .. } | Self::Name { .. })
-    }
-}
-
-/// Puts the process where its environment wants it, all or not at all, and reads back that it is
-/// there. `get` gives the values of [`PLACEMENT_NAMES`].
+/// Puts the process where it is wanted, all or not at all, and reads back that it is there.
 ///
 /// Threads inherit their place when they start: call this before there are others.
-pub fn place_self(get: impl Fn(&str) -> Option<String>) -> Result<Placed, PlaceError> {
-    place_on(Path::new("/sys"), get, CgroupTree::open)
+pub fn place_self(wanted: &WantedPlace) -> Result<Placed, PlaceError> {
+    place_on(Path::new("/sys"), wanted, CgroupTree::open)
 }
 
 fn place_on(
     sys_root: &Path,
-    get: impl Fn(&str) -> Option<String>,
+    wanted: &WantedPlace,
     open: impl FnOnce() -> Result<CgroupTree, Vec<CgroupError>>,
 ) -> Result<Placed, PlaceError> {
-    let cpus: Option<CpuSet> = get("VC_CG_CPUSET").map(|text| text.parse()).transpose()?;
+    let WantedPlace { cpus, group, node } = wanted.clone();
+    if let Some(name) = group.as_ref().filter(|name| !is_group_name(name)) {
+        return Err(PlaceError::Name { name: name.clone() });
+    }
     // All cpus are those that it may use now.
     let allowed = allowed_cpus().unwrap_or_default();
     let cpus = cpus.map(|cpus| cpus.on(&allowed));
-    let node = get("VENUS_WORKER_NUMA_PREFERRED")
-        .map(|value| value.trim().parse().map(NodeId).map_err(|_| PlaceError::Node { value }))
-        .transpose()?;
     if let Some(node) = node {
         let nodes = online_nodes(sys_root)?;
         // Where the kernel tells of none, a preference is about nothing.
@@ -113,10 +101,6 @@ fn place_on(
             let there = nodes.into_iter().map(|node| node.0).collect();
             return Err(PlaceError::NoNode { node, there });
         }
-    }
-    let group = get("VC_CG_NAME").filter(|name| !name.is_empty());
-    if let Some(name) = group.as_ref().filter(|name| !is_group_name(name)) {
-        return Err(PlaceError::Name { name: name.clone() });
     }
     let (mut entered, mut no_group) = (None, None);
     if let (Some(cpus), Some(name)) = (&cpus, &group) {
@@ -176,20 +160,23 @@ mod tests {
     /// Places a thread of its own, as a process is placed by its first thread.
     fn place(
         sys_root: std::path::PathBuf,
-        values: &[(&str, &str)],
+        wanted: WantedPlace,
     ) -> (Result<Placed, String>, CpuSet, Option<NodeId>) {
-        let values: Vec<_> =
-            values.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let placed = std::thread::spawn(move || {
-            let get = |name: &str| {
-                values.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
-            };
             // The group is the process's, which is that of other tests.
             let none = || Err(vec![CgroupError::NotMounted]);
-            let placed = place_on(&sys_root, get, none).map_err(|error| told(&error));
+            let placed = place_on(&sys_root, &wanted, none).map_err(|error| told(&error));
             (placed, allowed_cpus().expect("always readable"), preferred_node())
         });
         placed.join().expect("no panic")
+    }
+
+    fn on_cpus(text: &str) -> WantedPlace {
+        WantedPlace { cpus: Some(text.parse().expect("a list")), ..WantedPlace::default() }
+    }
+
+    fn on_node(node: u32) -> WantedPlace {
+        WantedPlace { node: Some(NodeId(node)), ..WantedPlace::default() }
     }
 
     fn two_nodes() -> tempfile::TempDir {
@@ -203,7 +190,7 @@ mod tests {
     #[test]
     fn without_a_place_nothing_changes() {
         let allowed = allowed_cpus().expect("always readable");
-        let (placed, cpus, node) = place("/sys".into(), &[("HOME", "/h")]);
+        let (placed, cpus, node) = place("/sys".into(), WantedPlace::default());
         let placed = placed.expect("nothing was asked for");
         assert!(placed.cpus.is_none() && placed.node.is_none() && placed.group.is_none());
         assert_eq!((cpus, node), (allowed, None));
@@ -213,16 +200,16 @@ mod tests {
     fn the_cpus_and_the_node_of_the_environment_are_taken() {
         let allowed = allowed_cpus().expect("always readable");
         let last = allowed.iter().last().expect("a thread runs somewhere");
-        let values = [("VC_CG_CPUSET", last.to_string()), ("VC_CG_NAME", "vc/1/2".to_owned())];
-        let values: Vec<_> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let (placed, cpus, _) = place("/sys".into(), &values);
+        let group = Some("vc/1/2".to_owned());
+        let wanted = WantedPlace { group, ..on_cpus(&last.to_string()) };
+        let (placed, cpus, _) = place("/sys".into(), wanted);
         let placed = placed.expect("allowed");
         assert_eq!(cpus, [last].into_iter().collect());
         assert_eq!((placed.cpus, placed.group.as_deref()), (Some(cpus), Some("vc/1/2")));
         let reason = placed.no_group.expect("there are no groups in this test");
         assert_eq!(reason, "no cgroup hierarchy with cpusets is mounted");
 
-        let (placed, _, node) = place("/sys".into(), &[("VENUS_WORKER_NUMA_PREFERRED", "0")]);
+        let (placed, _, node) = place("/sys".into(), on_node(0));
         let placed = placed.expect("a preference stops nothing");
         match placed.no_preference {
             None => assert_eq!((placed.node, node), (Some(NodeId(0)), Some(NodeId(0)))),
@@ -243,8 +230,7 @@ mod tests {
             [("0-1,1000\n", "work is slower"), ("1000\n", "nothing is lost")]
         {
             std::fs::write(&online, nodes).expect("writable");
-            let (placed, _, node) =
-                place(sys.path().into(), &[("VENUS_WORKER_NUMA_PREFERRED", "1000")]);
+            let (placed, _, node) = place(sys.path().into(), on_node(1000));
             let placed = placed.expect("a preference stops nothing");
             let told = placed.no_preference.expect("no kernel has that many");
             assert!(told.contains("=1000: its memory cannot be preferred: "), "{told}");
@@ -253,7 +239,7 @@ mod tests {
         }
         // Without /sys nothing is known of nodes.
         let none = tempfile::tempdir().expect("a temporary directory");
-        let (placed, ..) = place(none.path().into(), &[("VENUS_WORKER_NUMA_PREFERRED", "1000")]);
+        let (placed, ..) = place(none.path().into(), on_node(1000));
         assert!(placed.expect("a preference stops nothing").no_preference.is_some());
     }
 
@@ -261,23 +247,16 @@ mod tests {
     fn what_cannot_be_had_stops_the_start() {
         let allowed = allowed_cpus().expect("always readable");
         let sys = two_nodes();
-        for (name, value, text) in [
+        let group = Some("../x".to_owned());
+        for (wanted, text) in [
+            (on_cpus("8000"), "VC_CG_CPUSET cannot be had: cannot confine a thread to cpus 8000"),
             (
-                "VC_CG_CPUSET",
-                "8000",
-                "VC_CG_CPUSET cannot be had: cannot confine a thread to cpus 8000",
+                WantedPlace { group, ..WantedPlace::default() },
+                "VC_CG_NAME=\"../x\" is not the name of a cgroup",
             ),
-            (
-                "VC_CG_CPUSET",
-                "a-b",
-                "VC_CG_CPUSET cannot be understood: \"a-b\" is neither a cpu nor a range",
-            ),
-            ("VC_CG_CPUSET", "", "VC_CG_CPUSET cannot be understood: the list is empty"),
-            ("VENUS_WORKER_NUMA_PREFERRED", "-1", "=\"-1\" is not the number of a NUMA node"),
-            ("VC_CG_NAME", "../x", "VC_CG_NAME=\"../x\" is not the name of a cgroup"),
-            ("VENUS_WORKER_NUMA_PREFERRED", "2", "this machine has no such NUMA node, only 0-1"),
+            (on_node(2), "this machine has no such NUMA node, only 0-1"),
         ] {
-            let (placed, cpus, node) = place(sys.path().into(), &[(name, value)]);
+            let (placed, cpus, node) = place(sys.path().into(), wanted);
             let error = placed.expect_err("it cannot be had");
             assert!(error.contains(text), "{error}");
             assert_eq!((cpus, node), (allowed.clone(), None));
@@ -294,7 +273,7 @@ mod tests {
             (format!(" {last},,{last} "), [last].into_iter().collect()),
             (format!("{last}-{last}:1/2,"), [last].into_iter().collect()),
         ] {
-            let (placed, cpus, _) = place("/sys".into(), &[("VC_CG_CPUSET", &text)]);
+            let (placed, cpus, _) = place("/sys".into(), on_cpus(&text));
             assert_eq!(placed.expect("allowed").cpus, Some(wanted.clone()), "{text}");
             assert_eq!(cpus, wanted, "{text}");
         }
@@ -304,8 +283,8 @@ mod tests {
     fn a_bad_node_leaves_the_cpus_alone_too() {
         let allowed = allowed_cpus().expect("always readable");
         let first = allowed.first().expect("a thread runs somewhere").to_string();
-        let values = [("VC_CG_CPUSET", first.as_str()), ("VENUS_WORKER_NUMA_PREFERRED", "7")];
-        let (placed, cpus, _) = place(two_nodes().path().into(), &values);
+        let wanted = WantedPlace { node: Some(NodeId(7)), ..on_cpus(&first) };
+        let (placed, cpus, _) = place(two_nodes().path().into(), wanted);
         assert!(placed.is_err());
         assert_eq!(cpus, allowed);
     }

@@ -19,17 +19,6 @@ pub enum Threads {
     All,
 }
 
-impl Threads {
-    /// By the setting `SEAL_PC1_SMT`, which is 0 (as without it) or 1. The error names it.
-    pub fn of_setting(value: Option<&str>) -> Result<Self, String> {
-        match value.map(str::trim) {
-            None | Some("" | "0") => Ok(Self::OnePerCore),
-            Some("1") => Ok(Self::All),
-            Some(other) => Err(format!("SEAL_PC1_SMT={other:?}: it is 0 or 1")),
-        }
-    }
-}
-
 /// What is asked of the planning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnitRequest {
@@ -211,18 +200,6 @@ mod tests {
 
     fn units(plan: &UnitPlan) -> Vec<(u32, Vec<u32>)> {
         plan.units.iter().map(|unit| (unit.consumer, unit.producers.clone())).collect()
-    }
-
-    #[test]
-    fn the_setting_of_threads_is_0_or_1() {
-        for one in [None, Some(""), Some("0")] {
-            assert_eq!(Threads::of_setting(one), Ok(Threads::OnePerCore));
-        }
-        assert_eq!(Threads::of_setting(Some("1")), Ok(Threads::All));
-        for none in ["maybe", "yes", "2"] {
-            let error = Threads::of_setting(Some(none)).unwrap_err();
-            assert!(error.contains("SEAL_PC1_SMT") && error.contains(none), "{error}");
-        }
     }
 
     #[test]

@@ -167,7 +167,7 @@ pub fn lanes_used(executor: &Executor) -> Option<u32> {
         return None;
     }
     let tasks = executor.tasks.unwrap_or(units).max(1);
-    Some(tasks.div_ceil(units).clamp(1, crate::scheme::DEFAULT_LANES))
+    Some(tasks.div_ceil(units).clamp(1, crate::scheme::MAX_LANES))
 }
 
 #[cfg(test)]

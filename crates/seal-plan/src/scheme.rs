@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use seal_config::{Config, ExecutorConfig, LockConfig, StageName};
 use seal_host::{CpuSet, NodeId, Threads, UnitPlan, UnitRequest, plan_units};
+use seal_options::{C2Device, Options};
 use seal_types::{SectorSize, Stage};
 
 use crate::figures::{StageMemory, partition, stage_memory};
 use crate::{Bytes, Hardware};
 
-/// Sectors that may share a unit of PC1, unless `SEAL_PC1_LANES` says otherwise.
-pub const DEFAULT_LANES: u32 = 4;
+/// The most sectors that may share a unit of PC1.
+pub(crate) const MAX_LANES: u32 = seal_options::MAX_LANES as u32;
 
 /// A configuration on a machine.
 #[derive(Clone, Debug)]
@@ -69,6 +70,8 @@ pub struct Executor {
     pub own: Option<u32>,
     /// Whether it is one of this project's executors.
     pub ours: bool,
+    /// What is set for it, as far as it is good, by the file alone: as one of ours would read it.
+    pub options: Option<Options>,
     /// What it takes of memory; nothing is known of other software's stages.
     pub memory: Option<StageMemory>,
 }
@@ -154,14 +157,21 @@ impl Executor {
     ) -> Self {
         let all = hardware.topology.cpu_set();
         let allowed = executor.cpus.as_ref().map_or(all.clone(), |cpus| cpus.on(&all).and(&all));
-        let number = |name: &str| executor.envs.get(name)?.trim().parse::<u32>().ok();
-        let lanes = number("SEAL_PC1_LANES").unwrap_or(DEFAULT_LANES).clamp(1, DEFAULT_LANES);
-        let units = (stage == StageName::Pc1).then(|| {
-            let producers = number("FIL_PROOFS_MULTICORE_SDR_PRODUCERS").unwrap_or(1);
-            let smt = executor.envs.get("SEAL_PC1_SMT").map(String::as_str);
-            // One that the executor refuses is a finding of its own.
-            let threads = Threads::of_setting(smt).unwrap_or_default();
-            let request = UnitRequest { producers: producers as usize, threads };
+        let ours = is_ours(stage, executor);
+        let options = stage.served().map(|stage| {
+            // Of other software the arguments are its own.
+            let arguments: &[String] = if ours { &executor.args } else { &[] };
+            let environment = executor.envs.clone().into_iter().collect();
+            Options::look(stage, arguments, &environment).0
+        });
+        let pc1 = match &options {
+            Some(Options::Pc1(pc1)) => Some(pc1),
+            _ => None,
+        };
+        let lanes = pc1.map_or(MAX_LANES, |pc1| u32::try_from(pc1.lanes).unwrap_or(u32::MAX));
+        let units = pc1.map(|pc1| {
+            let threads = if pc1.smt { Threads::All } else { Threads::OnePerCore };
+            let request = UnitRequest { producers: pc1.producers, threads };
             let mut plan = plan_units(&hardware.topology, &allowed, request).ok()?;
             plan.order_for_sectors(executor.numa_preferred.map(NodeId));
             Some(plan)
@@ -171,8 +181,7 @@ impl Executor {
             Some(plan) => allowed.minus(&plan.left_over),
             None => allowed.clone(),
         };
-        let ours = is_ours(stage, executor);
-        let asks_for_gpu = asks_for_gpu(stage, ours, executor);
+        let asks_for_gpu = asks_for_gpu(stage, options.as_ref().filter(|_| ours), executor);
         let (gpus, missing_gpus) = if asks_for_gpu {
             gpus(hardware, stage, ours, &executor.envs)
         } else {
@@ -182,7 +191,8 @@ impl Executor {
         let of_units = units
             .as_ref()
             .map(|plan| u32::try_from(plan.units.len()).unwrap_or(u32::MAX).saturating_mul(lanes));
-        let own = own_concurrent(stage, executor);
+        let own = options.as_ref().filter(|_| ours).and_then(Options::concurrent);
+        let own = own.map(|own| u32::try_from(own.get()).unwrap_or(u32::MAX));
         let tasks = of_locks
             .map(|lock| lock.count)
             .chain(executor.concurrent)
@@ -208,7 +218,10 @@ impl Executor {
             tasks,
             own,
             ours,
-            memory: stage.served().map(|stage| memory(stage, sector_size, ours, executor)),
+            memory: stage
+                .served()
+                .map(|stage| memory(stage, sector_size, options.as_ref().filter(|_| ours))),
+            options,
         }
     }
 
@@ -226,70 +239,40 @@ fn is_ours(stage: StageName, executor: &ExecutorConfig) -> bool {
     })
 }
 
-/// How many tasks one of our executors takes at the same time by itself: PC1 any number, PC2 and C2
-/// one after the other, unless their arguments say otherwise.
-fn own_concurrent(stage: StageName, executor: &ExecutorConfig) -> Option<u32> {
-    let served = stage.served().filter(|_| is_ours(stage, executor))?;
-    let given = argument(executor, "--concurrent").and_then(|value| value.parse().ok());
-    given.or((served != Stage::Pc1).then_some(1))
-}
-
-/// The value of an argument such as `--concurrent 2` or `--concurrent=2`.
-fn argument<'a>(executor: &'a ExecutorConfig, name: &str) -> Option<&'a str> {
-    executor.args.iter().enumerate().find_map(|(at, arg)| {
-        let rest = arg.strip_prefix(name)?;
-        match rest.strip_prefix('=') {
-            Some(value) => Some(value),
-            None if rest.is_empty() => executor.args.get(at + 1).map(String::as_str),
-            None => None,
-        }
-    })
-}
-
-/// What an executor takes of memory, as its arguments limit it if it is one of ours.
-fn memory(stage: Stage, size: SectorSize, ours: bool, executor: &ExecutorConfig) -> StageMemory {
+/// What an executor takes of memory, as its options limit it if it is one of ours.
+fn memory(stage: Stage, size: SectorSize, options: Option<&Options>) -> StageMemory {
     let memory = stage_memory(stage, size);
-    let given = |name: &str| argument(executor, name).filter(|_| ours);
-    match stage {
-        Stage::Pc1 => memory,
-        Stage::Pc2 => match given("--memory-mib").and_then(|mib| mib.parse::<u64>().ok()) {
-            Some(mib) => StageMemory { task: Bytes::mib(mib), ..memory },
-            None => memory,
-        },
-        Stage::C2 => match given("--memory").and_then(bytes) {
+    match options {
+        Some(Options::Pc2(pc2)) => StageMemory { task: Bytes::mib(pc2.memory_mib), ..memory },
+        Some(Options::C2(c2)) => match c2.memory {
             // One partition is proved whatever the limit is.
-            Some(most) => StageMemory { tasks_most: Some(most.max(partition(size))), ..memory },
+            Some(most) => {
+                StageMemory { tasks_most: Some(Bytes(most).max(partition(size))), ..memory }
+            }
             None => memory,
         },
+        _ => memory,
     }
 }
 
-/// A size as executors read it: bytes, or with a unit.
-fn bytes(text: &str) -> Option<Bytes> {
-    text.parse::<u64>().map(Bytes).ok().or_else(|| text.parse().ok())
-}
-
-/// Whether an executor uses a GPU if it sees one.
+/// Whether an executor uses a GPU if it sees one. `options` are those of one of ours.
 ///
 /// PC2 of all software uses one when it is told to, and our C2 (`--device`, `SEAL_C2_DEVICE`).
 /// Proofs of other software use whatever they see, unless `BELLMAN_NO_GPU` forbids it.
-fn asks_for_gpu(stage: StageName, ours: bool, executor: &ExecutorConfig) -> bool {
+fn asks_for_gpu(stage: StageName, options: Option<&Options>, executor: &ExecutorConfig) -> bool {
     let envs = &executor.envs;
     let yes = |name: &str| {
         let value = envs.get(name).map(|value| value.to_ascii_lowercase());
         matches!(value.as_deref(), Some("1" | "true" | "on" | "yes"))
     };
     let forbidden = envs.get("BELLMAN_NO_GPU").is_some_and(|value| value != "0");
-    match stage {
-        StageName::Pc2 => {
+    match (stage, options) {
+        (_, Some(Options::Pc2(pc2))) => pc2.gpu_columns || pc2.gpu_trees,
+        (_, Some(Options::C2(c2))) => c2.device == Some(C2Device::Cuda),
+        (StageName::Pc2, _) => {
             yes("FIL_PROOFS_USE_GPU_COLUMN_BUILDER") || yes("FIL_PROOFS_USE_GPU_TREE_BUILDER")
         }
-        StageName::C2 if ours => {
-            let device = argument(executor, "--device");
-            let device = device.or_else(|| envs.get("SEAL_C2_DEVICE").map(String::as_str));
-            device == Some("cuda")
-        }
-        StageName::C2 | StageName::WindowPost | StageName::SnapProve => !forbidden,
+        (StageName::C2 | StageName::WindowPost | StageName::SnapProve, _) => !forbidden,
         _ => false,
     }
 }

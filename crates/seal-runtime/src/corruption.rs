@@ -7,10 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use seal_host::{KeptLines, RuntimeDir};
+use seal_options::Common;
 use seal_types::Stage;
 use seal_wire::{CORRUPTION_FILE, Corruption, ErrorCode, TaskError, to_line, wrong_devices};
 
-use crate::Environment;
 use crate::runtime_dir::runtime_dir_path;
 
 /// Records that could not be written and are kept in memory.
@@ -32,9 +32,9 @@ impl CorruptionLog {
         Self { stage, dir: dir.to_path_buf(), unwritten: Mutex::default() }
     }
 
-    /// That in the runtime directory that `environment` names.
-    pub fn of(stage: Stage, environment: &Environment) -> Self {
-        Self::in_dir(stage, &runtime_dir_path(environment))
+    /// That in the runtime directory that is set.
+    pub fn of(stage: Stage, common: &Common) -> Self {
+        Self::in_dir(stage, &runtime_dir_path(common))
     }
 
     /// The file.

@@ -7,31 +7,27 @@
 
 mod answers;
 mod cancel;
-mod command_line;
 mod context;
 mod corruption;
 mod device_reports;
-mod environment;
-mod lock_wait;
 mod logging;
 mod one_shot;
 mod paces;
 mod placement;
+mod prologue;
 mod runtime_dir;
 mod serve;
 mod version;
 mod whole;
 
 pub use cancel::CancelToken;
-pub use command_line::{parse_command_line, serves_stage};
 pub use context::{TaskContext, Unit};
 pub use corruption::CorruptionLog;
-pub use environment::{Environment, Honoured};
-pub use lock_wait::{NoLockWait, lock_wait};
 pub use logging::init_logging;
 pub use one_shot::{run_one, stop_on_signal};
-pub use placement::{place, spread_memory};
-pub use runtime_dir::{RUNTIME_DIR, check_runtime_dir, runtime_dir, share_space};
+pub use placement::spread_memory;
+pub use prologue::{Asked, Program, Started, start};
+pub use runtime_dir::{check_runtime_dir, runtime_dir, share_space};
 pub use serve::{ServeOptions, serve};
 pub use version::long_version;
 pub use whole::{Plan, Standing, Step, Whole};

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use indicatif::MultiProgress;
 use seal_host::{LastWords, LogForm, LogLevels, LogQueue};
+use seal_options::LogChoice;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -17,44 +18,50 @@ pub(crate) fn bars() -> &'static MultiProgress {
     BARS.get_or_init(MultiProgress::new)
 }
 
-/// Sends logs to standard error, in the form that the parent shows. `RUST_LOG` chooses the level;
-/// `info` without it. Keep what is returned until the process ends: it waits for the last lines. A
+/// Sends logs to standard error, at the levels and in the form that are chosen; without a choice
+/// `info`, in the form that the parent shows. Keep what is returned until the process ends: it waits for the last lines. A
 /// write beyond the limit on the size of files fails from now on instead of ending the process.
 ///
-/// Called once, by the binary, before anything is logged.
-pub fn init_logging() -> LastWords {
+/// Called once, before anything is logged.
+pub fn init_logging(choice: &LogChoice) -> LastWords {
+    let levels = LogLevels::of(choice.levels.as_deref());
+    let (form, unread) = LogForm::chosen(choice.form.as_deref());
     let tell = |lost| {
         tracing::warn!(lost, "log lines were lost: nobody took the log from standard error");
     };
     let last_words = match LogQueue::start(AroundBars, tell) {
         Ok(log) => {
             let last_words = log.last_words();
-            install(log);
+            install(log, &levels, form);
             // What the standard library writes by itself would wait for a reader.
             std::panic::set_hook(Box::new(log_panic));
             last_words
         }
         Err(error) => {
-            install(|| AroundBars);
+            install(|| AroundBars, &levels, form);
             tracing::warn!(%error, "no thread can be had for the log, which may hold up work");
             LastWords::default()
         }
     };
-    LogLevels::of_process().warn_if_unread();
+    levels.warn_if_unread();
     if let Err(error) = seal_host::ignore_file_size_signal() {
         tracing::warn!(%error, "a write beyond RLIMIT_FSIZE would end this process");
     }
-    if let Some(unread) = LogForm::of_process().1 {
-        tracing::warn!("environment: {unread}");
+    if let Some(unread) = unread {
+        tracing::warn!("{}: {unread}", LogChoice::FORM);
     }
     last_words
 }
 
-fn install(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
-    let registry = tracing_subscriber::registry().with(LogLevels::of_process().filter());
+fn install(
+    writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    levels: &LogLevels,
+    form: LogForm,
+) {
+    let registry = tracing_subscriber::registry().with(levels.filter());
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     // A second subscriber is a test harness's own; its choice stands.
-    let _ = match LogForm::of_process().0 {
+    let _ = match form {
         LogForm::Text => {
             let layer = layer.with_target(false).with_ansi(io::stderr().is_terminal());
             registry.with(layer).try_init()

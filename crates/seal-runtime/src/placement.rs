@@ -1,17 +1,18 @@
 //! An executor puts itself where its environment wants it, before it starts threads.
 
-use seal_host::{PlaceError, Placed, interleave_memory, place_self};
+use seal_host::{NodeId, PlaceError, Placed, WantedPlace, interleave_memory, place_self};
+use seal_options::Place;
 use seal_wire::{ErrorCode, ExitCode, TaskError};
-
-use crate::Environment;
 
 /// Puts the process on the cpus and the NUMA node that venus-worker names in the environment of a
 /// processor that it starts directly. What cannot be had is logged, and the error is what the
 /// process exits with. Keep what is returned until the process ends: its cgroup ends with it.
 ///
 /// Call this before anything that starts threads: they inherit their place.
-pub fn place(environment: &Environment) -> Result<Placed, ExitCode> {
-    let placed = place_self(|name| environment.get(name)).map_err(|error| {
+pub(crate) fn place(place: &Place) -> Result<Placed, ExitCode> {
+    let Place { cpus, group, numa_preferred } = place.clone();
+    let wanted = WantedPlace { cpus, group, node: numa_preferred.map(NodeId) };
+    let placed = place_self(&wanted).map_err(|error| {
         let code = exit_code(&error);
         // With its causes, as errors of tasks have them.
         let error = TaskError::from_error(ErrorCode::Unavailable, &error).message;
@@ -48,7 +49,7 @@ pub fn place(environment: &Environment) -> Result<Placed, ExitCode> {
 /// Takes memory from all NUMA nodes that the process may run on, in turn: for what is loaded by one
 /// thread and read by all. Where the kernel does not allow that, it lies where it is first used.
 ///
-/// Call this after [`place`] and before anything that starts threads.
+/// Call this after the process is placed and before anything that starts threads.
 pub fn spread_memory() {
     match interleave_memory() {
         Ok(nodes) if nodes.is_empty() => {}
@@ -62,8 +63,12 @@ pub fn spread_memory() {
     }
 }
 
+/// A name that is none makes no sense anywhere; all else cannot be had here and now.
 fn exit_code(error: &PlaceError) -> ExitCode {
-    if error.is_nonsense() { ExitCode::Config } else { ExitCode::Start }
+    match error {
+        PlaceError::Name { .. } => ExitCode::Config,
+        _ => ExitCode::Start,
+    }
 }
 
 #[cfg(test)]
@@ -72,20 +77,22 @@ mod tests {
 
     #[test]
     fn a_place_that_cannot_be_had_ends_the_process() {
-        for (name, value, code) in [
-            ("VC_CG_CPUSET", "some", ExitCode::Config),
-            ("VC_CG_CPUSET", "8000-8001", ExitCode::Start),
-            ("VENUS_WORKER_NUMA_PREFERRED", "one", ExitCode::Config),
-            ("VENUS_WORKER_NUMA_PREFERRED", "900", ExitCode::Start),
+        let none = Place::default();
+        for wanted in [
+            Place { cpus: Some("8000-8001".parse().expect("a list")), ..none.clone() },
+            Place { numa_preferred: Some(900), ..none.clone() },
         ] {
-            let placed = place(&Environment::of(&[(name, value)]));
-            assert_eq!(placed.map(|placed| placed.cpus), Err(code), "{name}={value}");
+            let placed = place(&wanted);
+            assert_eq!(placed.map(|placed| placed.cpus), Err(ExitCode::Start), "{wanted:?}");
         }
+        let wanted = Place { group: Some("..".to_owned()), ..none };
+        assert_eq!(place(&wanted).map(|placed| placed.cpus), Err(ExitCode::Config));
     }
 
     #[test]
     fn a_group_alone_changes_nothing() {
-        let placed = place(&Environment::of(&[("VC_CG_NAME", "g")])).expect("nothing to be had");
+        let wanted = Place { group: Some("g".to_owned()), ..Place::default() };
+        let placed = place(&wanted).expect("nothing to be had");
         assert_eq!((placed.cpus, placed.node), (None, None));
     }
 }

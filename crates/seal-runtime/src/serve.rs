@@ -14,35 +14,43 @@
 use std::any::Any;
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufReader, Write};
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use seal_options::Common;
 use seal_types::{SectorName, shown_reason};
 use seal_wire::{
-    EVENTS, ErrorCode, ExitCode, Line, LineReader, RawRequest, Response, Started, TaskError,
-    ready_line,
+    ErrorCode, ExitCode, Line, LineReader, RawRequest, Response, Started, TaskError, ready_line,
 };
 
 use crate::answers::Answers;
 use crate::device_reports::DeviceReports;
 use crate::paces::Memory;
-use crate::{CancelToken, Environment, Executor, TaskContext};
+use crate::{CancelToken, Executor, TaskContext};
 
 /// How an executor serves.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeOptions {
-    /// Tasks that run at the same time; the others wait in their order.
-    pub concurrent: usize,
+    /// Tasks that run at the same time, any number without; the others wait in their order.
+    pub concurrent: Option<NonZeroUsize>,
+    /// Whether events are written between the answers.
+    pub events: bool,
     /// How long cancelled tasks may take to reach a checkpoint before the process ends anyway.
     pub grace: Duration,
 }
 
 impl ServeOptions {
     /// So many tasks at a time, and time enough to reach a checkpoint of any stage.
-    pub fn concurrent(concurrent: usize) -> Self {
-        Self { concurrent, grace: Duration::from_secs(10) }
+    pub fn new(concurrent: Option<NonZeroUsize>, common: &Common) -> Self {
+        Self { concurrent, events: common.events, grace: Duration::from_secs(10) }
+    }
+
+    /// Whether one more task may run beside so many.
+    fn has_room(&self, running: usize) -> bool {
+        self.concurrent.is_none_or(|most| running < most.get())
     }
 }
 
@@ -71,13 +79,6 @@ enum Ended {
 /// A parent that set [`EVENTS`] to 1 is also told when tasks start, how far they are, and what is
 /// thought of the device.
 pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
-    let events_wanted = match wants_events(&Environment::of_process()) {
-        Ok(wanted) => wanted,
-        Err(error) => {
-            tracing::error!("{error}");
-            return ExitCode::Config;
-        }
-    };
     let mut output = match seal_host::claim_stdout() {
         Ok(output) => output,
         Err(error) => {
@@ -107,15 +108,15 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         }
     };
     // Without a limit nothing is said of one.
-    let concurrent = (options.concurrent < usize::MAX).then_some(options.concurrent);
+    let concurrent = options.concurrent;
     tracing::info!(stage = %E::STAGE, pid = std::process::id(), concurrent, "{ready}");
     Loop {
         executor,
         options,
-        device_reports: Arc::new(DeviceReports::new(Arc::clone(&answers), events_wanted)),
+        device_reports: Arc::new(DeviceReports::new(Arc::clone(&answers), options.events)),
         memory: Arc::default(),
         answers,
-        events_wanted,
+        events_wanted: options.events,
         events,
         cancel: CancelToken::default(),
         unanswered: Unanswered::default(),
@@ -126,15 +127,6 @@ pub fn serve<E: Executor>(executor: Arc<E>, options: ServeOptions) -> ExitCode {
         deadline: None,
     }
     .run(&inbox)
-}
-
-/// Whether the parent asks for events.
-fn wants_events(environment: &Environment) -> Result<bool, String> {
-    match environment.get(EVENTS).as_deref() {
-        None | Some("" | "0") => Ok(false),
-        Some("1") => Ok(true),
-        Some(other) => Err(format!("{EVENTS}={other:?}: it is 0 or 1")),
-    }
 }
 
 fn watch_signals(events: Sender<Event>) -> io::Result<()> {
@@ -359,7 +351,7 @@ impl<E: Executor> Loop<E> {
                 {
                     tracing::warn!(req = id, sector, "the request contradicts itself: {doubt}");
                 }
-                if self.running >= self.options.concurrent {
+                if !self.options.has_room(self.running) {
                     tracing::info!(req = id, sector, running = self.running, "task waits");
                 }
                 self.queue.push_back(Waiting { id, sector, task, weight });
@@ -411,7 +403,7 @@ impl<E: Executor> Loop<E> {
         if self.ended.is_some() || self.cancel.is_cancelled() {
             return;
         }
-        while self.running < self.options.concurrent.max(1) {
+        while self.options.has_room(self.running) {
             let Some(waiting) = self.queue.pop_front() else { return };
             let Waiting { id, sector, task, weight } = waiting;
             self.answers.let_go(weight);

@@ -29,7 +29,7 @@ pub use graph::{EXPANDER_DEGREE, Graph, PARENTS};
 pub use labels::{Labelling, Parents, label_layer};
 pub use manifest::{LayerRecord, Manifest, Sealing};
 pub use pace::label_time;
-pub use parents::{ParentsCache, cache_directory, parents_digest};
+pub use parents::{ParentsCache, parents_digest};
 pub use replica_id::replica_id;
 pub use resume::{ChangedLayer, FoundLayers, find_layers, finished_layers, load_layer};
 pub use sector::label_sector;

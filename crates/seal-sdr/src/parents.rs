@@ -56,19 +56,6 @@ enum Check {
     Again,
 }
 
-/// The directory of parents caches under `environment`, as `filecoin-proofs` finds it:
-/// `FIL_PROOFS_PARENT_CACHE`, or `filecoin-parents` appended to `FIL_PROOFS_CACHE_DIR` (as text,
-/// so that the variable should end in a slash) or to `/var/tmp/`.
-pub fn cache_directory(environment: impl Fn(&str) -> Option<String>) -> PathBuf {
-    environment("FIL_PROOFS_PARENT_CACHE").map_or_else(
-        || {
-            let root = environment("FIL_PROOFS_CACHE_DIR").unwrap_or_else(|| "/var/tmp/".into());
-            PathBuf::from(root + "filecoin-parents")
-        },
-        PathBuf::from,
-    )
-}
-
 impl ParentsCache {
     /// Opens the cache of `graph` in `directory`, or makes it if it is not there or not right.
     pub fn open(graph: &Graph, directory: &Path, watch: Watch<'_>) -> Result<Self, SdrError> {

@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent_and_its_help_names_every_variable() {
         Cli::command().debug_assert();
-        for name in seal_config::PLACEMENT_NAMES {
+        for name in seal_options::PLACEMENT_NAMES {
             assert!(AFTER_HELP.contains(name));
         }
         let processor = Cli::command();

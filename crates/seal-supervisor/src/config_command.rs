@@ -34,7 +34,8 @@ pub(crate) fn check(config: &Config, own_binary: &Path, machine: &Machine) -> (S
             }
         };
         plan.settle_on(machine);
-        let problems = plan.problems(machine);
+        let mut problems = plan.problems(machine);
+        problems.extend(plan.refused_settings());
         let verdict = if problems.is_empty() { "good" } else { "cannot be started here" };
         let _ = writeln!(text, "{stage}: {} executor(s), {verdict}", tables.len());
         for problem in &problems {

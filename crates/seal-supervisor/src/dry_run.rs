@@ -46,7 +46,8 @@ pub fn describe(plan: &Plan, machine: &Machine) -> String {
     for doubt in plan.doubts(machine) {
         push(&mut text, &format!("\nprobably not meant: {doubt}"));
     }
-    let problems = plan.problems(machine);
+    let mut problems = plan.problems(machine);
+    problems.extend(plan.refused_settings());
     if problems.is_empty() {
         text.push_str("\nThis machine has what the executors need.\n");
         return text;
@@ -93,7 +94,7 @@ fn describe_executor(text: &mut String, executor: &ExecutorPlan) {
         push(text, &format!("  each holds   {}", needs.join(", ")));
     }
     for (name, value) in &executor.envs {
-        push(text, &format!("  environment  {name}={}", seal_config::shown_value(name, value)));
+        push(text, &format!("  environment  {name}={}", seal_options::shown_value(name, value)));
     }
     if !executor.inherit_envs {
         push(text, "  environment  nothing else");

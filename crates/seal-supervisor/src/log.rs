@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
 
 use seal_host::{LastWords, LogForm, LogLevels, LogQueue};
+use seal_options::{Environment, LogChoice};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -16,6 +17,11 @@ static LOG: OnceLock<LogQueue> = OnceLock::new();
 /// In which form this process writes: found out once, since parents come and go.
 static FORM: OnceLock<LogForm> = OnceLock::new();
 
+/// What the environment asks for.
+fn choice() -> LogChoice {
+    LogChoice::of(&Environment::of_process())
+}
+
 /// Logs what a supervisor does, in the form that its parent shows.
 ///
 /// Must be called once.
@@ -26,8 +32,9 @@ pub(crate) fn of_supervisor() -> io::Result<LastWords> {
     let log = LogQueue::start(io::stderr(), tell)?;
     let _ = LOG.set(log.clone());
     let last_words = log.last_words();
-    let levels = LogLevels::of_process();
-    let (form, unread) = LogForm::of_process();
+    let choice = choice();
+    let levels = LogLevels::of(choice.levels.as_deref());
+    let (form, unread) = LogForm::chosen(choice.form.as_deref());
     let form = *FORM.get_or_init(|| form);
     let registry = tracing_subscriber::registry().with(levels.filter());
     let layer = tracing_subscriber::fmt::layer().with_writer(Kept(log));
@@ -41,14 +48,14 @@ pub(crate) fn of_supervisor() -> io::Result<LastWords> {
     }
     levels.warn_if_unread();
     if let Some(unread) = unread {
-        tracing::warn!("environment: {unread}");
+        tracing::warn!("{}: {unread}", LogChoice::FORM);
     }
     Ok(last_words)
 }
 
 /// Logs of commands that people type: short text, whatever they pipe it into.
 pub(crate) fn of_command() {
-    let levels = LogLevels::of_process();
+    let levels = LogLevels::of(choice().levels.as_deref());
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time();
     let layer = layer.with_target(false).with_ansi(io::stderr().is_terminal());
     tracing_subscriber::registry().with(levels.filter()).with(layer).init();
@@ -57,7 +64,7 @@ pub(crate) fn of_command() {
 
 /// The form of the log, which executors follow: their lines come between our own.
 pub(crate) fn form() -> LogForm {
-    *FORM.get_or_init(|| LogForm::of_process().0)
+    *FORM.get_or_init(|| LogForm::chosen(choice().form.as_deref()).0)
 }
 
 /// Where the lines of this process go: to the queue, and to those that are kept.

@@ -10,13 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seal_config::{
-    CgroupUse, Config, EnvWarning, ExecutorConfig, LockOrder, MemoryBinding, MemoryLimit,
-    StageName, StageSettings, env_warning,
+    CgroupUse, Config, ExecutorConfig, LockOrder, MemoryBinding, MemoryLimit, StageName,
+    StageSettings,
 };
 use seal_host::{
     Binding, CgroupTree, CpuBudget, CpuSet, Limiter, NodeId, Placement, ResourceLimit, Wanted,
 };
 use seal_limits::{Needs, Resource};
+use seal_options::{EnvWarning, Environment, Fault, Options, PLACEMENT_NAMES, Source, env_warning};
+use seal_types::Stage;
 
 use crate::machine::Budget;
 use crate::program::{find_program, is_same_file, runnable};
@@ -232,6 +234,12 @@ impl Plan {
         self.executors.iter().flat_map(|executor| executor.problems(machine)).collect()
     }
 
+    /// Settings that executors of this project refuse, so that their start would fail. The start
+    /// itself leaves that to them: one of another version may know more.
+    pub fn refused_settings(&self) -> Vec<Problem> {
+        self.executors.iter().flat_map(ExecutorPlan::refused_settings).collect()
+    }
+
     /// What can be done, but is hardly meant.
     pub fn doubts(&self, machine: &Machine) -> Vec<String> {
         let doubt = |executor: &ExecutorPlan| {
@@ -325,6 +333,28 @@ impl ExecutorPlan {
         problems
     }
 
+    fn refused_settings(&self) -> Vec<Problem> {
+        let name = self.program.file_name();
+        let stage = Stage::ALL.into_iter().find(|stage| name == Some(OsStr::new(stage.executor())));
+        let Some(stage) = stage else { return Vec::new() };
+        let inherited =
+            if self.inherit_envs { Environment::of_process() } else { Environment::default() };
+        let mut environment = inherited;
+        environment.extend(self.envs.clone());
+        // It is placed by its supervisor.
+        let environment = environment.without(&PLACEMENT_NAMES);
+        let (_, faults) = Options::look(stage, &self.args, &environment);
+        let problem = |fault: Fault| {
+            let part = match &fault.source {
+                Source::Variable(name) if self.envs.contains_key(*name) => format!(".envs.{name}"),
+                Source::Variable(_) => String::new(),
+                Source::Option(_) | Source::Argument(_) => ".args".to_owned(),
+            };
+            Problem::Setting { key: format!("{}{part}", self.key), line: self.line, fault }
+        };
+        faults.into_iter().map(problem).collect()
+    }
+
     /// Names in its environment that are worth a look. venus-worker itself sets those of its own
     /// placement, so they are only looked at where the configuration sets them.
     fn warned_names(&self) -> BTreeSet<OsString> {
@@ -355,7 +385,7 @@ fn placement(executor: &ExecutorConfig, settings: &StageSettings) -> Placement {
 }
 
 fn is_placement_name(name: &OsStr) -> bool {
-    seal_config::PLACEMENT_NAMES.iter().any(|placement| name == *placement)
+    PLACEMENT_NAMES.iter().any(|placement| name == *placement)
 }
 
 #[cfg(test)]

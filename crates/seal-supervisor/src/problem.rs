@@ -3,6 +3,7 @@
 use std::io;
 
 use seal_host::{CpuSet, NodeId};
+use seal_options::Fault;
 
 use crate::Lack;
 
@@ -61,6 +62,16 @@ pub enum Problem {
         node: NodeId,
         /// What is there.
         nodes: Vec<NodeId>,
+    },
+    /// The executor refuses one of its settings.
+    #[error("{key} (line {line}): {fault}")]
+    Setting {
+        /// The table, with the part of it that has the setting.
+        key: String,
+        /// Its line.
+        line: usize,
+        /// What is wrong.
+        fault: Fault,
     },
     /// The machine does not answer.
     #[error("{key} (line {line}): cannot ask the kernel for cpus {wanted}")]

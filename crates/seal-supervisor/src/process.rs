@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use seal_config::PLACEMENT_NAMES;
-use seal_host::{CgroupError, LOCK_WAIT, LOG_FORM, OomCounter, SpawnError, start_small_thread};
+use seal_host::{CgroupError, OomCounter, SpawnError, start_small_thread};
+use seal_options::{LOCK_WAIT, LogChoice, PLACEMENT_NAMES, RUNTIME_DIR};
 use seal_types::StageName;
 use seal_wire::{EVENTS, Line, LineReader};
 
@@ -74,8 +74,8 @@ impl Process {
         if !plan.inherit_envs {
             command.env_clear();
         }
-        command.env("SEAL_RUNTIME_DIR", equipment.runtime_dir);
-        command.env(LOG_FORM, crate::log::form().name());
+        command.env(RUNTIME_DIR, equipment.runtime_dir);
+        command.env(LogChoice::FORM, crate::log::form().name());
         if !plan.inherit_envs || std::env::var_os(LOCK_WAIT).is_none() {
             let lock_wait = humantime::format_duration(equipment.lock_wait).to_string();
             command.env(LOCK_WAIT, lock_wait);

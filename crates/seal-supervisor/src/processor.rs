@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seal_config::{CgroupUse, Config};
-use seal_host::{CgroupTree, Placed, place_self};
+use seal_host::{CgroupTree, NodeId, Placed, WantedPlace, place_self};
+use seal_options::{Common, Environment, Place};
 use seal_wire::ExitCode;
 
 use crate::earlier_place;
@@ -166,11 +167,13 @@ impl Starter<'_> {
         self.warn(&ignored);
         if self.placed.is_none() {
             // Not VC_CG_NAME: groups are made for the executors, in which the supervisor is none.
-            let place = |name: &str| env::var(name).ok().filter(|_| name != "VC_CG_NAME");
-            let placed = place_self(place).map_err(|error| {
-                let code = if error.is_nonsense() { ExitCode::Config } else { ExitCode::Start };
-                because(code)(error)
+            let set = Common::of(&Environment::of_process()).map_err(|faults| {
+                let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+                Failure { code: ExitCode::Config, text: faults.join("\n") }
             })?;
+            let Place { cpus, numa_preferred, .. } = set.place;
+            let wanted = WantedPlace { cpus, group: None, node: numa_preferred.map(NodeId) };
+            let placed = place_self(&wanted).map_err(because(ExitCode::Start))?;
             self.placed = Some(placed);
         }
         let cgroups = self.cgroups(config.supervisor.cgroup)?;
@@ -194,6 +197,8 @@ impl Starter<'_> {
         let mut warnings: Vec<_> = of_env.collect();
         let placed = self.placed.as_ref();
         warnings.extend(placed.and_then(|placed| placed.no_preference.clone()));
+        let refused = plan.refused_settings().into_iter();
+        warnings.extend(refused.map(|problem| format!("its start will fail: {problem}")));
         let doubts = plan.doubts(&machine).into_iter();
         warnings.extend(doubts.map(|doubt| format!("probably not meant: {doubt}")));
         self.warn(&warnings);

@@ -13,7 +13,6 @@ mod parameters;
 mod porep;
 mod proof;
 mod sector_name;
-mod settings;
 mod shown;
 mod size;
 mod stage;
@@ -29,11 +28,10 @@ pub use digests::{
     GrothFile, ParentsDigest, groth_file_digest, parents_cache_digest, published_groth_files,
     published_parents_caches,
 };
-pub use parameters::ParameterLengths;
+pub use parameters::{DEFAULT_PARAM_DIR, ParameterLengths};
 pub use porep::{ApiVersion, Feature, NODE_SIZE, Porep, TreeShape};
 pub use proof::{RegisteredProof, UnknownProof};
 pub use sector_name::{SectorClues, SectorName};
-pub use settings::{FIL_PROOFS_SETTINGS, SEAL_SETTINGS, is_unknown_seal_setting};
 pub use shown::{MESSAGE_MOST, VALUE_MOST, shortened, shown, shown_bytes, shown_reason};
 pub use size::{SectorSize, SizeError};
 pub use stage::{Stage, UnknownStage};

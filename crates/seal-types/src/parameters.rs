@@ -4,6 +4,10 @@
 
 use crate::SectorSize;
 
+/// Where the published software keeps parameter files unless `FIL_PROOFS_PARAMETER_CACHE` names
+/// another directory.
+pub const DEFAULT_PARAM_DIR: &str = "/var/tmp/filecoin-proof-parameters";
+
 /// Lengths of the lists in a parameter file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParameterLengths {

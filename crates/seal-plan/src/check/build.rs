@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use seal_options::Options;
+
 use super::local::is_executable;
 use super::{Checking, Local, Severity};
 use crate::Executor;
@@ -23,12 +25,14 @@ impl Checking<'_> {
         if built_with_cuda(&program) != Some(false) {
             return;
         }
-        let tables = self.config.executors.get(&executor.stage);
-        let table = tables.and_then(|tables| tables.get(executor.index));
-        let optional = table.and_then(|table| table.envs.get("SEAL_GPU"));
-        let (severity, then) = match optional.map(String::as_str) {
-            Some("optional") => (Severity::Warning, "it would work on the CPU"),
-            _ => (Severity::Error, "the executor's start would fail"),
+        let is_optional = match self.options_here(local, executor) {
+            Some(Options::Pc2(pc2)) => pc2.gpu_optional,
+            Some(Options::C2(c2)) => c2.gpu_optional,
+            _ => false,
+        };
+        let (severity, then) = match is_optional {
+            true => (Severity::Warning, "it would work on the CPU"),
+            false => (Severity::Error, "the executor's start would fail"),
         };
         self.find(
             ("gpu-not-built", severity),

@@ -2,15 +2,17 @@
 //! the process, huge pages.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit};
 use seal_config::{MemoryLimit, StageName};
 use seal_host::NodeId;
+use seal_options::Options;
 use seal_types::{
     ApiVersion, Feature, RegisteredProof, Stage, published_groth_files, published_parents_caches,
 };
 
+use super::environment::environment_of;
 use super::{Checking, Severity};
 use crate::figures::parents_cache;
 use crate::{Bytes, Executor};
@@ -49,10 +51,9 @@ impl Local {
 impl Checking<'_> {
     pub(super) fn local(&mut self, local: &Local) {
         for executor in self.scheme.executors.clone() {
-            let setting = self.setting(local, &executor);
             self.program(local, &executor);
             self.built_for_gpus(local, &executor);
-            self.directories(&executor, &setting);
+            self.directories(local, &executor);
             self.rlimits(local, &executor);
         }
         self.parameters(local);
@@ -61,18 +62,12 @@ impl Checking<'_> {
         self.corruption(local);
     }
 
-    /// What an executor reads from its environment.
-    fn setting(
-        &self,
-        local: &Local,
-        executor: &Executor,
-    ) -> impl Fn(&str) -> Option<String> + use<> {
-        let table = self.config.executors.get(&executor.stage);
-        let table = table.and_then(|tables| tables.get(executor.index));
-        let inherited = table.is_none_or(|table| table.inherit_envs);
-        let mut all = if inherited { local.environment.clone() } else { BTreeMap::new() };
-        all.extend(table.map(|table| table.envs.clone()).unwrap_or_default());
-        move |name| all.get(name).filter(|value| !value.is_empty()).cloned()
+    /// What is set for an executor where it is started here, as far as it is good.
+    pub(super) fn options_here(&self, local: &Local, executor: &Executor) -> Option<Options> {
+        let table = self.table(executor)?;
+        let arguments: &[String] = if executor.ours { &table.args } else { &[] };
+        let environment = environment_of(table, Some(local));
+        Some(Options::look(executor.stage.served()?, arguments, &environment).0)
     }
 
     fn program(&mut self, local: &Local, executor: &Executor) {
@@ -97,20 +92,27 @@ impl Checking<'_> {
         }
     }
 
-    fn directories(&mut self, executor: &Executor, setting: &impl Fn(&str) -> Option<String>) {
-        if executor.stage != StageName::Pc1 {
-            return;
-        }
-        for name in ["SEAL_WORK_DIR", "HUGEPAGE_FILES_PATH"] {
-            let Some(dir) = setting(name).filter(|dir| !Path::new(dir).is_dir()) else { continue };
-            let remedy = match name {
-                "HUGEPAGE_FILES_PATH" => "make the files with `pc1-exec hugepages`",
-                _ => "make the directory, on the file system of the cache directories",
-            };
+    fn directories(&mut self, local: &Local, executor: &Executor) {
+        let Some(Options::Pc1(pc1)) = self.options_here(local, executor) else { return };
+        let memory = pc1
+            .memory_files
+            .and_then(|at| at.directory())
+            .map(|dir| ("HUGEPAGE_FILES_PATH", dir, "make the files with `pc1-exec hugepages`"));
+        let work = pc1.work_dir.map(|dir| {
+            (
+                "SEAL_WORK_DIR",
+                dir,
+                "make the directory, on the file system of the cache directories",
+            )
+        });
+        for (name, dir, remedy) in memory.into_iter().chain(work) {
+            if dir.is_dir() {
+                continue;
+            }
             self.find(
                 ("directory-missing", Severity::Error),
                 &format!("{}.envs.{name}", executor.key),
-                format!("{name}: there is no directory {dir}"),
+                format!("{name}: there is no directory {}", dir.display()),
                 remedy,
             );
         }
@@ -166,22 +168,20 @@ impl Checking<'_> {
     fn parameters(&mut self, local: &Local) {
         let mut seen = BTreeSet::new();
         for executor in self.scheme.stage(StageName::C2).cloned().collect::<Vec<_>>() {
-            let setting = self.setting(local, &executor);
-            let dir = setting("FIL_PROOFS_PARAMETER_CACHE")
-                .unwrap_or_else(|| "/var/tmp/filecoin-proof-parameters".to_owned());
-            if seen.insert(dir.clone()) {
-                self.parameters_in(&dir, &executor);
+            let Some(Options::C2(c2)) = self.options_here(local, &executor) else { continue };
+            if seen.insert(c2.params.clone()) {
+                self.parameters_in(&c2.params, &executor);
             }
         }
     }
 
-    fn parameters_in(&mut self, dir: &str, executor: &Executor) {
+    fn parameters_in(&mut self, dir: &Path, executor: &Executor) {
         let size = self.against.sector_size;
         let missing: Vec<_> = published_groth_files()
             .iter()
             .filter(|file| file.sector_size == size)
             .map(|file| file.name)
-            .filter(|name| !Path::new(dir).join(name).metadata().is_ok_and(|meta| meta.len() > 0))
+            .filter(|name| !dir.join(name).metadata().is_ok_and(|meta| meta.len() > 0))
             .collect();
         if !missing.is_empty() {
             let short: Vec<_> =
@@ -190,8 +190,9 @@ impl Checking<'_> {
                 ("parameters-missing", Severity::Error),
                 &executor.key,
                 format!(
-                    "{dir} lacks the Groth16 parameters for {size} sectors ({}): every C2 would \
-                     fail after hours of work on its sector",
+                    "{} lacks the Groth16 parameters for {size} sectors ({}): every C2 would fail \
+                     after hours of work on its sector",
+                    dir.display(),
                     short.iter().map(|kind| format!(".{kind}")).collect::<Vec<_>>().join(" and ")
                 ),
                 "fetch them there, or name their directory with FIL_PROOFS_PARAMETER_CACHE; \
@@ -204,17 +205,9 @@ impl Checking<'_> {
     fn parents(&mut self, local: &Local) {
         let mut seen = BTreeSet::new();
         for executor in self.scheme.stage(StageName::Pc1).cloned().collect::<Vec<_>>() {
-            let setting = self.setting(local, &executor);
-            let dir = setting("FIL_PROOFS_PARENT_CACHE").map_or_else(
-                || {
-                    let root =
-                        setting("FIL_PROOFS_CACHE_DIR").unwrap_or_else(|| "/var/tmp/".into());
-                    PathBuf::from(root + "filecoin-parents")
-                },
-                PathBuf::from,
-            );
-            if seen.insert(dir.clone()) {
-                self.parents_in(&dir, &executor);
+            let Some(Options::Pc1(pc1)) = self.options_here(local, &executor) else { continue };
+            if seen.insert(pc1.parents.clone()) {
+                self.parents_in(&pc1.parents, &executor);
             }
         }
     }

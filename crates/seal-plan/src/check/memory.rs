@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use seal_config::StageName;
 use seal_host::{CoreUnit, NodeId};
+use seal_options::{NodeMemory, Options};
 
 use super::{Checking, Severity};
 use crate::hardware::Node;
@@ -146,10 +147,9 @@ impl Checking<'_> {
     /// of the other stages.
     fn labels_by_node(&self, others: Bytes) -> BTreeMap<NodeId, Bytes> {
         let mut by_node: BTreeMap<NodeId, Bytes> = BTreeMap::new();
-        let anywhere = |executor: &Executor| {
-            let table = self.config.executors.get(&executor.stage);
-            let table = table.and_then(|tables| tables.get(executor.index));
-            table.is_some_and(|t| t.envs.get("SEAL_NUMA").is_some_and(|v| v == "preferred"))
+        let anywhere = |executor: &Executor| match &executor.options {
+            Some(Options::Pc1(pc1)) => pc1.numa == NodeMemory::Preferred,
+            _ => false,
         };
         let stage_most = self.scheme.tasks(StageName::Pc1).unwrap_or(u32::MAX);
         for executor in self.scheme.stage(StageName::Pc1) {

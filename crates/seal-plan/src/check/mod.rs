@@ -4,7 +4,6 @@
 //! An error is what fails the start, or tasks, or the machine. A warning is what works, and is
 //! hardly meant or costs speed. Nothing is said without a fact or a number behind it.
 
-mod arguments;
 mod build;
 mod cores;
 mod corruption;
@@ -116,8 +115,7 @@ pub fn check(config: &Config, against: Against<'_>) -> Vec<Finding> {
     checking.memory();
     checking.gpus();
     checking.limits();
-    checking.environment();
-    checking.arguments();
+    checking.settings();
     checking.disks();
     if let Some(local) = against.local {
         checking.local(local);

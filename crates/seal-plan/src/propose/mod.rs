@@ -389,7 +389,7 @@ fn counts(hardware: &Hardware, wish: &Wish, sharing: Sharing) -> Result<Vec<u32>
         }
         return Ok(vec![wanted]);
     }
-    let lanes = if wish.goal == Goal::Latency { 1 } else { crate::scheme::DEFAULT_LANES };
+    let lanes = if wish.goal == Goal::Latency { 1 } else { crate::scheme::MAX_LANES };
     let units: u64 = hardware
         .nodes
         .iter()
@@ -464,7 +464,7 @@ fn candidate(
     let tasks_by_node = spread(tasks, &by_node);
     let lanes = match wish.goal {
         Goal::Latency if wish.pc1.is_none() => 1,
-        _ => crate::scheme::DEFAULT_LANES,
+        _ => crate::scheme::MAX_LANES,
     };
     let layout = (1..=lanes)
         .find_map(|lanes| layout::lay_out(hardware, wish, sharing, &tasks_by_node, lanes));

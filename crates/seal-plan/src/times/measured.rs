@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{StageTimes, Times};
 use crate::given::Reference;
-use crate::scheme::DEFAULT_LANES;
+use crate::scheme::MAX_LANES;
 
 /// A file of either kind, told apart by what is in it.
 #[derive(Debug, Deserialize)]
@@ -162,7 +162,7 @@ fn reference_of(stage: StageName, command: &str, measured: &Measured) -> Result<
     let units = cores / producers.saturating_add(1);
     let lanes = if units == 0 { u32::MAX } else { sectors.div_ceil(units) };
     Ok(match lanes {
-        lanes @ 1..=DEFAULT_LANES => Reference::unit(lanes, producers),
+        lanes @ 1..=MAX_LANES => Reference::unit(lanes, producers),
         // Some sectors waited for others: the time is no time of a sector.
         _ => {
             return Err(format!(

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{StageTimes, Times};
 use crate::given::Reference;
-use crate::scheme::DEFAULT_LANES;
+use crate::scheme::MAX_LANES;
 
 /// No stage takes longer.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -134,10 +134,8 @@ fn read_reference(name: StageName, written: &WrittenStage) -> Result<Option<Refe
     if of_later && !matches!(name, StageName::Pc2 | StageName::C2) {
         return Err(format!("[{name}]: cores and gpu are of pc2 and c2 only"));
     }
-    if let Some(lanes) = lanes.filter(|lanes| !(1..=DEFAULT_LANES).contains(lanes)) {
-        return Err(format!(
-            "{name}.lanes = {lanes}: from 1 to {DEFAULT_LANES} sectors share a unit"
-        ));
+    if let Some(lanes) = lanes.filter(|lanes| !(1..=MAX_LANES).contains(lanes)) {
+        return Err(format!("{name}.lanes = {lanes}: from 1 to {MAX_LANES} sectors share a unit"));
     }
     Ok(match (cores, gpu) {
         (Some(0), _) => return Err(format!("{name}.cores = 0: nothing runs on no cores")),

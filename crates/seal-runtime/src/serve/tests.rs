@@ -40,7 +40,11 @@ fn answers() -> (PipeReader, Arc<Answers>) {
 fn serving<E: Executor>(executor: E, answers: Arc<Answers>, events: Sender<Event>) -> Loop<E> {
     Loop {
         executor: Arc::new(executor),
-        options: ServeOptions { concurrent: 1, grace: Duration::from_millis(50) },
+        options: ServeOptions {
+            concurrent: NonZeroUsize::new(1),
+            events: false,
+            grace: Duration::from_millis(50),
+        },
         memory: Arc::default(),
         device_reports: Arc::new(DeviceReports::new(Arc::clone(&answers), false)),
         answers,
@@ -245,7 +249,7 @@ fn an_id_that_was_answered_and_is_used_again_at_once_is_a_new_request() {
         let (reader, answers) = answers();
         let (events, inbox) = mpsc::channel();
         let mut serve = serving(Quick, answers, events.clone());
-        serve.options.concurrent = concurrent;
+        serve.options.concurrent = NonZeroUsize::new(concurrent);
         let looped = std::thread::spawn(move || serve.run(&inbox));
         let mut lines = BufReader::new(reader).lines();
         for time in 0..TIMES {
@@ -330,7 +334,7 @@ fn every_line_with_an_id_has_one_answer() {
     let (reader, answers) = answers();
     let (events, inbox) = mpsc::channel();
     let mut serve = serving(Quick, answers, events.clone());
-    serve.options.concurrent = 4;
+    serve.options.concurrent = NonZeroUsize::new(4);
     let looped = std::thread::spawn(move || serve.run(&inbox));
     let reading = std::thread::spawn(move || {
         let lines = BufReader::new(reader).lines();

@@ -335,16 +335,3 @@ fn a_cancelled_making_leaves_nothing() {
     assert!(matches!(error, SdrError::Cancelled), "{error}");
     assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
 }
-
-#[test]
-fn the_directory_is_found_as_other_software_finds_it() {
-    let with = |set: &[(&str, &str)]| {
-        cache_directory(|name| {
-            set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        })
-    };
-    assert_eq!(with(&[]), Path::new("/var/tmp/filecoin-parents"));
-    assert_eq!(with(&[("FIL_PROOFS_CACHE_DIR", "/d/")]), Path::new("/d/filecoin-parents"));
-    let both = [("FIL_PROOFS_PARENT_CACHE", "/p"), ("FIL_PROOFS_CACHE_DIR", "/d/")];
-    assert_eq!(with(&both), Path::new("/p"));
-}

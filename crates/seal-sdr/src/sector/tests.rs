@@ -201,8 +201,8 @@ fn label_memory_in_a_file_that_is_cut_fails_its_sector_by_name_and_no_other() {
         skipped("label memory in a file that is cut", "/dev/shm cannot be written");
         return;
     };
-    let files = MemoryFiles::from_settings(dir.path().to_str(), None).expect("a path");
-    let files = files.expect("it is set");
+    let pattern = format!("{}/numa_$NUMA_NODE_INDEX", dir.path().display());
+    let files = MemoryFiles::by_pattern(&pattern);
     let directory = files.directory(NodeId(0));
     fs::create_dir_all(&directory).expect("writable");
     let memory = directory.join("memory");

@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use seal_config::{Config, Refused, shown_value};
+use seal_config::{Config, Refused};
 use seal_host::{FileError, KeptLines, RuntimeDir, parent_of, read_text, sync_dir};
+use seal_options::shown_value;
 use seal_types::Stage;
 use seal_wire::{CORRUPTION_FILE, ErrorCode, ExitCode, TaskError};
 

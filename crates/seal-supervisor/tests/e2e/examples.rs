@@ -90,7 +90,7 @@ fn nothing_is_to_be_said_against_them_on_their_machine() {
             assert!(others.is_empty(), "{others:?}");
             let own = plan.executors.iter().flat_map(|executor| executor.envs.keys());
             for name in own {
-                assert_eq!(seal_config::env_warning(name), None, "{name}");
+                assert_eq!(seal_options::env_warning(name), None, "{name}");
             }
         }
     }
