@@ -5,15 +5,22 @@
 ///
 /// Who holds it may call functions with `#[target_feature(enable = "avx512f,avx512ifma")]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ifma(());
+pub struct Ifma(Proof);
+
+#[cfg(target_arch = "x86_64")]
+type Proof = ();
+/// Where no processor has the instructions there is no value of the type, so that code which
+/// claims to hold one cannot run.
+#[cfg(not(target_arch = "x86_64"))]
+type Proof = std::convert::Infallible;
 
 impl Ifma {
     /// The proof, if this processor gives it.
     pub fn detect() -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
-        let has = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma");
+        return (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma"))
+            .then_some(Self(()));
         #[cfg(not(target_arch = "x86_64"))]
-        let has = false;
-        has.then_some(Self(()))
+        None
     }
 }

@@ -102,7 +102,7 @@ pub use placement::{Placement, ResourceLimit};
 pub use priority::yield_to_others;
 pub use process::{ProcessHandle, pid_namespace, process_start};
 pub use reservations::{Reservations, SpaceReserved, SpaceWanted, reserve_space, share_disk_space};
-pub use ring::{RingConsumer, RingProducer, ring};
+pub use ring::{EmptyBatch, FullBatch, RingConsumer, RingProducer, ring};
 pub use runtime_dir::{
     RuntimeDir, RuntimeDirError, SYSTEM_RUNTIME_DIR, default_runtime_dir, earlier_runtime_dir,
     remake,

@@ -8,13 +8,13 @@
 //! raises it after the last touch of the slots, and the other side reads it before its first. So
 //! each handing over is one release-acquire pair, and between two batches at the same place there
 //! is a pair in each direction. Two producers never meet, because the batch number alone decides
-//! whose it is, and the batches in the ring at one time lie at different places. A hand-over
-//! without a batch taken before passes stale slots on, but changes nothing of this: who may touch
-//! what follows from the counts alone. A model checker has been asked the same (tests of
-//! `crate::count`).
+//! whose it is, and the batches in the ring at one time lie at different places. Each side raises
+//! its count only by giving up a batch that it took, so that no count runs ahead of the other. A
+//! model checker has been asked the same (tests of `crate::count`).
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use crate::count::Batches;
@@ -110,24 +110,38 @@ impl<T> RingProducer<T> {
         self.ring.batches.of_producer(self.index, self.filled)
     }
 
-    /// The slots of the next batch, if their place is free.
+    /// The next batch, if its place is free.
     #[inline]
-    pub fn try_batch(&mut self) -> Option<&mut [T]> {
+    pub fn try_batch(&mut self) -> Option<EmptyBatch<'_, T>> {
         let batch = self.next();
-        if !self.ring.batches.is_free(batch) {
+        let Self { ring, index, filled } = self;
+        if !ring.batches.is_free(batch) {
             return None;
         }
         // SAFETY: the batch's number makes it this producer's, it has not been counted as ready,
-        // and the batch before it at its place has been released. The slots are borrowed from
-        // `self` exclusively, so they are not held twice.
-        Some(unsafe { self.ring.slots(batch) })
+        // and the batch before it at its place has been released. The producer is borrowed
+        // exclusively for as long as the slots are, so they are not held twice.
+        let slots = unsafe { ring.slots(batch) };
+        Some(EmptyBatch { slots, ring, producer: *index, filled })
     }
+}
 
-    /// Hands the batch that [`RingProducer::try_batch`] gave to the consumer.
+/// A batch for its producer to fill. Dropping it changes nothing: the producer gets it again.
+#[derive(Debug)]
+pub struct EmptyBatch<'r, T> {
+    slots: &'r mut [T],
+    ring: &'r Ring<T>,
+    producer: usize,
+    filled: &'r mut u64,
+}
+
+impl<T> EmptyBatch<'_, T> {
+    /// Hands it to the consumer.
     #[inline]
-    pub fn commit(&mut self) {
-        self.filled += 1;
-        self.ring.batches.fill(self.index, self.filled);
+    pub fn commit(self) {
+        let Self { ring, producer, filled, .. } = self;
+        *filled += 1;
+        ring.batches.fill(producer, *filled);
     }
 }
 
@@ -143,22 +157,68 @@ impl<T> RingConsumer<T> {
         self.ring.batches.is_ready(self.released)
     }
 
-    /// The slots of the next batch, if it is ready.
+    /// The next batch, if it is ready.
     #[inline]
-    pub fn try_batch(&mut self) -> Option<&mut [T]> {
-        if !self.is_ready() {
+    pub fn try_batch(&mut self) -> Option<FullBatch<'_, T>> {
+        let Self { ring, released } = self;
+        if !ring.batches.is_ready(*released) {
             return None;
         }
         // SAFETY: its producer has counted the batch as ready, and it has not been released. The
-        // slots are borrowed from `self` exclusively, so they are not held twice.
-        Some(unsafe { self.ring.slots(self.released) })
+        // consumer is borrowed exclusively for as long as the slots are, so they are not held
+        // twice.
+        let slots = unsafe { ring.slots(*released) };
+        Some(FullBatch { slots, ring, released })
     }
+}
 
-    /// Gives the batch that [`RingConsumer::try_batch`] gave back to the producers.
+/// A batch that its producer has filled. Dropping it changes nothing: the consumer gets it again.
+#[derive(Debug)]
+pub struct FullBatch<'r, T> {
+    slots: &'r mut [T],
+    ring: &'r Ring<T>,
+    released: &'r mut u64,
+}
+
+impl<T> FullBatch<'_, T> {
+    /// Gives its place back to the producers.
     #[inline]
-    pub fn release(&mut self) {
-        self.released += 1;
-        self.ring.batches.release(self.released);
+    pub fn release(self) {
+        let Self { ring, released, .. } = self;
+        *released += 1;
+        ring.batches.release(*released);
+    }
+}
+
+impl<T> Deref for EmptyBatch<'_, T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        self.slots
+    }
+}
+
+impl<T> DerefMut for EmptyBatch<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.slots
+    }
+}
+
+impl<T> Deref for FullBatch<'_, T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        self.slots
+    }
+}
+
+impl<T> DerefMut for FullBatch<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.slots
     }
 }
 
@@ -195,14 +255,35 @@ mod tests {
         let producer = &mut producers[0];
         assert!(consumer.try_batch().is_none());
         for batch in 0..2 {
-            producer.try_batch().expect("free").fill(batch);
-            producer.commit();
+            let mut slots = producer.try_batch().expect("free");
+            slots.fill(batch);
+            slots.commit();
         }
         assert!(producer.try_batch().is_none());
-        assert_eq!(consumer.try_batch().expect("ready"), [0, 0]);
-        consumer.release();
+        let slots = consumer.try_batch().expect("ready");
+        assert_eq!(*slots, [0, 0]);
+        slots.release();
         assert!(producer.try_batch().is_some());
-        assert_eq!(consumer.try_batch().expect("ready"), [1, 1]);
+        assert_eq!(*consumer.try_batch().expect("ready"), [1, 1]);
+    }
+
+    #[test]
+    fn a_batch_that_is_only_looked_at_is_not_handed_on() {
+        let (mut consumer, mut producers) = anywhere(1, 2, 2);
+        let (mut one, mut other) = (producers.remove(0), producers.remove(0));
+        // An empty ring gives nothing back, however often it is asked: no place is free twice.
+        for _ in 0..3 {
+            assert!(consumer.try_batch().is_none());
+        }
+        for producer in [&mut one, &mut other] {
+            assert!(producer.try_batch().is_some(), "free");
+            producer.try_batch().expect("still its own").commit();
+            assert!(producer.try_batch().is_none(), "its place is not free");
+        }
+        assert!(consumer.try_batch().is_some(), "ready");
+        assert!(one.try_batch().is_none(), "it was not released");
+        consumer.try_batch().expect("still its own").release();
+        assert!(one.try_batch().is_some() && other.try_batch().is_none());
     }
 
     #[test]
@@ -222,9 +303,9 @@ mod tests {
                         scope.spawn(move || {
                             while producer.next() < BATCHES {
                                 let batch = producer.next();
-                                if let Some(slots) = producer.try_batch() {
+                                if let Some(mut slots) = producer.try_batch() {
                                     slots.fill(batch);
-                                    producer.commit();
+                                    slots.commit();
                                 } else {
                                     std::thread::yield_now();
                                 }
@@ -235,8 +316,9 @@ mod tests {
                         while !consumer.is_ready() {
                             std::thread::yield_now();
                         }
-                        assert_eq!(consumer.try_batch().expect("ready"), [batch; 3]);
-                        consumer.release();
+                        let slots = consumer.try_batch().expect("ready");
+                        assert_eq!(*slots, [batch; 3]);
+                        slots.release();
                     }
                 });
             }

@@ -43,7 +43,7 @@ impl<const D: usize> Default for Packed<D> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Isa {
     Portable,
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no processor has it"))]
+    #[cfg(target_arch = "x86_64")]
     Ifma(Ifma),
 }
 
@@ -94,17 +94,17 @@ impl CurveKernel {
 
     /// The kernel for AVX-512 IFMA.
     pub fn ifma() -> Option<Self> {
-        if cfg!(target_arch = "x86_64") {
-            Ifma::detect().map(|it| Self(Isa::Ifma(it)))
-        } else {
-            None
-        }
+        #[cfg(target_arch = "x86_64")]
+        return Ifma::detect().map(|proof| Self(Isa::Ifma(proof)));
+        #[cfg(not(target_arch = "x86_64"))]
+        None
     }
 
     /// The kernel's name.
     pub const fn name(self) -> &'static str {
         match self.0 {
             Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
             Isa::Ifma(_) => "ifma",
         }
     }
@@ -113,6 +113,7 @@ impl CurveKernel {
     pub(crate) fn vectors(self) -> Option<Ifma> {
         match self.0 {
             Isa::Portable => None,
+            #[cfg(target_arch = "x86_64")]
             Isa::Ifma(proof) => Some(proof),
         }
     }
@@ -122,6 +123,7 @@ impl CurveKernel {
         match self.0 {
             Isa::Portable => element.l,
             // blst has R = 2^384, IFMA R = 2^416; blst's product divides by 2^384.
+            #[cfg(target_arch = "x86_64")]
             Isa::Ifma(_) => Fp(*element).mul(&Fp(blst_fp { l: power_of_two(416) })).0.l,
         }
     }
@@ -131,6 +133,7 @@ impl CurveKernel {
         let element = blst_fp { l: below_p(words) };
         match self.0 {
             Isa::Portable => element,
+            #[cfg(target_arch = "x86_64")]
             Isa::Ifma(_) => Fp(element).mul(&Fp(blst_fp { l: power_of_two(352) })).0,
         }
     }
@@ -214,8 +217,6 @@ impl Kernels for G1 {
             Isa::Portable => portable::add_pairs::<Fp, 1>(source, pairs, out),
             #[cfg(target_arch = "x86_64")]
             Isa::Ifma(proof) => ifma_g1::add_pairs(proof, source, pairs, out, batch),
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Ifma(_) => {}
         }
     }
 
@@ -259,8 +260,6 @@ impl Kernels for G2 {
             Isa::Portable => portable::add_pairs::<Fp2, 2>(source, pairs, out),
             #[cfg(target_arch = "x86_64")]
             Isa::Ifma(proof) => ifma_g2::add_pairs(proof, source, pairs, out, batch),
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Ifma(_) => {}
         }
     }
 

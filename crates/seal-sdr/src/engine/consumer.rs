@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use seal_host::{LayerWriter, RingConsumer};
+use seal_host::{FullBatch, LayerWriter, RingConsumer};
 use seal_sha256::{ALL_PARENTS, BASE_PARENTS, Prepared, Run, prefetch};
 
 use super::feed::Feed;
@@ -165,12 +165,6 @@ fn batch_from<const PARENTS: usize, const LANES: usize>(
         Source::Ring(_) => ring_batch::<PARENTS, LANES>(&mut lanes, skip),
         Source::Own(_) => own_batch::<PARENTS, LANES>(&mut lanes, skip),
     }
-    for one in lanes {
-        one.lane.writer.publish();
-        if let Source::Ring(ring) = &mut one.source {
-            ring.release();
-        }
-    }
 }
 
 /// A batch that producers have prepared.
@@ -184,12 +178,17 @@ fn ring_batch<const PARENTS: usize, const LANES: usize>(
         let Source::Ring(ring) = source else { unreachable!("the unit has producers") };
         (&mut lane.writer, ring.try_batch().expect("it was ready"))
     });
-    kernel.chain::<PARENTS, LANES>(&mut RingBatch { lanes, next: skip });
+    let mut batch = RingBatch { lanes, next: skip };
+    kernel.chain::<PARENTS, LANES>(&mut batch);
+    for (writer, slots) in batch.lanes {
+        writer.publish();
+        slots.release();
+    }
 }
 
 /// What is left of a batch of each lane.
 struct RingBatch<'a, const LANES: usize> {
-    lanes: [(&'a mut LayerWriter, &'a mut [Prepared]); LANES],
+    lanes: [(&'a mut LayerWriter, FullBatch<'a, Prepared>); LANES],
     next: usize,
 }
 
@@ -233,7 +232,11 @@ fn own_batch<const PARENTS: usize, const LANES: usize>(
         let Source::Own(own) = source else { unreachable!("the unit has no producers") };
         (&mut lane.writer, &mut **own)
     });
-    kernel.chain::<PARENTS, LANES>(&mut OwnBatch { lanes, left: BATCH - skip });
+    let mut batch = OwnBatch { lanes, left: BATCH - skip };
+    kernel.chain::<PARENTS, LANES>(&mut batch);
+    for (writer, _) in batch.lanes {
+        writer.publish();
+    }
 }
 
 /// What is left of a batch of each lane.

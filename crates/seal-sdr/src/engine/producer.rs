@@ -40,16 +40,16 @@ impl Share {
     /// Fills the next batch if its place is free.
     fn step(&mut self) -> bool {
         let (first, nodes) = (self.first_node(), self.nodes());
-        let Some(slots) = self.ring.try_batch() else { return false };
+        let Some(mut slots) = self.ring.try_batch() else { return false };
         let labels = self.feed.shared.current.published();
         let after = first + self.producers * BATCH;
         for node in after..nodes.min(after + BATCH) {
             self.feed.prefetch(node, labels);
         }
-        for (node, slot) in (first..nodes).zip(slots) {
+        for (node, slot) in (first..nodes).zip(&mut *slots) {
             self.feed.prepare(node, labels, slot);
         }
-        self.ring.commit();
+        slots.commit();
         true
     }
 }
