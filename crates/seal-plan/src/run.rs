@@ -1,17 +1,16 @@
 //! From the command line to the exit code.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use clap::Parser;
+use seal_config::ConfigError;
+use seal_wire::ExitCode;
 
 use crate::cli::{Cli, Command};
 use crate::commands;
-
-/// The command could not be carried out: a file cannot be read, or an option does not fit.
-const FAILED: u8 = 3;
-/// The command line is wrong. Not clap's 2, which `check` uses for errors it found.
-const USAGE: u8 = 64;
+use crate::commands::hardware::MachineUnread;
+use crate::hardware::HardwareError;
+use crate::times::TimesError;
 
 /// Runs the planner.
 pub fn run() -> ExitCode {
@@ -20,7 +19,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // Help and version are errors to clap too; they go to standard output.
             let _ = error.print();
-            return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
+            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Success };
         }
     };
     // A write beyond RLIMIT_FSIZE is then an error that names the file.
@@ -34,11 +33,22 @@ pub fn run() -> ExitCode {
     };
     match done {
         Ok(code) => code,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::Success,
         Err(error) => {
             let _ = writeln!(io::stderr(), "seal-plan: {error:#}");
-            FAILED.into()
+            code_of(&error)
         }
+    }
+}
+
+/// What kind of failure it is.
+fn code_of(error: &anyhow::Error) -> ExitCode {
+    if error.is::<MachineUnread>() {
+        ExitCode::Start
+    } else if error.is::<ConfigError>() || error.is::<HardwareError>() || error.is::<TimesError>() {
+        ExitCode::Config
+    } else {
+        ExitCode::Failed
     }
 }
 

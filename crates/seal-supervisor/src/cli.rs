@@ -207,6 +207,9 @@ pub struct ConfigArgs {
     /// file is wrong, 4 if executors could not be started here.
     #[arg(long)]
     pub check: bool,
+    /// End with exit code 1 where there are warnings only.
+    #[arg(long, requires = "check")]
+    pub deny_warnings: bool,
     /// Print what holds, with the line that each value comes from or that it is the default.
     #[arg(long)]
     pub show: bool,

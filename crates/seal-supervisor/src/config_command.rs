@@ -9,10 +9,19 @@ use seal_wire::ExitCode;
 use crate::plan::PlanError;
 use crate::{Machine, Plan};
 
-/// What is to be said of every stage of a configuration, and the exit code for it.
-pub(crate) fn check(config: &Config, own_binary: &Path, machine: &Machine) -> (String, ExitCode) {
+/// What is to be said of every stage of a configuration.
+pub(crate) struct Checked {
+    pub(crate) text: String,
+    /// The exit code for it, whatever the warnings.
+    pub(crate) code: ExitCode,
+    pub(crate) warnings: usize,
+}
+
+/// Judges every stage of a configuration.
+pub(crate) fn check(config: &Config, own_binary: &Path, machine: &Machine) -> Checked {
     let mut text = String::new();
     let mut code = ExitCode::Success;
+    let mut warnings = config.ignored.len();
     for ignored in &config.ignored {
         let _ = writeln!(text, "warning: {ignored}");
     }
@@ -45,13 +54,15 @@ pub(crate) fn check(config: &Config, own_binary: &Path, machine: &Machine) -> (S
             code = ExitCode::Start;
         }
         for doubt in plan.doubts(machine) {
+            warnings += 1;
             let _ = writeln!(text, "  warning: {doubt}");
         }
         for (name, warning) in plan.env_warnings() {
+            warnings += 1;
             let _ = writeln!(text, "  warning: {} {warning}", name.display());
         }
     }
-    (text, code)
+    Checked { text, code, warnings }
 }
 
 #[cfg(test)]
@@ -59,6 +70,11 @@ mod tests {
     use super::*;
 
     fn checked(text: &str) -> (String, ExitCode) {
+        let Checked { text, code, .. } = checked_with_warnings(text);
+        (text, code)
+    }
+
+    fn checked_with_warnings(text: &str) -> Checked {
         let root = tempfile::tempdir().expect("a temporary directory");
         test_support::write_sysfs(root.path(), "0-3", &["0-1", "2-3"]).expect("writable");
         let machine = Machine::described(root.path()).expect("readable");
@@ -94,6 +110,14 @@ mod tests {
         assert_eq!(code, ExitCode::Success, "{text}");
         let warning = "warning: w.toml:2: processors.limit.pc1 has no effect: ";
         assert!(text.starts_with(warning), "{text}");
+        let good = "[[processors.pc1]]\nbin = '/bin/true'\ninherit_envs = false";
+        let (good, before) = (checked_with_warnings(good), "[processors.limit]\npc1 = 3\n");
+        assert_eq!(good.warnings, good.text.matches("warning: ").count());
+        let more = format!("{before}[processors.limitation.concurrent]\npc1 = 2\n");
+        let more = checked_with_warnings(
+            &(more + "[[processors.pc1]]\nbin = '/bin/true'\ninherit_envs = false"),
+        );
+        assert_eq!(more.warnings, good.warnings + 1, "{}", more.text);
     }
 
     #[test]

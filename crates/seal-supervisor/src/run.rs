@@ -93,7 +93,13 @@ fn config(args: &ConfigArgs) -> Result<ExitCode, Failure> {
                     tree.close(CGROUP_PATIENCE).map_err(because(ExitCode::Failed))?;
                 }
                 let machine = machine.map_err(because(ExitCode::Start))?;
-                config_command::check(&config, &own_binary, &machine)
+                let checked = config_command::check(&config, &own_binary, &machine);
+                let denied = args.deny_warnings && checked.warnings > 0;
+                let code = match checked.code {
+                    ExitCode::Success if denied => ExitCode::Failed,
+                    code => code,
+                };
+                (checked.text, code)
             } else {
                 (seal_config::show(&config), ExitCode::Success)
             }

@@ -157,15 +157,6 @@ pub fn unreadable(file: &str, error: &ConfigError) -> Finding {
     finding
 }
 
-/// The exit code for these findings: 0 none, 1 warnings, 2 errors.
-pub fn exit_code(findings: &[Finding]) -> u8 {
-    match findings.iter().map(|finding| finding.severity).max() {
-        None => 0,
-        Some(Severity::Warning) => 1,
-        Some(Severity::Error) => 2,
-    }
-}
-
 impl Checking<'_> {
     /// Adds a finding about `key`, which stands where the file has it, or else its table.
     fn find(

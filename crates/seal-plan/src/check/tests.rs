@@ -92,7 +92,6 @@ fn is_as_documented(finding: &Finding) {
 fn nothing_is_said_against_a_good_configuration() {
     let findings = findings_on(&machine(), GOOD, None);
     assert!(findings.is_empty(), "{}", shown(&findings));
-    assert_eq!(exit_code(&findings), 0);
 }
 
 #[test]
@@ -188,7 +187,7 @@ fn a_machine_without_what_stages_need_is_named() {
     let optional =
         optional.replace("envs = { SEAL_C2_DEVICE = 'cuda', CUDA_VISIBLE_DEVICES = '0' }\n", "");
     let findings = findings_on(&hardware, &optional, None);
-    assert_eq!((findings.len(), exit_code(&findings)), (1, 1), "{}", shown(&findings));
+    assert_eq!((findings.len(), findings[0].severity), (1, Warning), "{}", shown(&findings));
     let mut hardware = machine();
     hardware.instructions = Some(std::collections::BTreeSet::new());
     let findings = findings_on(&hardware, GOOD, None);
@@ -207,7 +206,9 @@ fn both_schemes_have_no_error_and_warnings_only_for_what_has_no_effect() {
         let kinds: Vec<_> = findings.iter().map(|finding| finding.kind).collect();
         let idle = if name == "scheme-a.toml" { 1 } else { 2 };
         let expected = [vec!["env-no-effect"; 2], vec!["gpu-idle"; idle]].concat();
-        assert_eq!((kinds, exit_code(&findings)), (expected, 1), "{name}: {}", shown(&findings));
+        assert_eq!(kinds, expected, "{name}: {}", shown(&findings));
+        let warns = |finding: &Finding| finding.severity == Warning;
+        assert!(findings.iter().all(warns), "{name}: {}", shown(&findings));
         let ours = text.replace("FIL_PROOFS_MAXIMIZE_CACHING=\"1\", ", "");
         let ours = ours
             .replace("envs = { CUDA_VISIBLE", "envs = { SEAL_C2_DEVICE = \"cuda\", CUDA_VISIBLE");

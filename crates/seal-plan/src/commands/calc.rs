@@ -2,11 +2,11 @@
 //! something would bring.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use seal_config::Config;
+use seal_wire::ExitCode;
 
 use super::hardware::MachineArgs;
 use super::propose::WishArgs;
@@ -98,5 +98,5 @@ pub(crate) fn run(args: &CalcArgs) -> Result<ExitCode> {
         more
     );
     print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::Success)
 }

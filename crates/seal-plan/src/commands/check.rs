@@ -2,25 +2,26 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use seal_config::ConfigError;
 use seal_types::SectorSize;
+use seal_wire::ExitCode;
 use serde::Serialize;
 
-use super::hardware::MachineArgs;
+use super::hardware::{MachineArgs, MachineUnread};
 use super::{check_svg, print, read_times, write_svg};
 use crate::Scheme;
-use crate::check::{Against, Finding, Local, Severity, check, exit_code, unreadable};
+use crate::check::{Against, Finding, Local, Severity, check, unreadable};
 use crate::picture::draw_machine;
 
 const AFTER_HELP: &str = "\
 Each finding has a severity, a kind in brackets, its place, the reason and a remedy. An error fails
 the start, or tasks, or the machine; a warning works and is hardly meant, or costs speed.
 
-Exit codes: 0 nothing was found, 1 warnings, 2 errors, 3 the check could not be made.
+Exit codes: 0 no errors were found, 1 errors were (with --deny-warnings, warnings too), 2 wrong
+command line, 3 a file that was named cannot be read, 4 the machine cannot be read.
 
 With --hardware the configuration is held against another machine, and what is true of this one
 only is left out: binaries, parameters, parents cache, limits of open files, huge pages.
@@ -50,6 +51,9 @@ pub(crate) struct CheckArgs {
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
+    /// End with exit code 1 for warnings too.
+    #[arg(long)]
+    deny_warnings: bool,
     /// Draw the machine with what runs where into this file, if the configuration can be read.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -72,7 +76,11 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     let times = read_times(&args.times, args.sector_size)?;
     let local = match args.machine.hardware {
         Some(_) => None,
-        None => Some(Local::read().context("cannot read the limits of this process")?),
+        None => Some(
+            Local::read()
+                .context("cannot read the limits of this process")
+                .context(MachineUnread)?,
+        ),
     };
     let file = args.config.display().to_string();
     let findings = match seal_config::load_all(&args.config) {
@@ -123,5 +131,9 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
         text
     };
     print(&text)?;
-    Ok(exit_code(&findings).into())
+    Ok(if errors > 0 || (args.deny_warnings && warnings > 0) {
+        ExitCode::Failed
+    } else {
+        ExitCode::Success
+    })
 }

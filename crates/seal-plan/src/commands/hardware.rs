@@ -1,11 +1,11 @@
 //! `seal-plan hardware`: the machine, as a tree, as a hardware file or as JSON.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use seal_host::Roots;
+use seal_wire::ExitCode;
 
 use super::{note, print};
 use crate::hardware::{self, Hardware};
@@ -49,7 +49,7 @@ impl MachineArgs {
             None => {
                 let roots = Roots::default();
                 let hardware = hardware::read(&roots, &self.disks, hardware::find_gpus(&roots))
-                    .context("cannot read this machine")?;
+                    .context(MachineUnread)?;
                 for limit in &hardware.limits {
                     note(&format!("this machine is counted for less than it has: {limit}"))?;
                 }
@@ -66,6 +66,11 @@ impl MachineArgs {
     }
 }
 
+/// What cannot be done without knowing the machine.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read this machine")]
+pub(crate) struct MachineUnread;
+
 pub(crate) fn run(args: &HardwareArgs) -> Result<ExitCode> {
     let hardware = args.machine.read()?;
     let text = if args.json {
@@ -76,5 +81,5 @@ pub(crate) fn run(args: &HardwareArgs) -> Result<ExitCode> {
         hardware::show(&hardware)
     };
     print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::Success)
 }

@@ -3,11 +3,11 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
 use seal_types::{SectorSize, Stage};
+use seal_wire::ExitCode;
 
 use super::hardware::MachineArgs;
 use super::table::table;
@@ -118,7 +118,7 @@ pub(crate) fn run(args: &ProposeArgs) -> Result<ExitCode> {
         lifts(&hardware, &wish, proposal.throughput.sectors_per_day)
     );
     io::stderr().write_all(told.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::Success)
 }
 
 /// What there is and what of it the proposal uses.

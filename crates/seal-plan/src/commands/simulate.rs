@@ -1,13 +1,13 @@
 //! `seal-plan simulate`: what configurations will deliver.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use seal_config::{LockOrder, StageName};
 use seal_types::SectorSize;
+use seal_wire::ExitCode;
 
 use super::hardware::MachineArgs;
 use super::{check_svg, print, write_svg};
@@ -205,5 +205,5 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<ExitCode> {
     let text =
         if args.json { serde_json::to_string_pretty(&reports)? + "\n" } else { show(&reports) };
     print(&text)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(ExitCode::Success)
 }
