@@ -288,10 +288,13 @@ mod tests {
 
     fn die(mark: &Mark, life: &str, alive: Alive) {
         drop(alive);
+        await_end_of(&life::directory(&mark.runtime_dir).join(life));
+    }
+
+    /// What another test starts just now has a lock until it is executed.
+    fn await_end_of(life: &Path) {
         let begin = std::time::Instant::now();
-        let path = life::directory(&mark.runtime_dir).join(life);
-        // What another test starts just now has its lock until it is executed.
-        while !matches!(seal_host::life_at(&path), Life::Ended) {
+        while !matches!(seal_host::life_at(life), Life::Ended) {
             assert!(begin.elapsed().as_secs() < 60);
         }
     }
@@ -353,6 +356,9 @@ mod tests {
             }
             drop(life);
             assert_eq!(path.exists(), !is_found);
+            if !is_found {
+                await_end_of(&path);
+            }
             let (next, _alive) = supervisor(run.path());
             let next = Mark::own(run.path(), &next).expect("it is there");
             let killed = next.kill_left_by_the_dead().pids;
