@@ -11,6 +11,7 @@
 //! Knows nothing of hashes, trees or proofs.
 
 pub mod curve;
+mod fma;
 mod fp;
 #[cfg(target_arch = "x86_64")]
 mod fp_ifma;
@@ -25,5 +26,6 @@ mod pages;
 #[cfg(target_arch = "x86_64")]
 pub mod rate;
 
+pub use fma::Fma;
 pub use ifma::Ifma;
 pub use limbs::{LIMB_BITS, LIMBS, Limbs, limbs_of_bytes, limbs_of_words};
