@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, ExitCode> {
     let environment = Environment::of_process();
-    let isa = environment.get("SEAL_FORCE_ISA");
+    let isa = environment.isa(Stage::C2);
     // Help and version come whatever the environment says.
     let name = isa.map_or_else(|| Ok(CurveKernel::detect()), CurveKernel::by_name);
     let name = name.map_or("not available", |kernel| kernel.name());

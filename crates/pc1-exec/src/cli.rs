@@ -25,7 +25,7 @@ Environment:
   FIL_PROOFS_CACHE_DIR     without the above, they are in this text with `filecoin-parents`
                            appended; default /var/tmp/
   SEAL_FORCE_ISA           instructions that the parents are drawn with: portable, avx2 or avx512;
-                           default: the fastest there are
+                           names of other kernels leave the default: the fastest there are
 
 Example:
   pc1-exec parents --proof StackedDrg32GiBV1_1
@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, ExitCode> {
     let environment = Environment::of_process();
-    let isa = environment.get("SEAL_FORCE_ISA");
+    let isa = environment.isa(Stage::Pc1);
     // Help and version come whatever the environment says.
     let names = kernels(isa).map_or(["not available"; 2], |(k, d)| [k.name(), d.name()]);
     let names = [("sha256", names[0]), ("chacha8", names[1])];
@@ -175,9 +175,7 @@ fn labeller(settings: &Settings, shared: &RuntimeDir) -> Result<Arc<Labeller>, E
 
 /// The kernels: the fastest, or for each that can use it the instructions that are asked for.
 fn kernels(isa: Option<&str>) -> Result<(Kernel, ChaCha8), seal_sha256::KernelError> {
-    let Some(name) = isa.filter(|name| !name.trim().is_empty()) else {
-        return Ok((Kernel::detect(), ChaCha8::detect()));
-    };
+    let Some(name) = isa else { return Ok((Kernel::detect(), ChaCha8::detect())) };
     match (Kernel::by_name(name), ChaCha8::by_name(name)) {
         (Err(error), None) => Err(error),
         (kernel, draws) => {

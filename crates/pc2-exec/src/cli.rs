@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, ExitCode> {
     let environment = Environment::of_process();
-    let isa = environment.get("SEAL_FORCE_ISA");
+    let isa = environment.isa(Stage::Pc2);
     // Help and version come whatever the environment says.
     let name = isa.map_or_else(|| Ok(Kernel::detect()), Kernel::by_name);
     let name = name.map_or("not available", |kernel| kernel.name());

@@ -130,8 +130,11 @@ mod tests {
         for kernel in Kernel::available() {
             assert_eq!(settings(&[("SEAL_FORCE_ISA", kernel.name())]).isa, Some(kernel.name()));
         }
-        // One of another stage says nothing of this one.
+        // One of another stage says nothing of this one; one of a better processor does.
         assert_eq!(settings(&[("SEAL_FORCE_ISA", "shani")]).isa, None);
+        for name in ["fma", "ifma"] {
+            assert_eq!(settings(&[("SEAL_FORCE_ISA", name)]).isa, Some(name));
+        }
     }
 
     #[test]

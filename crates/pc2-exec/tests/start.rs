@@ -37,6 +37,21 @@ fn a_gpu_that_is_not_usable_is_another_exit_than_a_wrong_value() {
 }
 
 #[test]
+fn instructions_of_another_executor_are_a_warning_and_leave_the_fastest() {
+    let (code, log) = run(&[], &[("SEAL_FORCE_ISA", "shani")]);
+    assert_eq!(code, Some(0), "{log}");
+    let fastest = seal_poseidon::Kernel::detect().name();
+    for said in [
+        "does nothing here: it names instructions of pc1-exec; pc2-exec takes the fastest",
+        &format!("Poseidon {fastest},"),
+    ] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+    let (_, log) = run(&[], &[("SEAL_FORCE_ISA", fastest)]);
+    assert!(!log.contains("does nothing here"), "{log}");
+}
+
+#[test]
 fn numbers_beyond_all_reason_are_refused_and_not_cut() {
     for arguments in [
         ["--memory-mib", "17592186044416"],

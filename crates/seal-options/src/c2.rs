@@ -10,7 +10,7 @@ use crate::common::Common;
 use crate::forms::{self, COUNT, DIRECTORY, SIZE, TIME, YES_OR_NO};
 use crate::pc2::OPTIONAL;
 use crate::row::{About, Row};
-use crate::{Environment, Fault, Settings, Source, Sources, parse_size};
+use crate::{Environment, Fault, Settings, Source, Sources, isa, parse_size};
 
 /// Where compiled circuits are kept, beside the parameters.
 const CIRCUITS: &str = "seal-exec-circuits";
@@ -192,14 +192,14 @@ static ROWS: &[Row<C2>] = &[
         set: |c2, text| forms::time(text).map(|time| c2.ready_within = time),
     },
     Row {
-        about: About::variable("SEAL_FORCE_ISA")
-            .form("portable or ifma")
+        about: About::variable(isa::FORCE_ISA)
+            .form(isa::FORM)
             .without("the fastest there is")
-            .meaning("Instructions of the arithmetic: portable, or ifma (AVX-512)"),
-        set: |c2, text| {
-            c2.isa = Some(["portable", "ifma"].into_iter().find(|name| *name == text.trim())?);
-            Some(())
-        },
+            .meaning(
+                "Instructions of the arithmetic: ifma (AVX-512), fma (AVX2 and FMA) or portable; \
+                 the others are of pc1-exec and do nothing here",
+            ),
+        set: |c2, text| isa::own(Stage::C2, text).map(|own| c2.isa = own),
     },
 ];
 

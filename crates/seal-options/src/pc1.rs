@@ -8,7 +8,7 @@ use seal_types::Stage;
 use crate::common::Common;
 use crate::forms::{self, COUNT, DIRECTORY, YES_OR_NO};
 use crate::row::{About, Row};
-use crate::{Environment, Fault, Settings, Sources};
+use crate::{Environment, Fault, Settings, Sources, isa};
 
 /// The most sectors that may share a labelling thread.
 pub const MAX_LANES: usize = 4;
@@ -234,18 +234,14 @@ static ROWS: &[Row<Pc1>] = &[
         set: pattern,
     },
     Row {
-        about: About::variable("SEAL_FORCE_ISA")
-            .form("portable, shani, avx2 or avx512")
+        about: About::variable(isa::FORCE_ISA)
+            .form(isa::FORM)
             .without("the fastest there are")
             .meaning(
                 "Instructions of the kernels that can use them: shani (SHA-256), avx2 or avx512 \
-                 (parents cache), portable",
+                 (parents cache), portable; fma and ifma are of other executors and do nothing here",
             ),
-        set: |pc1, text| {
-            let names = ["portable", "shani", "avx2", "avx512"];
-            pc1.isa = Some(names.into_iter().find(|name| *name == text.trim())?);
-            Some(())
-        },
+        set: |pc1, text| isa::own(Stage::Pc1, text).map(|own| pc1.isa = own),
     },
     Row {
         about: About::variable("FIL_PROOFS_VERIFY_CACHE")

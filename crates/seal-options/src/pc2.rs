@@ -7,7 +7,7 @@ use seal_types::Stage;
 use crate::common::Common;
 use crate::forms::{self, COUNT, YES_OR_NO};
 use crate::row::{About, Row};
-use crate::{Environment, Fault, Settings, Sources};
+use crate::{Environment, Fault, Settings, Sources, isa};
 
 /// More memory for buffers than any machine has: 16 TiB.
 const MOST_MEMORY_MIB: u64 = 1 << 24;
@@ -157,17 +157,14 @@ static ROWS: &[Row<Pc2>] = &[
         set: |_, text| (text.trim() == "2").then_some(()),
     },
     Row {
-        about: About::variable("SEAL_FORCE_ISA")
-            .form("portable or ifma, or shani, avx2 or avx512, which leave the fastest")
+        about: About::variable(isa::FORCE_ISA)
+            .form(isa::FORM)
             .without("the fastest there is")
-            .meaning("Instructions of the Poseidon kernel"),
-        set: |pc2, text| {
-            let names = ["portable", "ifma", "shani", "avx2", "avx512"];
-            let name = names.into_iter().find(|name| *name == text.trim())?;
-            // The others are those of other stages' kernels, and say nothing of this one.
-            pc2.isa = ["portable", "ifma"].contains(&name).then_some(name);
-            Some(())
-        },
+            .meaning(
+                "Instructions of the Poseidon kernel: ifma (AVX-512), fma (AVX2 and FMA) or \
+                 portable; the others are of pc1-exec and do nothing here",
+            ),
+        set: |pc2, text| isa::own(Stage::Pc2, text).map(|own| pc2.isa = own),
     },
 ];
 

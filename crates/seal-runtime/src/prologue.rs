@@ -135,12 +135,15 @@ fn asked<C: Subcommand>(matches: &ArgMatches, own: Stage) -> Result<Asked<C>, Ex
     }
 }
 
-/// Logs names of the environment that do nothing as warnings, and those of other executors for who
-/// looks for why a setting does nothing.
+/// Logs names of the environment that do nothing as warnings, and instructions that this executor
+/// has no kernel of; names of other executors for who looks for why a setting does nothing.
 fn report(environment: &Environment, stage: Stage) {
     let directory = std::env::current_dir().unwrap_or_default();
     for warning in environment.warnings().chain(settings_file(&directory)) {
         tracing::warn!("{warning}");
+    }
+    if let Some(idle) = environment.idle_isa(stage) {
+        tracing::warn!("{idle}");
     }
     let others: Vec<_> = environment.of_others(stage).collect();
     if !others.is_empty() {

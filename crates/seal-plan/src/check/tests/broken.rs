@@ -285,7 +285,7 @@ const BROKEN: &[Broken] = &[
         "env-value",
         Error,
         13,
-        "SEAL_FORCE_ISA = \"foo\": it has to be portable, shani, avx2 or avx512",
+        "SEAL_FORCE_ISA = \"foo\": it has to be portable, shani, avx2, avx512, fma or ifma",
     ),
     broken(
         &[("'cuda', CUDA", "'cuda', SEAL_READY_WITHIN = 'abc', CUDA")],
