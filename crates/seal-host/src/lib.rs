@@ -23,6 +23,7 @@ mod files;
 mod filesystem;
 mod huge_pages;
 mod inputs;
+mod instructions;
 mod kept;
 mod kept_lines;
 mod labels;
@@ -79,6 +80,7 @@ pub use inputs::{
     Input, WrongKind, open_dir, open_input, open_input_or_zeros, open_lock, read_input, read_own,
     read_text,
 };
+pub use instructions::instructions;
 pub use kept_lines::KeptLines;
 pub use labels::{Label, LabelMemory, LayerReader, LayerWriter};
 pub use last_memory::LastMemory;
