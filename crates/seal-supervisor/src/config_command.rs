@@ -44,7 +44,7 @@ pub(crate) fn check(config: &Config, own_binary: &Path, machine: &Machine) -> Ch
         };
         plan.settle_on(machine);
         let mut problems = plan.problems(machine);
-        problems.extend(plan.refused_settings());
+        problems.extend(plan.refused_settings(machine));
         let verdict = if problems.is_empty() { "good" } else { "cannot be started here" };
         let _ = writeln!(text, "{stage}: {} executor(s), {verdict}", tables.len());
         for problem in &problems {

@@ -47,7 +47,7 @@ pub fn describe(plan: &Plan, machine: &Machine) -> String {
         push(&mut text, &format!("\nprobably not meant: {doubt}"));
     }
     let mut problems = plan.problems(machine);
-    problems.extend(plan.refused_settings());
+    problems.extend(plan.refused_settings(machine));
     if problems.is_empty() {
         text.push_str("\nThis machine has what the executors need.\n");
         return text;

@@ -1,6 +1,6 @@
 //! The machine that executors are to be started on, as far as their placement goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -14,6 +14,8 @@ pub struct Machine {
     pub(crate) node_cpus: BTreeMap<NodeId, CpuSet>,
     pub(crate) grant: Grant,
     pub(crate) budget: Budget,
+    /// What the processor has, by its names in `/proc/cpuinfo`, where that is known.
+    pub(crate) instructions: Option<BTreeSet<String>>,
 }
 
 /// What limits this process and all that it starts; nothing for a machine that is only described.
@@ -48,7 +50,8 @@ impl Machine {
             quota: CpuQuota::least(&roots),
             tasks: TaskBudget::of(&roots),
         };
-        Ok(Self { grant: within.map_or(Grant::Asked, Grant::Within), budget, ..described })
+        let grant = within.map_or(Grant::Asked, Grant::Within);
+        Ok(Self { grant, budget, instructions: seal_host::instructions(&roots), ..described })
     }
 
     /// A machine known only from its sysfs, all of which may be used.
@@ -61,7 +64,13 @@ impl Machine {
             nodes,
             grant: Grant::All,
             budget: Budget::default(),
+            instructions: None,
         })
+    }
+
+    /// Whether the processor has an instruction set; `None` where nobody said.
+    pub(crate) fn has(&self, instruction: &str) -> Option<bool> {
+        self.instructions.as_ref().map(|names| names.contains(instruction))
     }
 
     /// Those of the wanted cpus that executors can have.

@@ -236,8 +236,8 @@ impl Plan {
 
     /// Settings that executors of this project refuse, so that their start would fail. The start
     /// itself leaves that to them: one of another version may know more.
-    pub fn refused_settings(&self) -> Vec<Problem> {
-        self.executors.iter().flat_map(ExecutorPlan::refused_settings).collect()
+    pub fn refused_settings(&self, machine: &Machine) -> Vec<Problem> {
+        self.executors.iter().flat_map(|executor| executor.refused_settings(machine)).collect()
     }
 
     /// What can be done, but is hardly meant.
@@ -264,7 +264,9 @@ impl Plan {
                 )
             })
         };
-        self.executors.iter().filter_map(doubt).chain(self.beyond(&machine.budget)).collect()
+        let placed = self.executors.iter().filter_map(doubt);
+        let idle = self.executors.iter().filter_map(ExecutorPlan::idle_isa);
+        placed.chain(idle).chain(self.beyond(&machine.budget)).collect()
     }
 
     /// What the executors could use and limits above this process do not let them.
@@ -333,17 +335,33 @@ impl ExecutorPlan {
         problems
     }
 
-    fn refused_settings(&self) -> Vec<Problem> {
+    /// The stage of an executor of this project.
+    fn own_stage(&self) -> Option<Stage> {
         let name = self.program.file_name();
-        let stage = Stage::ALL.into_iter().find(|stage| name == Some(OsStr::new(stage.executor())));
-        let Some(stage) = stage else { return Vec::new() };
+        Stage::ALL.into_iter().find(|stage| name == Some(OsStr::new(stage.executor())))
+    }
+
+    /// The environment that it starts in.
+    fn environment(&self) -> Environment {
         let inherited =
             if self.inherit_envs { Environment::of_process() } else { Environment::default() };
         let mut environment = inherited;
         environment.extend(self.envs.clone());
         // It is placed by its supervisor.
-        let environment = environment.without(&PLACEMENT_NAMES);
-        let (_, faults) = Options::look(stage, &self.args, &environment);
+        environment.without(&PLACEMENT_NAMES)
+    }
+
+    /// Instructions that it is told of and has no kernel of.
+    fn idle_isa(&self) -> Option<String> {
+        let idle = self.environment().idle_isa(self.own_stage()?)?;
+        Some(format!("{} (line {}): {idle}", self.key, self.line))
+    }
+
+    fn refused_settings(&self, machine: &Machine) -> Vec<Problem> {
+        let Some(stage) = self.own_stage() else { return Vec::new() };
+        let environment = self.environment();
+        let (_, mut faults) = Options::look(stage, &self.args, &environment);
+        faults.extend(environment.lacking_isa(stage, |name| machine.has(name)));
         let problem = |fault: Fault| {
             let part = match &fault.source {
                 Source::Variable(name) if self.envs.contains_key(*name) => format!(".envs.{name}"),
@@ -557,6 +575,40 @@ mod tests {
             let found = (plan.problems(&machine).len(), plan.doubts(&machine).len());
             assert_eq!(found, (problems, doubts), "{memory}");
         }
+    }
+
+    #[test]
+    fn instructions_are_judged_by_the_machine_and_by_who_has_kernels_of_them() {
+        let (_dir, supervisor) = installed();
+        let known = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+        let judged = |stage, isa: &str, instructions| {
+            let text = format!(
+                "[[processors.{stage}]]\nenvs = {{ SEAL_FORCE_ISA = '{isa}' }}\n\
+                 inherit_envs = false"
+            );
+            let config = seal_config::parse(Path::new("w.toml"), &text).expect("well formed");
+            let plan = Plan::new(&config, stage, &supervisor, None).expect("good");
+            let machine = Machine { instructions, ..machine("0-7", &["0-7"]) };
+            let refused = plan.refused_settings(&machine);
+            let refused: Vec<_> = refused.iter().map(Problem::to_string).collect();
+            (refused.concat(), plan.doubts(&machine).concat())
+        };
+        let zen3 = || known(&["sha_ni", "avx2", "fma"]);
+        let lacks = "processors.c2[0].envs.SEAL_FORCE_ISA (line 1): SEAL_FORCE_ISA=\"ifma\": the \
+                     processor lacks avx512f and avx512ifma; write portable or fma, or leave it out";
+        let idle = "processors.pc1[0] (line 1): SEAL_FORCE_ISA=\"fma\" does nothing here: it names \
+                    instructions of pc2-exec and c2-exec; pc1-exec takes the fastest that it has";
+        for (stage, isa, instructions, refused, doubted) in [
+            (StageName::C2, "ifma", zen3(), lacks, ""),
+            (StageName::C2, "ifma", None, "", ""),
+            (StageName::Pc2, "fma", zen3(), "", ""),
+            (StageName::Pc1, "fma", known(&[]), "", idle),
+        ] {
+            let expected = (refused.to_owned(), doubted.to_owned());
+            assert_eq!(judged(stage, isa, instructions), expected, "{stage} {isa}");
+        }
+        let (old, _) = judged(StageName::Pc2, "fma", known(&["sse2"]));
+        assert!(old.contains("lacks avx2 and fma; write portable, or leave it out"), "{old}");
     }
 
     #[test]

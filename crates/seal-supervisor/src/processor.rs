@@ -197,7 +197,7 @@ impl Starter<'_> {
         let mut warnings: Vec<_> = of_env.collect();
         let placed = self.placed.as_ref();
         warnings.extend(placed.and_then(|placed| placed.no_preference.clone()));
-        let refused = plan.refused_settings().into_iter();
+        let refused = plan.refused_settings(&machine).into_iter();
         warnings.extend(refused.map(|problem| format!("its start will fail: {problem}")));
         let doubts = plan.doubts(&machine).into_iter();
         warnings.extend(doubts.map(|doubt| format!("probably not meant: {doubt}")));

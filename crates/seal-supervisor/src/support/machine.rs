@@ -12,8 +12,8 @@ use seal_host::{
 const LONGEST: u64 = 64 << 10;
 
 /// Instructions of the processor that change what is computed with.
-const FLAGS: [&str; 8] =
-    ["sha_ni", "avx2", "avx512f", "avx512ifma", "avx512vl", "adx", "bmi2", "hypervisor"];
+const FLAGS: [&str; 9] =
+    ["sha_ni", "avx2", "fma", "avx512f", "avx512ifma", "avx512vl", "adx", "bmi2", "hypervisor"];
 
 /// All of it; `dirs` are the directories that sealing uses.
 pub(super) fn machine(dirs: &[String]) -> String {
