@@ -24,6 +24,7 @@ fn detected_isa() -> Vec<&'static str> {
         ("sha", is_x86_feature_detected!("sha")),
         ("adx", is_x86_feature_detected!("adx")),
         ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
         ("avx512f", is_x86_feature_detected!("avx512f")),
         ("avx512ifma", is_x86_feature_detected!("avx512ifma")),
     ]
@@ -37,6 +38,19 @@ fn detected_isa() -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn what_kernels_are_chosen_by_is_named_where_it_is() {
+        let isa = detected_isa();
+        for (name, there) in [
+            ("avx2", is_x86_feature_detected!("avx2")),
+            ("fma", is_x86_feature_detected!("fma")),
+            ("avx512ifma", is_x86_feature_detected!("avx512ifma")),
+        ] {
+            assert_eq!(isa.contains(&name), there, "{name}: {isa:?}");
+        }
+    }
 
     #[test]
     fn tells_features_and_kernels() {
