@@ -2,7 +2,9 @@
 //! that have no effect, or not the one that is meant.
 
 use seal_config::ExecutorConfig;
-use seal_options::{EnvWarning, Environment, Fault, Options, PLACEMENT_NAMES, Source, env_warning};
+use seal_options::{
+    EnvWarning, Environment, Fault, IdleIsa, Options, PLACEMENT_NAMES, Source, env_warning,
+};
 
 use super::{Checking, Local, Severity};
 use crate::Executor;
@@ -31,6 +33,13 @@ impl Checking<'_> {
             for fault in Options::look(stage, &table.args, &environment).1 {
                 self.fault(executor, &table, fault);
             }
+            let has = |name: &str| self.against.hardware.has(name);
+            if let Some(fault) = environment.lacking_isa(stage, has) {
+                self.fault(executor, &table, fault);
+            }
+            if let Some(idle) = environment.idle_isa(stage) {
+                self.idle_isa(executor, &table, idle);
+            }
         }
     }
 
@@ -58,6 +67,15 @@ impl Checking<'_> {
             EnvWarning::Placement => warning.to_string(),
         };
         self.find((kind, Severity::Warning), key, reason, remedy);
+    }
+
+    fn idle_isa(&mut self, executor: &Executor, table: &ExecutorConfig, idle: IdleIsa) {
+        let name = "SEAL_FORCE_ISA";
+        // Otherwise it is inherited.
+        let own = table.envs.contains_key(name);
+        let key = if own { format!("{}.envs.{name}", executor.key) } else { executor.key.clone() };
+        let kind = ("env-no-effect", Severity::Warning);
+        self.find(kind, &key, idle.to_string(), idle.remedy());
     }
 
     fn fault(&mut self, executor: &Executor, table: &ExecutorConfig, fault: Fault) {

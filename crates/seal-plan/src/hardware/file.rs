@@ -182,9 +182,18 @@ fn understand(written: Written) -> Result<Hardware, Misfit> {
         }
         disks.push(Disk { path: disk.path, size: disk.size, free });
     }
-    let instructions = written.instructions;
+    let instructions = written.instructions.map(with_fma);
     let (name, limits) = (written.name, written.limits);
     Ok(Hardware { name, instructions, topology, nodes, gpus, disks, limits })
+}
+
+/// The same with FMA where AVX2 is named: every processor of AMD or Intel that has the one has the
+/// other, and files of earlier versions do not name it.
+fn with_fma(mut names: BTreeSet<String>) -> BTreeSet<String> {
+    if names.contains("avx2") {
+        names.insert("fma".to_owned());
+    }
+    names
 }
 
 fn read_nodes(written: &Written, usable: Bytes) -> Result<Vec<Node>, Misfit> {
@@ -413,8 +422,24 @@ mod tests {
     }
 
     #[test]
+    fn files_that_do_not_name_fma_have_it_with_avx2() {
+        let of = |names: &str| {
+            let text = format!(
+                "name = 'm'\n{names}\nmemory = '1TiB'\ncores_per_l3 = 8\n\
+                 numa_nodes = [{{ id = 0, cpus = '0-15' }}]"
+            );
+            read(&text).expect("a machine").has("fma")
+        };
+        assert_eq!(of("instructions = ['avx2', 'sha_ni']"), Some(true));
+        assert_eq!(of("instructions = ['avx2', 'fma', 'sha_ni']"), Some(true));
+        assert_eq!(of("instructions = ['sha_ni']"), Some(false));
+        assert_eq!(of(""), None);
+    }
+
+    #[test]
     fn the_machine_of_the_two_schemes_is_understood() {
         let hardware = epyc();
+        assert_eq!((hardware.has("fma"), hardware.has("avx512ifma")), (Some(true), Some(false)));
         assert_eq!((hardware.cores(), hardware.threads_per_core()), (96, 1));
         let groups = hardware.l3_groups();
         assert_eq!(groups.len(), 32);

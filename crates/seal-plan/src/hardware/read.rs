@@ -15,7 +15,7 @@ use super::{Disk, Gpu, Hardware, HugePages, Node};
 use crate::Bytes;
 
 /// Instruction sets that our kernels choose by.
-const INSTRUCTIONS: [&str; 4] = ["sha_ni", "avx2", "avx512f", "avx512ifma"];
+const INSTRUCTIONS: [&str; 5] = ["sha_ni", "avx2", "fma", "avx512f", "avx512ifma"];
 
 /// Reads the machine that `roots` tell of, with the file systems that hold `disks`, each once, and
 /// the GPUs that were found.
@@ -255,7 +255,7 @@ mod tests {
             let shared = if cpu < 2 { "0-1" } else { "2-3" };
             write(dir.join("cache/index3/shared_cpu_list"), shared);
         }
-        let cpuinfo = "processor : 0\nmodel name\t: EPYC\nflags\t\t: fpu sha_ni avx2 sse\n";
+        let cpuinfo = "processor : 0\nmodel name\t: EPYC\nflags\t\t: fpu sha_ni avx2 fma sse\n";
         write(roots.proc.join("cpuinfo"), cpuinfo);
         let disk = [root.path().to_path_buf()];
         let hardware = read(&roots, &disk, Vec::new()).expect("readable");
@@ -268,7 +268,7 @@ mod tests {
         let expected = "\
 2 x EPYC, 128 GiB
   4 cores of 1 thread(s), 2 L3 groups, 128 GiB memory (127 GiB usable)
-  instructions: SHA-NI yes, AVX2 yes, AVX-512 no, AVX-512 IFMA no
+  instructions: SHA-NI yes, AVX2 yes, FMA yes, AVX-512 no, AVX-512 IFMA no
   socket 0
     NUMA node 0: 64 GiB (63.4 GiB usable)
       54 of 56 huge pages of 1 GiB free

@@ -33,6 +33,7 @@ pub fn show(hardware: &Hardware) -> String {
         let sets = [
             has("sha_ni", "SHA-NI"),
             has("avx2", "AVX2"),
+            has("fma", "FMA"),
             has("avx512f", "AVX-512"),
             has("avx512ifma", "AVX-512 IFMA"),
         ];

@@ -288,6 +288,30 @@ const BROKEN: &[Broken] = &[
         "SEAL_FORCE_ISA = \"foo\": it has to be portable, shani, avx2, avx512, fma or ifma",
     ),
     broken(
+        &[("PRODUCERS = '1'", "PRODUCERS = '1', SEAL_FORCE_ISA = 'fma'")],
+        "env-no-effect",
+        Warning,
+        13,
+        "SEAL_FORCE_ISA=\"fma\" does nothing here: it names instructions of pc2-exec and c2-exec",
+    ),
+    broken(
+        &[(
+            "'1', CUDA_VISIBLE_DEVICES = '0'",
+            "'1', CUDA_VISIBLE_DEVICES = '0', SEAL_FORCE_ISA = 'fma'",
+        )],
+        "env-value",
+        Error,
+        21,
+        "SEAL_FORCE_ISA = \"fma\": the processor lacks avx2 and fma: the executor refuses to start",
+    ),
+    broken(
+        &[("'cuda', CUDA", "'cuda', SEAL_FORCE_ISA = 'ifma', CUDA")],
+        "env-value",
+        Error,
+        25,
+        "SEAL_FORCE_ISA = \"ifma\": the processor lacks avx512f and avx512ifma",
+    ),
+    broken(
         &[("'cuda', CUDA", "'cuda', SEAL_READY_WITHIN = 'abc', CUDA")],
         "env-value",
         Error,
