@@ -487,7 +487,7 @@ fn what_nobody_told_is_estimated_for_each_executor() {
     // The calculator knows the limit that a long run approaches.
     let limit = crate::throughput::throughput(&scheme, &hardware, &untold.given());
     within(report.sectors_per_day, limit.sectors_per_day, 0.01, "as calculated");
-    assert!(report.stages[0].source.contains("bench-pc2"), "{}", report.stages[0].source);
+    assert!(report.stages[0].source.contains("AVX2 and FMA"), "{}", report.stages[0].source);
 }
 
 #[test]
