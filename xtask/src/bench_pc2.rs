@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// Memory for buffers in MiB; default: what pc2-exec takes.
     #[arg(long, value_name = "MIB")]
     memory_mib: Option<u64>,
-    /// Force a kernel, as SEAL_FORCE_ISA does.
+    /// Force a kernel, as SEAL_FORCE_ISA does: portable, fma or ifma.
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
     #[command(flatten)]
@@ -358,7 +358,8 @@ fn report(
 /// Rates of one thread, beside the limit of its multipliers and the published hash.
 fn rates_table(rates: &[Value]) {
     say("  one thread:");
-    say("  kernel      arity    hashes/s  multiplications/s  of the multipliers' limit  neptune's");
+    say("  kernel      arity    hashes/s  cycles a hash  multiplications/s  \
+         of the multipliers' limit  neptune's");
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     for rate in rates {
         let hashes = rate["hashes"].as_f64();
@@ -368,10 +369,11 @@ fn rates_table(rates: &[Value]) {
             .find(|other| other["kernel"] == "neptune" && other["arity"] == rate["arity"])
             .and_then(|other| hashes.zip(other["hashes"].as_f64()));
         say(&format!(
-            "  {:<10} {:>6} {:>11} {:>16.1} M {:>26} {:>10}",
+            "  {:<10} {:>6} {:>11} {:>14} {:>16.1} M {:>26} {:>10}",
             rate["kernel"].as_str().unwrap_or("-"),
             or_dash(rate["arity"].as_u64().map(|arity| arity.to_string())),
             or_dash(hashes.map(|hashes| format!("{hashes:.0}"))),
+            or_dash(rate["cycles"].as_f64().map(|cycles| format!("{cycles:.0}"))),
             rate["multiplications"].as_f64().unwrap_or(0.0) / 1e6,
             or_dash(limit.map(|(hashes, limit)| format!("{:.1} %", hashes / limit * 100.0))),
             or_dash(published.map(|(ours, other)| format!("{:.2} x", ours / other))),
@@ -434,6 +436,11 @@ fn parts(report: &Value) {
     say(&format!("  files to disk              {:>6.2} s", number("publish_ms") / 1000.0));
 }
 
+/// Whether a device computes with a kernel: its whole name, as `fma` is a part of `ifma`.
+fn is_by(device: &str, kernel: &str) -> bool {
+    device.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == kernel)
+}
+
 /// How long the hashes of a sector take on all threads of the kernel in `report` at the rate of
 /// this name in `rates`.
 fn seconds_at(rate: &str, report: &Value, hashes: &[(u32, u64)], rates: &[Value]) -> Option<f64> {
@@ -442,7 +449,7 @@ fn seconds_at(rate: &str, report: &Value, hashes: &[(u32, u64)], rates: &[Value]
     let one = |(arity, count): &(u32, u64)| {
         let of_kernel = rates.iter().find(|rate| {
             rate["arity"].as_u64() == Some((*arity).into())
-                && rate["kernel"].as_str().is_some_and(|kernel| device.contains(kernel))
+                && rate["kernel"].as_str().is_some_and(|kernel| is_by(device, kernel))
         })?;
         Some(*count as f64 / of_kernel[rate].as_f64()?)
     };
@@ -475,6 +482,7 @@ mod tests {
         let rate = |kernel, arity, hashes: f64, limit: Option<f64>| json!({ "kernel": kernel, "arity": arity, "hashes": hashes, "limit": limit });
         let rates = [
             rate("portable", 2, 10.0, None),
+            rate("fma", 2, 40.0, Some(80.0)),
             rate("ifma", 2, 100.0, Some(200.0)),
             rate("ifma", 8, 50.0, Some(50.0)),
         ];
@@ -483,6 +491,8 @@ mod tests {
         assert_eq!(seconds_at("hashes", &report, &hashes, &rates), Some(3.0));
         assert_eq!(seconds_at("limit", &report, &hashes, &rates), Some(2.0));
         assert_eq!(seconds_at("hashes", &report, &[(11, 400)], &rates), None);
+        let fma = json!({ "device": "cpu (Poseidon fma, 2 threads)", "workers": 2 });
+        assert_eq!(seconds_at("limit", &fma, &[(2, 400)], &rates), Some(2.5));
         let portable = json!({ "device": "cpu (Poseidon portable, 2 threads)", "workers": 2 });
         assert_eq!(seconds_at("limit", &portable, &[(2, 400)], &rates), None);
     }

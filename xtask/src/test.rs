@@ -110,6 +110,7 @@ fn processor_features() -> Vec<&'static str> {
         ("sha", is_x86_feature_detected!("sha")),
         ("adx", is_x86_feature_detected!("adx")),
         ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
         ("avx512ifma", is_x86_feature_detected!("avx512ifma")),
     ]
     .into_iter()
