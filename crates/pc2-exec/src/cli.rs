@@ -34,8 +34,8 @@ const EXAMPLES: &str = "  \
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure the hashes per second of one thread by kernel and arity, and print them as a line
-    /// of JSON each.
+    /// Measure the hashes per second of one thread and the cycles of a hash by kernel and arity,
+    /// for every kernel that this processor can run, and print them as a line of JSON each.
     Rates,
 }
 
