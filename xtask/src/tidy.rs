@@ -12,7 +12,7 @@ use crate::out::{say, step};
 
 /// The layer of every crate, and the crates of its own layer that it may use all the same.
 /// Dependencies go down only. Development dependencies are free.
-const LAYERS: [(&str, u8, &[&str]); 23] = [
+const LAYERS: [(&str, u8, &[&str]); 24] = [
     ("seal-types", 0, &[]),
     ("seal-wire", 0, &["seal-types"]),
     ("seal-options", 0, &["seal-types"]),
@@ -35,6 +35,7 @@ const LAYERS: [(&str, u8, &[&str]); 23] = [
     ("test-support", 5, &[]),
     ("oracle", 5, &[]),
     ("ptx-run", 5, &[]),
+    ("fma-gen", 5, &[]),
     ("xtask", 6, &[]),
 ];
 
@@ -49,6 +50,9 @@ const UNSAFE: &[(&str, usize)] = &[
     ("crates/seal-field/src/curve/ifma_g1.rs", 2),
     ("crates/seal-field/src/curve/ifma_g2.rs", 2),
     ("crates/seal-field/src/curve/kernel.rs", 2),
+    ("crates/seal-field/src/fma/fr.rs", 9),
+    ("crates/seal-field/src/fma/fr_code.rs", 20),
+    ("crates/seal-field/src/fma/mod.rs", 1),
     ("crates/seal-field/src/fp.rs", 10),
     ("crates/seal-field/src/fp_ifma.rs", 5),
     ("crates/seal-field/src/fr8/nodes.rs", 2),
@@ -78,12 +82,13 @@ const UNSAFE: &[(&str, usize)] = &[
     ("crates/seal-sha256/src/shani.rs", 9),
 ];
 
-/// Which files may contain inline assembly, each with what holds its constraints to be exact. None
-/// is for a processor.
+/// Which files may contain inline assembly, each with what holds its constraints to be exact.
 const ASSEMBLY: &[(&str, &str)] = &[
     ("crates/seal-cuda/kernels/kernels.cu", "the build script of seal-cuda"),
     ("crates/seal-cuda/kernels/words.cuh", "the build script of seal-cuda"),
     ("crates/seal-cuda/tests/controls/controls.cu", "its own tests: one is wrong on purpose"),
+    ("crates/seal-field/src/fma/fr_code.rs", "fma-gen, which writes it and all its registers"),
+    ("crates/seal-field/src/fma/mod.rs", "one instruction, which stores to a place that is given"),
 ];
 
 /// What only the prover's crate and the judge may use.

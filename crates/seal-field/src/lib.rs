@@ -11,7 +11,7 @@
 //! Knows nothing of hashes, trees or proofs.
 
 pub mod curve;
-mod fma;
+pub mod fma;
 mod fp;
 #[cfg(target_arch = "x86_64")]
 mod fp_ifma;

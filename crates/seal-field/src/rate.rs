@@ -3,8 +3,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use crate::fma::fr::mix;
 use crate::fr8::{Fr8, LANES, sum_of_multiply_adds};
-use crate::{Ifma, LIMBS};
+use crate::{Fma, Ifma, LIMBS};
 
 /// Rates of one core.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +26,13 @@ pub fn measure(proof: Ifma, time: Duration) -> Rates {
     let multiply_adds = best(time, || multiply_adds(proof, RUN));
     let products = best(time, || products(proof, RUN)) * LANES as f64;
     Rates { multiply_adds, products }
+}
+
+/// How many operations of its mix the `fma` kernels' vector units do in a second: multiply-adds,
+/// additions of doubles and of integers as in a pair of products, which need nothing from memory
+/// and do not wait for each other. Measured like [`measure`].
+pub fn vector_operations(proof: Fma, time: Duration) -> f64 {
+    best(time, || mix(proof, black_box(1 << 8)) as u32)
 }
 
 /// The best rate of a work that tells how much it did.
@@ -70,6 +78,15 @@ fn independent_products(count: u32) -> u32 {
 mod tests {
     use super::*;
     use test_support::skip::skipped;
+
+    #[test]
+    fn the_rate_of_vector_operations_is_measured() {
+        let Some(proof) = Fma::detect() else {
+            return skipped("seal-field: rate of FMA", "this processor has no FMA");
+        };
+        let rate = vector_operations(proof, Duration::from_millis(20));
+        assert!(rate > 1e6 && rate < 1e11, "{rate}");
+    }
 
     #[test]
     fn rates_are_measured() {

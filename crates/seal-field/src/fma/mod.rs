@@ -1,5 +1,10 @@
 //! The fields in double precision, for processors without AVX-512 IFMA.
 
+#[cfg(target_arch = "x86_64")]
+pub mod fr;
+#[cfg(target_arch = "x86_64")]
+mod fr_code;
+
 /// Proof that this processor has AVX2 and FMA (`avx2` and `fma`) and the operating system keeps
 /// their registers; only [`Fma::detect`] makes one.
 ///
@@ -22,4 +27,31 @@ impl Fma {
         #[cfg(not(target_arch = "x86_64"))]
         None
     }
+}
+
+/// Makes sure that this thread rounds to nearest and keeps small numbers, on which all that is
+/// exact here depends. Nothing of this project changes either.
+///
+/// # Panics
+/// If a library has changed the mode of the thread.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub fn check_rounding() {
+    /// Rounding, and what flushes numbers to zero.
+    const MODES: u32 = 3 << 13 | 1 << 15 | 1 << 6;
+    let mut control = 0_u32;
+    // SAFETY: the instruction writes four bytes to where it is told, which are there.
+    unsafe {
+        std::arch::asm!(
+            "stmxcsr [{control}]",
+            control = in(reg) &raw mut control,
+            options(nostack, preserves_flags),
+        );
+    }
+    assert!(
+        control & MODES == 0,
+        "this thread does not round to nearest (MXCSR is {control:#x}): kernels in double \
+         precision would be wrong; a library that was loaded into the process has changed the \
+         mode"
+    );
 }
