@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 #[cfg(target_arch = "x86_64")]
-use seal_field::Ifma;
+use seal_field::{Fma, Ifma};
 use seal_poseidon::{Hasher, Kernel, Poseidon};
 use serde::Serialize;
 
@@ -56,6 +56,8 @@ pub(crate) fn rates() -> impl Iterator<Item = Rate> {
 struct Multipliers {
     /// 52-bit multiply-adds on vectors (`ifma`).
     multiply_adds: Option<f64>,
+    /// Operations on vectors in the mix of products in double precision (`fma`).
+    vector_operations: Option<f64>,
 }
 
 impl Multipliers {
@@ -63,15 +65,19 @@ impl Multipliers {
         #[cfg(target_arch = "x86_64")]
         let multiply_adds =
             Ifma::detect().map(|proof| seal_field::rate::measure(proof, TIME).multiply_adds);
+        #[cfg(target_arch = "x86_64")]
+        let vector_operations =
+            Fma::detect().map(|proof| seal_field::rate::vector_operations(proof, TIME));
         #[cfg(not(target_arch = "x86_64"))]
-        let multiply_adds = None;
-        Self { multiply_adds }
+        let (multiply_adds, vector_operations) = (None, None);
+        Self { multiply_adds, vector_operations }
     }
 
-    /// Hashes a second that they allow; `None` for kernels whose instructions are not counted. A
-    /// kernel that counts others than `multiply_adds` gets a rate of its own here.
+    /// Hashes a second that they allow; `None` for kernels whose instructions are not counted.
     fn limit(&self, hasher: Hasher) -> Option<f64> {
-        let (rate, each) = self.multiply_adds.zip(hasher.multiply_adds())?;
+        let multiply_adds = self.multiply_adds.zip(hasher.multiply_adds());
+        let (rate, each) =
+            multiply_adds.or(self.vector_operations.zip(hasher.vector_operations()))?;
         Some(rate / each)
     }
 }
@@ -144,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn the_multipliers_limit_is_told_for_the_kernel_that_consists_of_them() {
+    fn the_limit_is_told_for_kernels_of_vectors() {
         for rate in rates() {
-            assert_eq!(rate.limit.is_some(), rate.kernel == "ifma", "{rate:?}");
+            assert_eq!(rate.limit.is_some(), rate.kernel != "portable", "{rate:?}");
             assert!(rate.limit.is_none_or(|limit| limit > 0.0), "{rate:?}");
         }
     }

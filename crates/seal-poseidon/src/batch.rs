@@ -3,10 +3,10 @@
 #[cfg(target_arch = "x86_64")]
 use seal_field::fr8::LANES;
 
-#[cfg(target_arch = "x86_64")]
-use crate::ifma;
 use crate::kernel::Isa;
 use crate::{Kernel, NotCanonical, Poseidon, element_from_bytes, portable};
+#[cfg(target_arch = "x86_64")]
+use crate::{fma, ifma};
 
 /// The longest preimage.
 pub(crate) const MAX_ARITY: usize = 11;
@@ -54,7 +54,22 @@ impl Hasher {
         match self.kernel.0 {
             Isa::Portable => None,
             #[cfg(target_arch = "x86_64")]
+            Isa::Fma(_) => None,
+            #[cfg(target_arch = "x86_64")]
             Isa::Ifma(_) => Some(ifma::multiply_adds(self.poseidon) as f64 / LANES as f64),
+        }
+    }
+
+    /// How many vector operations a hash takes on the kernel in double precision: what a core's
+    /// rate of them, `seal_field::rate::vector_operations`, is to be divided by for the most hashes
+    /// that its vector units allow.
+    pub fn vector_operations(self) -> Option<f64> {
+        match self.kernel.0 {
+            Isa::Portable => None,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Fma(_) => Some(fma::operations(self.poseidon) as f64 / fma::LANES as f64),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Ifma(_) => None,
         }
     }
 
@@ -79,9 +94,9 @@ impl Hasher {
                     .map_err(|(i, element)| NotCanonical { index: i * arity + element })
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Ifma(proof) => {
+            vectors => {
                 let node = |i: usize, element: usize| &children[i * arity + element];
-                if ifma::hash(proof, self.poseidon, node, parents) {
+                if in_vectors(vectors, self.poseidon, node, parents) {
                     return Ok(());
                 }
                 let index = children.iter().position(|child| element_from_bytes(child).is_none());
@@ -114,9 +129,9 @@ impl Hasher {
                     .map_err(|(node, layer)| BadLabel { layer, node })
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Ifma(proof) => {
+            vectors => {
                 let label = |node: usize, layer: usize| &layers[layer][node];
-                if ifma::hash(proof, self.poseidon, label, hashes) {
+                if in_vectors(vectors, self.poseidon, label, hashes) {
                     return Ok(());
                 }
                 let labels = (0..hashes.len())
@@ -127,6 +142,21 @@ impl Hasher {
                 Err({ labels }.find(bad).expect("a label is not canonical"))
             }
         }
+    }
+}
+
+/// Hashes by a kernel of vectors. Tells whether all nodes are canonical.
+#[cfg(target_arch = "x86_64")]
+fn in_vectors<'a>(
+    isa: Isa,
+    poseidon: &Poseidon,
+    node: impl Fn(usize, usize) -> &'a [u8; 32],
+    hashes: &mut [[u8; 32]],
+) -> bool {
+    match isa {
+        Isa::Portable => unreachable!("it has no vectors"),
+        Isa::Fma(proof) => fma::hash(proof, poseidon, node, hashes),
+        Isa::Ifma(proof) => ifma::hash(proof, poseidon, node, hashes),
     }
 }
 

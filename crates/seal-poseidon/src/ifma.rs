@@ -1,19 +1,28 @@
 //! Hashes in the lanes of AVX-512 vectors, by the lean form of the permutation.
 
-mod constants;
 mod count;
 mod filter;
 mod permutation;
 
 use std::sync::LazyLock;
 
-use seal_field::Ifma;
 use seal_field::fr8::LANES;
+use seal_field::{Ifma, LIMB_BITS, LIMBS, Limbs, limbs_of_bytes};
 
-use crate::Poseidon;
 use crate::batch::MAX_ARITY;
-use constants::Constants;
+use crate::terms::Number;
+use crate::{Fr, Poseidon, Reduction, element_to_bytes, terms};
 use permutation::hash_lanes;
+
+type Constants = terms::Constants<Limbs>;
+
+impl Number for Limbs {
+    const REDUCTION: Reduction = Reduction { bits: LIMB_BITS * LIMBS as u32, shift: LIMB_BITS };
+
+    fn of(element: &Fr) -> Self {
+        limbs_of_bytes(&element_to_bytes(element))
+    }
+}
 
 static THREE: LazyLock<Constants> = LazyLock::new(|| Constants::derive::<3>(false));
 static NINE: LazyLock<Constants> = LazyLock::new(|| Constants::derive::<9>(true));

@@ -1,12 +1,14 @@
 //! Choice of the kernel at run time.
 
 #[cfg(target_arch = "x86_64")]
-use seal_field::Ifma;
+use seal_field::{Fma, Ifma};
 
 /// How a batch is computed. The variants wrap what proves that the processor can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isa {
     Portable,
+    #[cfg(target_arch = "x86_64")]
+    Fma(Fma),
     #[cfg(target_arch = "x86_64")]
     Ifma(Ifma),
 }
@@ -33,7 +35,7 @@ impl Kernel {
         Self::available().last().unwrap_or(Self::portable())
     }
 
-    /// The kernel called `name`: `portable` or `ifma`.
+    /// The kernel called `name`: `portable`, `fma` or `ifma`.
     pub fn by_name(name: &str) -> Result<Self, KernelError> {
         Self::available()
             .find(|kernel| kernel.name() == name)
@@ -42,12 +44,20 @@ impl Kernel {
 
     /// All kernels this processor can run, the fastest last.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Some(Self::portable()), Self::ifma()].into_iter().flatten()
+        [Some(Self::portable()), Self::fma(), Self::ifma()].into_iter().flatten()
     }
 
     /// The kernel that every processor can run.
     pub const fn portable() -> Self {
         Self(Isa::Portable)
+    }
+
+    /// The kernel in double precision with fused multiply-add, sixteen hashes at a time.
+    pub fn fma() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        return Fma::detect().map(|proof| Self(Isa::Fma(proof)));
+        #[cfg(not(target_arch = "x86_64"))]
+        None
     }
 
     /// The kernel for the 52-bit multiply-add of AVX-512, eight hashes at a time.
@@ -62,6 +72,8 @@ impl Kernel {
     pub const fn name(self) -> &'static str {
         match self.0 {
             Isa::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Fma(_) => "fma",
             #[cfg(target_arch = "x86_64")]
             Isa::Ifma(_) => "ifma",
         }
@@ -79,6 +91,10 @@ mod tests {
         let required = std::env::var("SEAL_REQUIRE_ISA").unwrap_or_default();
         let required: Vec<_> = required.split(',').map(str::trim).collect();
         assert_eq!(Kernel::available().next(), Some(Kernel::portable()));
+        if Kernel::fma().is_none() {
+            assert!(!required.contains(&"fma"), "SEAL_REQUIRE_ISA: fma is not available");
+            skipped("Poseidon in double precision", "this processor has no AVX2 and FMA");
+        }
         if Kernel::ifma().is_none() {
             assert!(!required.contains(&"ifma"), "SEAL_REQUIRE_ISA: ifma is not available");
             skipped("Poseidon in AVX-512 vectors", "this processor has no AVX-512 IFMA");

@@ -14,6 +14,8 @@
 mod batch;
 mod constants;
 mod element;
+#[cfg(target_arch = "x86_64")]
+mod fma;
 mod grain;
 mod hash;
 #[cfg(target_arch = "x86_64")]
@@ -24,6 +26,8 @@ mod matrix;
 mod permutation;
 mod portable;
 mod rounds;
+#[cfg(target_arch = "x86_64")]
+mod terms;
 
 pub use batch::{BadLabel, Hasher};
 pub use element::{NotCanonical, element_from_bytes, element_to_bytes, elements_from_bytes};

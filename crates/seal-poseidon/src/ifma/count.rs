@@ -3,9 +3,11 @@
 //!
 //! The functions here mirror those of the permutation and its filter, step by step.
 
+use seal_field::Limbs;
 use seal_field::fr8::{Fr8, Products, SmallProducts};
 
-use super::constants::{Constants, Dense, Filter, Partial};
+use super::Constants;
+use crate::terms::{Dense, Filter, Partial};
 
 /// Of eight hashes in the lanes of vectors.
 pub(super) fn multiply_adds(constants: &Constants) -> u64 {
@@ -33,13 +35,13 @@ fn small_matrix(width: u64) -> u64 {
     width * small_row(width)
 }
 
-fn dense(rounds: &Dense, width: u64) -> u64 {
+fn dense(rounds: &Dense<Limbs>, width: u64) -> u64 {
     let rescale = Products::PRODUCT + Products::REDUCTION;
     let round = 2 * Fr8::SQUARE + Fr8::TIMES + rescale + small_matrix(width);
     small_matrix(width) + rounds.keys.len() as u64 * round
 }
 
-fn filter(rounds: &Filter, width: u64) -> u64 {
+fn filter(rounds: &Filter<Limbs>, width: u64) -> u64 {
     let window = width - 1;
     // A step of a round: the sum for `w` and the one for the first element are completed.
     let step = S_BOX + Products::PRODUCT + Products::REDUCTION;

@@ -3,7 +3,7 @@
 use seal_field::Limbs;
 use seal_field::fr8::{Fr8, Products};
 
-use super::constants::Filter;
+use crate::terms::Filter;
 
 /// Pairs of the past that are kept: a power of two that holds the longest window.
 const KEPT: usize = 8;
@@ -31,7 +31,7 @@ struct Past {
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
 pub(super) fn filter<const WIDTH: usize, const VECTORS: usize>(
-    filter: &Filter,
+    filter: &Filter<Limbs>,
     states: &mut [[Fr8; WIDTH]; VECTORS],
 ) {
     let zero = states[0][0];
@@ -65,7 +65,11 @@ pub(super) fn filter<const WIDTH: usize, const VECTORS: usize>(
 /// and the window, the oldest first, and completes the newest pair. Returns the first element.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn round_alone<const WIDTH: usize>(filter: &Filter, state: &[Fr8; WIDTH], past: &mut Past) -> Fr8 {
+fn round_alone<const WIDTH: usize>(
+    filter: &Filter<Limbs>,
+    state: &[Fr8; WIDTH],
+    past: &mut Past,
+) -> Fr8 {
     let [first, window @ ..] = &state[..] else { unreachable!("a state is not empty") };
     let mut sums = [Products::from(&filter.first_key), Products::zero()];
     for (element, taps) in window.iter().rev().zip(&filter.taps) {
@@ -90,7 +94,7 @@ fn round_alone<const WIDTH: usize>(filter: &Filter, state: &[Fr8; WIDTH], past: 
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn two_rounds<const VECTORS: usize>(
-    filter: &Filter,
+    filter: &Filter<Limbs>,
     sums: &mut [[[Products; 2]; 2]; VECTORS],
     pasts: &mut [Past; VECTORS],
     firsts: &mut [Fr8; VECTORS],
@@ -145,7 +149,7 @@ impl Past {
     /// For each of the next two rounds, what keys and the past add to feedback and output, see
     /// [`Filter`], into `sums`.
     #[target_feature(enable = "avx512f,avx512ifma")]
-    fn sum(&self, filter: &Filter, keys: &[Limbs; 2], sums: &mut [[Products; 2]; 2]) {
+    fn sum(&self, filter: &Filter<Limbs>, keys: &[Limbs; 2], sums: &mut [[Products; 2]; 2]) {
         let mut both = [Products::zero(); 2];
         for (i, taps) in filter.both.iter().enumerate() {
             Products::add_to_each(&mut both, &self.before_next(i + 1).both, taps.each_ref());

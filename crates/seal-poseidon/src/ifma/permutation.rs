@@ -3,8 +3,9 @@
 use seal_field::fr8::{Fr8, LANES, Products, SmallProducts, load};
 use seal_field::{LIMBS, Limbs};
 
-use super::constants::{Constants, Dense, Partial};
+use super::Constants;
 use super::filter::filter;
+use crate::terms::{Dense, Partial};
 
 const NO_KEY: Limbs = [0; LIMBS];
 
@@ -63,7 +64,7 @@ pub(super) fn hash_lanes<const WIDTH: usize, const VECTORS: usize>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn dense<const WIDTH: usize, const VECTORS: usize>(
-    rounds: &Dense,
+    rounds: &Dense<Limbs>,
     small: &[u64],
     states: &mut [[Fr8; WIDTH]; VECTORS],
 ) {
