@@ -245,39 +245,6 @@ impl Writer<'_> {
                 let line = format!("vmovupd {}, {}", self.memory(to), self.name(value));
                 self.line(line);
             }
-            Instruction::Keep { to, value } => {
-                if self.ends_here(value) {
-                    let register = self.register(value);
-                    self.release(&[value]);
-                    self.position += 1;
-                    self.of.insert(to, register);
-                    return;
-                }
-                let from = self.name(value);
-                let register = self.take();
-                self.line(format!("vmovapd ymm{register}, {from}"));
-                self.of.insert(to, register);
-            }
-            Instruction::Copy { to, from } => {
-                let from = self.name(from);
-                let register = self.take();
-                self.line(format!("vmovapd ymm{register}, {from}"));
-                self.of.insert(to, register);
-            }
-            Instruction::FusedInto { register, a, b } => {
-                let line = format!(
-                    "vfmadd231pd {}, {}, {}",
-                    self.name(register),
-                    self.name(a),
-                    self.operand(b)
-                );
-                self.line(line);
-            }
-            Instruction::AddInto { register, a } => {
-                let name = self.name(register);
-                let line = format!("vaddpd {name}, {name}, {}", self.name(a));
-                self.line(line);
-            }
         }
         self.release(&[]);
         self.position += 1;

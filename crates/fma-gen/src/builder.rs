@@ -72,8 +72,6 @@ pub(crate) struct Builder<'a> {
     constants: &'a mut Constants,
     parts: Vec<Part>,
     next: u32,
-    /// Limits of values kept in registers, which change.
-    kept: HashMap<Value, u128>,
     /// Constants that have a register of their own.
     pinned: HashMap<u64, Value>,
 }
@@ -89,7 +87,7 @@ pub(crate) struct Split {
 
 impl<'a> Builder<'a> {
     pub(crate) fn new(constants: &'a mut Constants) -> Self {
-        Self { constants, parts: Vec::new(), next: 0, kept: HashMap::new(), pinned: HashMap::new() }
+        Self { constants, parts: Vec::new(), next: 0, pinned: HashMap::new() }
     }
 
     pub(crate) fn finish(self) -> Vec<Part> {
@@ -380,22 +378,6 @@ impl<'a> Builder<'a> {
         Double { value: self.binary(Binary::AddDouble, a.value, b.value).into(), max }
     }
 
-    /// The difference of two doubles.
-    pub(crate) fn subtract(&mut self, a: Double, b: Double) -> Double {
-        let max = a.max + b.max;
-        assert!(max <= EXACT, "a difference is not exact");
-        Double { value: self.binary(Binary::SubDouble, a.value, b.value).into(), max }
-    }
-
-    /// A register that keeps `value` through loops, where it may grow up to `max`.
-    fn keep(&mut self, value: Operand, max: u128) -> Value {
-        let value = self.in_register(value);
-        let to = self.fresh();
-        self.push(Instruction::Keep { to, value });
-        self.kept.insert(to, max);
-        to
-    }
-
     /// Records a loop; `body` is recorded once.
     pub(crate) fn repeat(
         &mut self,
@@ -411,21 +393,15 @@ impl<'a> Builder<'a> {
         self.parts.push(Part::Loop(Loop { count, steps, restored, body }));
     }
 
-    /// Records the same for each of `streams`, one `lag` instructions behind the other, and takes
-    /// turns between them, so that none waits for itself.
-    pub(crate) fn side_by_side(
-        &mut self,
-        streams: usize,
-        lag: usize,
-        mut body: impl FnMut(&mut Self, usize),
-    ) {
+    /// Records the same for each of `streams` and takes turns between them, instruction by
+    /// instruction, so that none waits for itself.
+    pub(crate) fn side_by_side(&mut self, streams: usize, mut body: impl FnMut(&mut Self, usize)) {
         let outside = std::mem::take(&mut self.parts);
         let mut recorded = Vec::new();
         for stream in 0..streams {
             body(self, stream);
             let parts = std::mem::take(&mut self.parts);
-            recorded
-                .extend(parts.into_iter().enumerate().map(|(i, part)| (i + stream * lag, part)));
+            recorded.extend(parts.into_iter().enumerate().map(|(i, part)| (i, part)));
         }
         self.parts = outside;
         recorded.sort_by_key(|(turn, _)| *turn);
@@ -455,120 +431,6 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Begins sums of products that are all in doubles, see [`LongSum`].
-    pub(crate) fn long_sum(&mut self, bits: u32, products: u32, max: u128) -> LongSum {
-        let most = 1_u128 << (bits - 1);
-        assert!(u128::from(products) * max <= 1 << (51 + bits), "high parts leave their range");
-        let lows = u128::from(products) * most;
-        assert!(lows <= EXACT, "low parts leave their range");
-        let magic = one_and_a_half(52 + bits);
-        let start = self.number(magic);
-        let zero = self.number(0.0);
-        let high = self.keep(start, u128::from(products) * max);
-        let low = self.keep(zero, lows);
-        LongSum { bits, high, low, max, lows }
-    }
-}
-
-/// A sum of products whose parts are both kept in doubles: the high parts as multiples of
-/// `2^bits`, the low parts as integers. It takes four instructions a product, all in floating
-/// point, and holds as many products as were announced.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LongSum {
-    bits: u32,
-    high: Value,
-    low: Value,
-    /// The most that a product may be.
-    max: u128,
-    lows: u128,
-}
-
-impl LongSum {
-    /// Adds a product. The caller counts them.
-    pub(crate) fn add(&self, builder: &mut Builder<'_>, a: Double, b: Double) {
-        assert!(a.max * b.max <= self.max, "a product is larger than announced");
-        let before = builder.fresh();
-        builder.push(Instruction::Copy { to: before, from: self.high });
-        let (a, b) = if matches!(a.value, Operand::Memory(_)) {
-            (b.value, a.value)
-        } else {
-            (a.value, b.value)
-        };
-        let a = builder.in_register(a);
-        builder.push(Instruction::FusedInto { register: self.high, a, b });
-        let rounded = builder.binary(Binary::SubDouble, self.high.into(), before.into());
-        let low = builder.fused(Fused::Sub, a.into(), b, rounded.into());
-        builder.push(Instruction::AddInto { register: self.low, a: low });
-    }
-
-    /// The sum as a multiple of `2^to`, which is given as it is and not divided, and the rest.
-    pub(crate) fn end(self, builder: &mut Builder<'_>, to: u32) -> (Multiple, Double) {
-        let total = builder.kept[&self.high];
-        let magic = builder.number(one_and_a_half(52 + self.bits));
-        let high = builder.binary(Binary::SubDouble, self.high.into(), magic);
-        assert!(to >= self.bits && total <= 1 << (51 + to));
-        // The high parts, rounded to 2^to.
-        let coarse = builder.number(one_and_a_half(52 + to));
-        let lifted = builder.binary(Binary::AddDouble, high.into(), coarse);
-        let multiple = builder.binary(Binary::SubDouble, lifted.into(), coarse);
-        let rest = builder.binary(Binary::SubDouble, high.into(), multiple.into());
-        let low = builder.binary(Binary::AddDouble, rest.into(), self.low.into());
-        let max = self.lows + (1 << (to - 1));
-        assert!(max <= EXACT);
-        let multiple = Multiple { value: multiple.into(), bits: to, max: (total >> to) + 1 };
-        (multiple, Double { value: low.into(), max })
-    }
-}
-
-/// A double that is `2^bits` times an integer of at most `max` in absolute value.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Multiple {
-    pub(crate) value: Operand,
-    pub(crate) bits: u32,
-    pub(crate) max: u128,
-}
-
-impl Builder<'_> {
-    /// `double + multiple / 2^bits`.
-    pub(crate) fn add_divided(&mut self, double: Double, multiple: Multiple) -> Double {
-        let max = double.max + multiple.max;
-        assert!(max <= EXACT, "a sum is not exact");
-        let scale = self.number(2_f64.powi(-(multiple.bits as i32)));
-        let value = self.fused(Fused::Add, multiple.value, scale, double.value).into();
-        Double { value, max }
-    }
-
-    /// A double as a balanced digit of `bits` bits and a multiple of `2^bits`.
-    pub(crate) fn digit_of_double(&mut self, bits: u32, double: Double) -> (Double, Multiple) {
-        assert!(double.max <= EXACT);
-        let magic = self.number(one_and_a_half(52 + bits));
-        let lifted = self.binary(Binary::AddDouble, double.value, magic);
-        let multiple = self.binary(Binary::SubDouble, lifted.into(), magic);
-        let digit = self.binary(Binary::SubDouble, double.value, multiple.into());
-        (
-            Double { value: digit.into(), max: double.max.min(1 << (bits - 1)) },
-            Multiple { value: multiple.into(), bits, max: (double.max >> bits) + 1 },
-        )
-    }
-
-    /// The product split into a multiple of `2^bits` and the rest, both doubles.
-    pub(crate) fn split_in_doubles(
-        &mut self,
-        bits: u32,
-        a: Double,
-        b: Double,
-    ) -> (Multiple, Double) {
-        assert!(a.max * b.max <= 1 << (51 + bits));
-        let magic = self.number(one_and_a_half(52 + bits));
-        let high = self.fused(Fused::Add, a.value, b.value, magic);
-        let multiple = self.binary(Binary::SubDouble, high.into(), magic);
-        let low = self.fused(Fused::Sub, a.value, b.value, multiple.into());
-        (
-            Multiple { value: multiple.into(), bits, max: (a.max * b.max >> bits) + 1 },
-            Double { value: low.into(), max: (a.max * b.max).min(1 << (bits - 1)) },
-        )
-    }
-
     /// `column / (1 - 2^power)` modulo `2^bits`, balanced, where that is `column (1 + 2^power)`.
     pub(crate) fn over_one_less_power(&mut self, bits: u32, power: u32, column: Column) -> Double {
         assert!(2 * power >= bits && power > 0);
@@ -595,36 +457,5 @@ impl Builder<'_> {
         let to = self.fresh();
         self.push(Instruction::ShiftRight { to, a: positive, bits });
         Column { value: to.into(), offset: lift >> bits, max: (column.max >> bits) + 1 }
-    }
-
-    /// For a digit and a modulus that is `1 - 2^power` modulo `2^bits`, with that as `lowest`:
-    /// the quotient by which the modulus has to be taken away, balanced, and what remains of the
-    /// digit and its product with `-lowest`, which are multiples of `2^bits`.
-    pub(crate) fn clearing(
-        &mut self,
-        bits: u32,
-        power: u32,
-        digit: Double,
-        lowest: i64,
-    ) -> (Double, [Multiple; 2]) {
-        assert!(2 * power >= bits && lowest == 1 - (1 << power));
-        let factor = self.constant(1 << power);
-        let (_, shifted) = self.split_in_doubles(bits, digit, factor);
-        let sum = self.add(digit, shifted);
-        let (quotient, _) = self.digit_of_double(bits, sum);
-        let factor = self.constant(-lowest);
-        let (high, low) = self.split_in_doubles(bits, quotient, factor);
-        // Both are at most half of 2^bits, and their sum is a multiple of it.
-        assert!(digit.max <= 1 << (bits - 1));
-        let left = self.binary(Binary::AddDouble, digit.value, low.value).into();
-        (quotient, [high, Multiple { value: left, bits, max: 1 }])
-    }
-
-    /// A multiple divided by its power.
-    pub(crate) fn quotient(&mut self, multiple: Multiple) -> Double {
-        assert!(multiple.max <= EXACT);
-        let scale = self.number(2_f64.powi(-(multiple.bits as i32)));
-        let value = self.binary(Binary::MulDouble, multiple.value, scale).into();
-        Double { value, max: multiple.max }
     }
 }

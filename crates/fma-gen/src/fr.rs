@@ -303,10 +303,6 @@ fn square(constants: &mut Constants, offsets: &[u64; COLUMNS]) -> Routine {
     }
 }
 
-/// How many instructions a vector is behind the one before it while they are reduced: while one
-/// takes digits, which wait for each other, the other multiplies.
-const LAG: usize = 0;
-
 /// The routine, and the offsets that it expects of columns: those that spare it additions.
 fn reduce(constants: &mut Constants) -> (Routine, [u64; COLUMNS]) {
     let [element, columns] = [0, 1].map(Pointer);
@@ -333,7 +329,7 @@ fn reduce(constants: &mut Constants) -> (Routine, [u64; COLUMNS]) {
         &[(element, step), (columns, step)],
         &[],
         |builder| {
-            builder.side_by_side(TOGETHER as usize, LAG, |builder, stream| {
+            builder.side_by_side(TOGETHER as usize, |builder, stream| {
                 let shift = VECTOR * stream as i32;
                 reduce_vector(builder, element, columns, shift, &modulus, &folds, &offsets);
             });
@@ -560,7 +556,7 @@ fn small_rows(
                             columns[limb] = Some(builder.put_away(rows, place, complete));
                         }
                     }
-                    builder.side_by_side(ROWS, 0, |builder, row| {
+                    builder.side_by_side(ROWS, |builder, row| {
                         let mut sum = Reducing {
                             columns: [None; COLUMNS + 1],
                             source: rows,

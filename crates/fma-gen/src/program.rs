@@ -49,7 +49,6 @@ impl From<Memory> for Operand {
 pub(crate) enum Binary {
     AddDouble,
     SubDouble,
-    MulDouble,
     AddInteger,
     And,
     Or,
@@ -60,7 +59,6 @@ impl Binary {
         match self {
             Self::AddDouble => "vaddpd",
             Self::SubDouble => "vsubpd",
-            Self::MulDouble => "vmulpd",
             Self::AddInteger => "vpaddq",
             Self::And => "vpand",
             Self::Or => "vpor",
@@ -75,8 +73,6 @@ pub(crate) enum Fused {
     Add,
     /// `a b - c`
     Sub,
-    /// `c - a b`
-    NegAdd,
 }
 
 impl Fused {
@@ -84,7 +80,6 @@ impl Fused {
         match self {
             Self::Add => "vfmadd",
             Self::Sub => "vfmsub",
-            Self::NegAdd => "vfnmadd",
         }
     }
 }
@@ -130,27 +125,6 @@ pub(crate) enum Instruction {
     Store {
         to: Memory,
         value: Value,
-    },
-    /// A register of its own that keeps its place through a loop, and begins as `value`.
-    Keep {
-        to: Value,
-        value: Value,
-    },
-    /// The content of a kept register is copied.
-    Copy {
-        to: Value,
-        from: Value,
-    },
-    /// A kept register becomes `register + a b`.
-    FusedInto {
-        register: Value,
-        a: Value,
-        b: Operand,
-    },
-    /// A kept register becomes `register + a`, as doubles.
-    AddInto {
-        register: Value,
-        a: Value,
     },
 }
 
@@ -199,10 +173,8 @@ impl Instruction {
             | Self::Binary { to, .. }
             | Self::ShiftRight { to, .. }
             | Self::ShiftLeft { to, .. }
-            | Self::Fused { to, .. }
-            | Self::Keep { to, .. }
-            | Self::Copy { to, .. } => Some(to),
-            Self::Store { .. } | Self::FusedInto { .. } | Self::AddInto { .. } => None,
+            | Self::Fused { to, .. } => Some(to),
+            Self::Store { .. } => None,
         }
     }
 
@@ -219,12 +191,7 @@ impl Instruction {
             Self::Fused { a, b, c, .. } => {
                 [Some(a), operand(b), Some(c)].into_iter().flatten().collect()
             }
-            Self::Store { value, .. } | Self::Keep { value, .. } => vec![value],
-            Self::Copy { from, .. } => vec![from],
-            Self::FusedInto { register, a, b } => {
-                [Some(register), Some(a), operand(b)].into_iter().flatten().collect()
-            }
-            Self::AddInto { register, a } => vec![register, a],
+            Self::Store { value, .. } => vec![value],
         }
     }
 
@@ -234,14 +201,8 @@ impl Instruction {
             Self::Binary { .. }
             | Self::ShiftRight { .. }
             | Self::ShiftLeft { .. }
-            | Self::Fused { .. }
-            | Self::FusedInto { .. }
-            | Self::AddInto { .. } => true,
-            Self::Load { .. }
-            | Self::Broadcast { .. }
-            | Self::Store { .. }
-            | Self::Keep { .. }
-            | Self::Copy { .. } => false,
+            | Self::Fused { .. } => true,
+            Self::Load { .. } | Self::Broadcast { .. } | Self::Store { .. } => false,
         }
     }
 
@@ -265,17 +226,7 @@ impl Instruction {
                 operand(b);
                 renamed(c);
             }
-            Self::Store { value, .. } | Self::Keep { value, .. } => renamed(value),
-            Self::Copy { from, .. } => renamed(from),
-            Self::FusedInto { register, a, b } => {
-                renamed(register);
-                renamed(a);
-                operand(b);
-            }
-            Self::AddInto { register, a } => {
-                renamed(register);
-                renamed(a);
-            }
+            Self::Store { value, .. } => renamed(value),
         }
     }
 }

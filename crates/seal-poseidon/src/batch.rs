@@ -169,6 +169,7 @@ mod tests {
     use neptune::Arity;
     use neptune::poseidon::PoseidonConstants;
     use proptest::prelude::*;
+    use test_support::skip::{skipped, slow_tests};
 
     /// The number of hashes that the fastest kernel computes at once, and more.
     const LENGTHS: [usize; 13] = [0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65];
@@ -241,6 +242,34 @@ mod tests {
     #[test]
     fn batches_of_arity_11_equal_the_published_crate_on_every_kernel() {
         equals_the_published_crate::<U11>(Poseidon::arity11());
+    }
+
+    /// Each hash is an element of the next preimages.
+    #[test]
+    fn chains_of_hashes_are_the_same_on_all_kernels() {
+        let hashes = if slow_tests() { 1_000_000 } else { 3_000 };
+        if hashes < 1_000_000 {
+            skipped("10^6 hashes on all kernels", "minutes (--slow): 3000 were done");
+        }
+        const TOGETHER: usize = 100;
+        for poseidon in [Poseidon::arity2(), Poseidon::arity8(), Poseidon::arity11()] {
+            let arity = poseidon.arity();
+            let mut children: Vec<_> =
+                (0..TOGETHER * arity).map(|i| element_to_bytes(&Fr::from(i as u64))).collect();
+            for round in 0..hashes / TOGETHER {
+                let mut expected = vec![[0; 32]; TOGETHER];
+                let portable = Hasher::new(poseidon, Kernel::portable());
+                portable.hash_rows(&children, &mut expected).expect("canonical");
+                for kernel in Kernel::available().skip(1) {
+                    let mut parents = vec![[0; 32]; TOGETHER];
+                    let hasher = Hasher::new(poseidon, kernel);
+                    hasher.hash_rows(&children, &mut parents).expect("canonical");
+                    assert_eq!(parents, expected, "{}, round {round}", kernel.name());
+                }
+                children.rotate_left(TOGETHER);
+                children[..TOGETHER].copy_from_slice(&expected);
+            }
+        }
     }
 
     /// The modulus, the number above it and the largest of all.

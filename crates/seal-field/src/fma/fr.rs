@@ -265,6 +265,22 @@ impl Fr16 {
         columns.reduce(proof, self);
     }
 
+    /// Becomes `self * other / 2^306` plus what the start has, which expects a product of elements.
+    #[inline]
+    pub fn times_plus(&mut self, proof: Fma, other: &Self, start: &Start, columns: &mut Sum) {
+        debug_assert!(self.is_reduced(1.0) && other.is_reduced(1.0));
+        // SAFETY: as in `set_square`; the routine reads two elements and a start.
+        unsafe {
+            fr_code::product(
+                columns.0.as_mut_ptr().cast(),
+                self.0.as_ptr().cast(),
+                other.0.as_ptr().cast(),
+                start.0.as_ptr(),
+            );
+        }
+        columns.reduce(proof, self);
+    }
+
     /// For each row `Σ elements[j] numbers[i + j] / 2^51`, of numbers that are integers below 2^44.
     ///
     /// # Panics
@@ -391,23 +407,6 @@ impl Sum {
             );
         }
         self.add_products(proof, elements, constants);
-    }
-
-    /// Becomes a start plus the product of two elements.
-    #[inline]
-    pub fn set_product(&mut self, proof: Fma, start: &Start, left: &Fr16, right: &Fr16) {
-        debug_assert!(left.is_reduced(1.0) && right.is_reduced(1.0));
-        let _ = proof;
-        // SAFETY: as in `Fr16::set_square`; it reads two whole elements and a start, and writes
-        // all of the sum.
-        unsafe {
-            fr_code::product(
-                self.0.as_mut_ptr().cast(),
-                left.0.as_ptr().cast(),
-                right.0.as_ptr().cast(),
-                start.0.as_ptr(),
-            );
-        }
     }
 
     /// Adds the products of elements, or sums of two, with constants.

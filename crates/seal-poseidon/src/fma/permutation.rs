@@ -31,8 +31,7 @@ impl Work {
     /// The S-box: the fifth power, plus a key.
     fn s_box(&mut self, element: &mut Fr16, key: &Start) {
         self.fourth_power(element);
-        self.sum.set_product(self.proof, key, &self.power, element);
-        self.sum.reduce(self.proof, element);
+        element.times_plus(self.proof, &self.power, key, &mut self.sum);
     }
 
     /// The fifth power plus a sum.
@@ -104,8 +103,7 @@ impl<const WIDTH: usize> Room<WIDTH> {
         let Self { state, next, work: Work { proof, sum, .. }, .. } = self;
         Fr16::small_rows(*proof, &**state, &constants.small, &mut next[..3]);
         let hash = &mut next[1];
-        sum.set_product(*proof, &NO_KEY, hash, &constants.last);
-        sum.reduce(*proof, hash);
+        hash.times_plus(*proof, &constants.last, &NO_KEY, sum);
         hash.store(hashes);
         true
     }

@@ -3,7 +3,7 @@
 use blstrs::Scalar;
 use ff::Field;
 use proptest::prelude::*;
-use test_support::skip::skipped;
+use test_support::skip::{skipped, slow_tests};
 
 use super::super::check_rounding;
 use super::*;
@@ -76,13 +76,13 @@ fn run<S: Strategy>(strategy: S, test: impl Fn(Fma, S::Value)) {
 #[test]
 fn squares_and_products_are_those_of_blst() {
     run((element(), element()), |proof, (a, b)| {
-        let (mut square, mut product, mut sum) = (Fr16::ZERO, Fr16::ZERO, Sum::EMPTY);
+        let (mut square, mut sum) = (Fr16::ZERO, Sum::EMPTY);
         square.set_square(proof, &a, &mut sum);
         let mut in_place = a;
         in_place.square(proof, &mut sum);
         assert_eq!(in_place, square);
-        sum.set_product(proof, &Start::new(0, 1), &a, &b);
-        sum.reduce(proof, &mut product);
+        let mut product = a;
+        product.times_plus(proof, &b, &Start::new(0, 1), &mut sum);
         assert!(square.is_reduced(1.0) && product.is_reduced(1.0));
         for lane in 0..LANES {
             let [x, y] = [&a, &b].map(|element| scalar(&element.get(lane)));
@@ -195,9 +195,9 @@ fn numbers_are_loaded_and_stored_as_they_are() {
 fn numbers_beyond_the_modulus_are_stored_below_it() {
     run(element(), |proof, a| {
         // A product with one, so that limbs are those of a result.
-        let (mut result, mut sum) = (Fr16::ZERO, Sum::EMPTY);
-        sum.set_product(proof, &Start::new(0, 1), &a, &Fr16::same(&[1.0, 0.0, 0.0, 0.0, 0.0]));
-        sum.reduce(proof, &mut result);
+        let mut result = a;
+        let one = Fr16::same(&[1.0, 0.0, 0.0, 0.0, 0.0]);
+        result.times_plus(proof, &one, &Start::new(0, 1), &mut { Sum::EMPTY });
         let mut stored = [[0; 32]; LANES];
         result.store(&mut stored);
         for (lane, stored) in stored.iter().enumerate() {
@@ -216,10 +216,13 @@ fn numbers_beyond_the_modulus_are_stored_below_it() {
     assert_eq!(number(&[1, 0, 0, 0], true), minus(&MODULUS_WORDS, &[1, 0, 0, 0]).0);
 }
 
-/// 10^8 random products, for the slow run.
+/// Each product is a factor of the next one.
 #[test]
-#[ignore = "takes minutes: cargo xtask test --slow"]
-fn a_hundred_million_products_are_those_of_blst() {
+fn chains_of_products_are_those_of_blst() {
+    let products: usize = if slow_tests() { 100_000_000 } else { 100_000 };
+    if products < 100_000_000 {
+        skipped("10^8 products in double precision", "minutes (--slow): 10^5 were done");
+    }
     let Some(proof) = Fma::detect() else {
         return skipped("10^8 products in double precision", "this processor has no FMA");
     };
@@ -237,9 +240,8 @@ fn a_hundred_million_products_are_those_of_blst() {
     let (factor, divisor) = (element, inverse(REDUCTION_BITS));
     let factors = expected.map(|factor| factor * divisor);
     let mut sum = Sum::EMPTY;
-    for round in 0..100_000_000 / LANES {
-        sum.set_product(proof, &Start::new(0, 1), &element, &factor);
-        sum.reduce(proof, &mut element);
+    for round in 0..products / LANES {
+        element.times_plus(proof, &factor, &Start::new(0, 1), &mut sum);
         for (lane, (expected, factor)) in expected.iter_mut().zip(&factors).enumerate() {
             *expected *= factor;
             assert_eq!(scalar(&element.get(lane)), *expected, "round {round}, lane {lane}");
