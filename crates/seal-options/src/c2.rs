@@ -196,8 +196,8 @@ static ROWS: &[Row<C2>] = &[
             .form(isa::FORM)
             .without("the fastest there is")
             .meaning(
-                "Instructions of the arithmetic: ifma (AVX-512), fma (AVX2 and FMA) or portable; \
-                 the others are of pc1-exec and do nothing here",
+                "Instructions of the arithmetic: ifma (AVX-512) or portable; the others are of \
+                 pc1-exec and pc2-exec and do nothing here",
             ),
         set: |c2, text| isa::own(Stage::C2, text).map(|own| c2.isa = own),
     },

@@ -27,7 +27,7 @@ const ALL: [Isa; 6] = [
     Isa { name: "shani", of: &[Stage::Pc1], needs: &["sha_ni"] },
     Isa { name: "avx2", of: &[Stage::Pc1], needs: &["avx2"] },
     Isa { name: "avx512", of: &[Stage::Pc1], needs: &["avx512f"] },
-    Isa { name: "fma", of: &[Stage::Pc2, Stage::C2], needs: &["avx2", "fma"] },
+    Isa { name: "fma", of: &[Stage::Pc2], needs: &["avx2", "fma"] },
     Isa { name: "ifma", of: &[Stage::Pc2, Stage::C2], needs: &["avx512f", "avx512ifma"] },
 ];
 
@@ -139,8 +139,8 @@ mod tests {
         let idle = environment.idle_isa(Stage::Pc1).expect("PC1 has no such kernel");
         assert_eq!(
             idle.to_string(),
-            "SEAL_FORCE_ISA=\"fma\" does nothing here: it names instructions of pc2-exec and \
-             c2-exec; pc1-exec takes the fastest that it has"
+            "SEAL_FORCE_ISA=\"fma\" does nothing here: it names instructions of pc2-exec; \
+             pc1-exec takes the fastest that it has"
         );
         assert_eq!(
             idle.remedy(),
@@ -175,7 +175,7 @@ mod tests {
             fault.map(|fault| fault.to_string())
         };
         assert_eq!(
-            lacking(Stage::C2, "ifma").as_deref(),
+            lacking(Stage::Pc2, "ifma").as_deref(),
             Some(
                 "SEAL_FORCE_ISA=\"ifma\": the processor lacks avx512f and avx512ifma; write \
                  portable or fma, or leave it out"

@@ -67,15 +67,13 @@ const IFMA: OnCores = OnCores {
     c2_small: 20.0,
 };
 
-/// AVX2 and FMA. PC2 follows from 31,000 and 24,000 cycles a hash of arity 11 and 8, which are
-/// reckoned from a measured loop of partial rounds on a Zen 3 core at 3.1 GHz; C2 is that of
-/// [`PORTABLE`] by 1.8, the gain of sums of points. To be replaced by what `bench-pc2` and
-/// `bench-c2` measure.
+/// AVX2 and FMA. PC2 follows from 33,400 and 25,300 cycles a hash of arity 11 and 8, measured by
+/// `pc2-exec rates` on a Zen 3 core at 3.1 GHz; C2 has no such kernel and is that of [`PORTABLE`].
 const FMA: OnCores = OnCores {
     needs: &["avx2", "fma"],
-    pc2: (13_000.0, "reckoned for AVX2 and FMA, not measured"),
-    c2: (PORTABLE.c2.0 / 1.8, "reckoned for AVX2 and FMA, not measured"),
-    c2_small: PORTABLE.c2_small / 1.8,
+    pc2: (14_200.0, "cycles of a hash with AVX2 and FMA"),
+    c2: PORTABLE.c2,
+    c2_small: PORTABLE.c2_small,
 };
 
 /// What every processor has. PC2 follows from 113,000 and 85,000 cycles a hash of arity 11 and 8,
@@ -291,7 +289,7 @@ mod tests {
             assert!(close(small[0], kernel.pc2.0 / 64.0 * 1_130.0 / 3_343.0), "{small:?}");
             assert!(close(small[1], kernel.c2_small), "{small:?}");
         }
-        assert!(ON_CORES.is_sorted_by(|a, b| a.pc2.0 < b.pc2.0 && a.c2.0 < b.c2.0));
+        assert!(ON_CORES.is_sorted_by(|a, b| a.pc2.0 < b.pc2.0 && a.c2.0 <= b.c2.0));
     }
 
     #[test]

@@ -595,9 +595,9 @@ mod tests {
         };
         let zen3 = || known(&["sha_ni", "avx2", "fma"]);
         let lacks = "processors.c2[0].envs.SEAL_FORCE_ISA (line 1): SEAL_FORCE_ISA=\"ifma\": the \
-                     processor lacks avx512f and avx512ifma; write portable or fma, or leave it out";
+                     processor lacks avx512f and avx512ifma; write portable, or leave it out";
         let idle = "processors.pc1[0] (line 1): SEAL_FORCE_ISA=\"fma\" does nothing here: it names \
-                    instructions of pc2-exec and c2-exec; pc1-exec takes the fastest that it has";
+                    instructions of pc2-exec; pc1-exec takes the fastest that it has";
         for (stage, isa, instructions, refused, doubted) in [
             (StageName::C2, "ifma", zen3(), lacks, ""),
             (StageName::C2, "ifma", None, "", ""),

@@ -292,7 +292,7 @@ const BROKEN: &[Broken] = &[
         "env-no-effect",
         Warning,
         13,
-        "SEAL_FORCE_ISA=\"fma\" does nothing here: it names instructions of pc2-exec and c2-exec",
+        "SEAL_FORCE_ISA=\"fma\" does nothing here: it names instructions of pc2-exec; pc1-exec",
     ),
     broken(
         &[(
