@@ -362,7 +362,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A column as a double.
-    pub(crate) fn to_double(&mut self, column: Column) -> Double {
+    pub(crate) fn as_double(&mut self, column: Column) -> Double {
         assert!(column.max <= 1 << 51, "a column of up to {} is no double", column.max);
         let plus = self.pattern(low_pattern().wrapping_sub(column.offset));
         let pattern = self.binary(Binary::AddInteger, column.value, plus);
@@ -401,7 +401,7 @@ impl<'a> Builder<'a> {
         for stream in 0..streams {
             body(self, stream);
             let parts = std::mem::take(&mut self.parts);
-            recorded.extend(parts.into_iter().enumerate().map(|(i, part)| (i, part)));
+            recorded.extend(parts.into_iter().enumerate());
         }
         self.parts = outside;
         recorded.sort_by_key(|(turn, _)| *turn);

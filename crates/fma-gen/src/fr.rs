@@ -460,7 +460,7 @@ fn clear(
         let k = place + 1 + limb;
         builder.add_to(&mut sum.columns[k], carry);
         if limb == LIMBS - 1 {
-            let top = builder.to_double(sum.columns[k].expect("carried"));
+            let top = builder.as_double(sum.columns[k].expect("carried"));
             assert!(top.max <= TOP, "the highest limb is up to {}, not {TOP}", top.max);
             builder.store_double(element, at(limb) + shift, top);
             break;

@@ -25,7 +25,6 @@ fn files() -> [(PathBuf, String); 1] {
 fn main() -> std::io::Result<()> {
     for (path, text) in files() {
         std::fs::write(&path, text)?;
-        println!("wrote {}", path.display());
     }
     Ok(())
 }
